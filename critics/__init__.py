@@ -1,0 +1,1 @@
+"""Who judges: numbers and words about attempts, one critic a file."""

@@ -1,0 +1,1 @@
+"""Where reflections live: op log, indexes, embedders, retrieval, curation."""

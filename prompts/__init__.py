@@ -1,0 +1,1 @@
+"""Prompt text only: one Markdown file per role."""

@@ -1,0 +1,257 @@
+"""The contracts: what each kind of part promises. One Protocol each; a part is any class that fits.
+
+A part's constructor takes its configuration as keyword arguments (a recipe table); a part that opens something has
+`close()` or `aclose()`, and whoever made it closes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
+
+from verbal.types import Attempt, Feedback, Group, MemoryOp, Message, Reflection, StopReason, Task, ToolCall, Usage
+
+if TYPE_CHECKING:
+    from verbal.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How a model samples. None leaves the provider's default."""
+
+    temperature: float | None = 0.0
+    top_p: float | None = None
+    max_tokens: int = 1024
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """Tool definitions in OpenAI's function form."""
+    logprobs: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """One sampled answer of a model."""
+
+    text: str
+    finish: Literal["stop", "length", "tool_calls", "content_filter", "error"] = "stop"
+    usage: Usage = field(default_factory=Usage)
+    """Of this reply; a call's prompt tokens are counted on its first reply only."""
+    model: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    token_ids: tuple[int, ...] | None = None
+    logprobs: tuple[float, ...] | None = None
+
+
+@runtime_checkable
+class Model(Protocol):
+    """A language model. Retries, limits, budget and cache live around this call (`verbal/models/`), not inside."""
+
+    name: str
+    """`provider/model`."""
+
+    async def generate(self, messages: Sequence[Message], n: int, sampling: Sampling) -> list[Reply]:
+        """`n` replies to one conversation, in order.
+
+        Raises:
+            TransientError: worth trying again. RefusedError, ContextLengthError, ModelError: not.
+        """
+        ...
+
+    def stream(self, messages: Sequence[Message], sampling: Sampling) -> AsyncIterator[str]:
+        """Pieces of one reply as they come; joined they are the reply's text."""
+        ...
+
+    async def check(self) -> str:
+        """One line that says the model can be used (found by `verbal doctor` and before the first task).
+
+        Raises:
+            ConfigError, ModelError: key missing, model unknown or server unreachable, with what to do.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Closes connections."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """What an environment answers to a reply."""
+
+    text: str
+    done: bool
+    answer: str = ""
+    """The answer as understood (the SQL of the reply)."""
+    stop: StopReason = StopReason.ANSWERED
+    info: dict[str, Any] = field(default_factory=dict)
+    """What critics may read: result rows, columns, error class, seconds."""
+
+
+@runtime_checkable
+class Environment(Protocol):
+    """One task's world. Single use: `start` once, then `step` until done. It owns and closes its resources."""
+
+    async def start(self, task: Task, *, hints: Sequence[Reflection] = (), tried: Sequence[str] = ()) -> list[Message]:
+        """The messages that open the task, with retrieved reflections and earlier failed answers as delimited data."""
+        ...
+
+    async def step(self, reply: Reply) -> Observation:
+        """What happens when the policy answers `reply`. A bad reply is an observation, never an exception."""
+        ...
+
+    async def aclose(self) -> None:
+        """Frees what `start` opened."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CriticContext:
+    """What a critic may use besides the attempts."""
+
+    observations: Mapping[str, Observation] = field(default_factory=dict)
+    """The last observation of each attempt, by attempt id."""
+    execute: Callable[[Task, str], Awaitable[Observation]] | None = None
+    """Runs any answer (such as the gold one) in a fresh environment of the task: `App.execute`."""
+    model: Model | None = None
+    """For judges."""
+    seed: int | None = None
+
+
+@runtime_checkable
+class Critic(Protocol):
+    """Numbers and words about attempts. Never raises on a bad attempt: value None and a reason."""
+
+    name: str
+    oracle: ClassVar[bool]
+    """True when it reads `task.gold`."""
+
+    async def evaluate(self, task: Task, group: Sequence[Attempt], context: CriticContext) -> list[Feedback]:
+        """One Feedback per attempt, in order."""
+        ...
+
+
+@runtime_checkable
+class Memory(Protocol):
+    """Where reflections live. Truth is the op log in the store; an index is derived from it."""
+
+    async def search(self, query: str, k: int, *, exclude_tasks: Sequence[str] = ()) -> list[Reflection]:
+        """At most `k` active reflections, best first, ties by id; none whose task is in `exclude_tasks`."""
+        ...
+
+    async def apply(self, ops: Sequence[MemoryOp]) -> int:
+        """Logs and applies the operations in order; gives the new version. An invalid op is logged as NOOP."""
+        ...
+
+    def history(self) -> list[MemoryOp]:
+        """Every operation so far, oldest first."""
+        ...
+
+    def at(self, version: int) -> dict[str, Reflection]:
+        """The memory as it was at `version` (0 is empty), by id."""
+        ...
+
+    def close(self) -> None:
+        """Releases the index."""
+        ...
+
+
+@runtime_checkable
+class Index(Protocol):
+    """Vectors to ids, derived from the op log; may be deleted and rebuilt at any time."""
+
+    def put(self, ids: Sequence[str], vectors: Sequence[Sequence[float]]) -> None:
+        """Adds or replaces vectors."""
+        ...
+
+    def drop(self, ids: Sequence[str]) -> None:
+        """Forgets ids (unknown ones are ignored)."""
+        ...
+
+    def nearest(self, vector: Sequence[float], k: int) -> list[tuple[str, float]]:
+        """At most `k` (id, cosine similarity), best first, ties by id."""
+        ...
+
+    def close(self) -> None:
+        """Releases files and locks."""
+        ...
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """Texts to unit vectors. Its name and dimension are stored with the memory."""
+
+    name: str
+    dimension: int
+
+    def embed(self, texts: Sequence[str]) -> list[tuple[float, ...]]:
+        """One unit vector per text."""
+        ...
+
+
+@runtime_checkable
+class Curator(Protocol):
+    """Turns new lessons into small memory operations. It proposes; code applies."""
+
+    async def propose(self, lessons: Sequence[Reflection], existing: Sequence[Reflection]) -> list[MemoryOp]:
+        """ADD, UPDATE, RETIRE or NOOP for each lesson, given the items already known."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """One row of a training set, in TRL's conversational types."""
+
+    columns: Mapping[str, Any]
+    """`messages`, or `prompt` + `completion`, or `prompt` + `chosen` + `rejected`."""
+    attempts: tuple[str, ...]
+    """Where it came from."""
+
+
+@runtime_checkable
+class Method(Protocol):
+    """A training method: what it needs from attempts and how it trains."""
+
+    name: str
+
+    def examples(self, store: Store, *, run: str | None = None) -> list[Example]:
+        """The rows it trains on.
+
+        Raises:
+            TrainError: the traces cannot feed this method (no pairs, all rewards equal), before torch is loaded.
+        """
+        ...
+
+    def train(self, examples: Sequence[Example], model: str, out: str, *, seed: int = 0) -> dict[str, Any]:
+        """Trains from the model folder `model` into the folder `out`; gives the figures of the run."""
+        ...
+
+
+@runtime_checkable
+class App(Protocol):
+    """What people run: tasks and their environment."""
+
+    name: str
+
+    def tasks(self, split: str | None = None) -> list[Task]:
+        """All tasks, or those of one split."""
+        ...
+
+    def environment(self) -> Environment:
+        """A fresh environment, for one task."""
+        ...
+
+    async def execute(self, task: Task, answer: str) -> Observation:
+        """What `answer` does in the task's world; an answer that fails is an observation, not an exception."""
+        ...
+
+    async def aclose(self) -> None:
+        """Stops workers and closes connections."""
+        ...
+
+
+__all__ = [
+    "App", "Critic", "CriticContext", "Curator", "Embedder", "Environment", "Example", "Group", "Index", "Memory",
+    "Method", "Model", "Observation", "Reply", "Sampling",
+]  # fmt: skip

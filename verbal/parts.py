@@ -1,0 +1,92 @@
+"""Parts by name: `chroma` (a file of a room), `./mine.py:MyCritic` (a user's file), or an entry point.
+
+The file name is the name: `critics/judge.py` is the critic `judge`, and its `__all__` starts with the class. There is
+no registry, so a reader finds the code without searching.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pkgutil
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from verbal.errors import ConfigError, MissingExtra, UnknownName
+
+ROOMS = ("memory", "critics", "trainers", "apps", "models")
+"""Where parts are found by name."""
+
+_EXTRAS = {
+    "torch": "train", "transformers": "train", "trl": "train", "datasets": "train", "accelerate": "train",
+    "peft": "train", "safetensors": "train", "sentence_transformers": "embed", "duckdb": "sql", "sqlalchemy": "sql",
+    "fastapi": "serve", "uvicorn": "serve", "ray": "ray", "mcp": "mcp", "psycopg": "postgres",
+}  # fmt: skip
+
+
+def part_names(room: str) -> list[str]:
+    """The names of all parts of a room, entry points included, sorted."""
+    package = importlib.import_module(f"verbal.{room}")
+    own = {m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")}
+    return sorted(own | {e.name for e in entry_points(group=f"verbal.{room}")})
+
+
+def load_part(room: str, name: str, *, where: str = "") -> type[Any]:
+    """The class of the part `name` of `room`.
+
+    Raises:
+        UnknownName: no such part (lists the nearest). ConfigError: the file has no such class.
+        MissingExtra: the part needs a package that is not installed.
+    """
+    try:
+        if ".py:" in name:
+            return _from_file(name, where)
+        for entry in entry_points(group=f"verbal.{room}", name=name):
+            return entry.load()  # type: ignore[no-any-return]
+        if not name.isidentifier() or name not in part_names(room):
+            raise UnknownName.of(f"part of {room}", name, part_names(room), where=where)
+        module = importlib.import_module(f"verbal.{room}.{name}")
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").split(".")[0]
+        if missing in _EXTRAS:
+            raise MissingExtra.of(missing, _EXTRAS[missing]) from error
+        raise
+    exported = getattr(module, "__all__", ())
+    if not exported or not isinstance(getattr(module, exported[0]), type):
+        raise UnknownName(
+            f"verbal.{room}.{name} is not a part", where=where, todo="its __all__ must start with a class"
+        )
+    return getattr(module, exported[0])  # type: ignore[no-any-return]
+
+
+def make_part(room: str, name: str, /, *, where: str = "", **config: Any) -> Any:
+    """The part itself, made with `config`.
+
+    Raises:
+        ConfigError: its constructor does not take these options.
+    """
+    part = load_part(room, name, where=where)
+    try:
+        return part(**config)
+    except TypeError as error:
+        raise ConfigError(f"{room} part {name!r}: {error}", where=where, todo=f"see {part.__module__}") from error
+
+
+def _from_file(name: str, where: str) -> type[Any]:
+    path_text, _, class_name = name.rpartition(":")
+    path = Path(path_text)
+    if not path.is_file():
+        raise ConfigError(f"no file {path_text!r}", where=where or name, todo="give the path from where you run verbal")
+    module_name = f"verbal_user_{path.stem}_{abs(hash(path.resolve()))}"
+    if (module := sys.modules.get(module_name)) is None:
+        spec = importlib.util.spec_from_file_location(module_name, path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[module_name] = module
+        spec.loader.exec_module(module)
+    if not isinstance(found := getattr(module, class_name, None), type):
+        classes = [n for n, v in vars(module).items() if isinstance(v, type) and v.__module__ == module_name]
+        raise UnknownName.of(f"class in {path_text}", class_name, classes, where=where)
+    return found
