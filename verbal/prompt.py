@@ -38,7 +38,7 @@ class Prompt:
         if set(values) != set(self.variables):
             missing, extra = set(self.variables) - set(values), set(values) - set(self.variables)
             raise ConfigError(
-                f"prompt {self.name!r} got the wrong variables: missing {sorted(missing)}, not declared {sorted(extra)}",
+                f"prompt {self.name!r}: missing {sorted(missing)}, not declared {sorted(extra)}",
                 todo=f"declared: {', '.join(self.variables)}",
             )
         return _VARIABLE.sub(lambda match: values[match.group(1)], self.body)

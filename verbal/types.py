@@ -49,11 +49,11 @@ class _Record:
     """JSON both ways for every record."""
 
     def to_dict(self) -> dict[str, Any]:
-        """This record as plain JSON types, with its schema version."""
+        """The record as plain JSON types, with its schema version."""
         return {"v": SCHEMA_VERSION, **{f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}}
 
     def to_json(self) -> str:
-        """This record as one line of JSON (sorted keys, so that equal records give equal text)."""
+        """The record as one line of JSON (sorted keys, so that equal records give equal text)."""
         return json.dumps(self.to_dict(), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
     @classmethod
@@ -64,7 +64,7 @@ class _Record:
             DataError: a field is missing, unknown (same schema version) or has the wrong type.
         """
         newer = data.get("v", SCHEMA_VERSION) > SCHEMA_VERSION
-        hints = _hints(cls)
+        hints = _hints(typing.cast(Any, cls))
         unknown = set(data) - set(hints) - {"v"}
         if unknown and not newer:
             raise DataError(f"{cls.__name__} has no field {sorted(unknown)[0]!r}", todo=f"fields: {', '.join(hints)}")
@@ -301,8 +301,9 @@ def _plain(value: Any) -> Any:
 
 
 @cache
-def _hints(cls: type[_Record]) -> dict[str, Any]:
-    return {f.name: hint for f in dataclasses.fields(cls) for hint in [typing.get_type_hints(cls)[f.name]]}
+def _hints(cls: Any) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls)
+    return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
 
 
 def _typed(hint: Any, value: Any) -> Any:
