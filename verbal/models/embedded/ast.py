@@ -236,13 +236,11 @@ def join_tree(
 
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-_RESERVED = frozenset(
-    "add all alter and as asc between by case check collate column commit constraint create cross current_date "
-    "default delete desc distinct drop else end escape except exists foreign from full group having if in index "
-    "inner insert intersect into is isnull join key left like limit natural not notnull null of offset on or order "
-    "outer primary references right row rows select set table then to transaction union unique update using values "
-    "when where with".split()
-)
+_KEYWORDS = """add all alter and as asc between by case check collate column commit constraint create cross current_date
+default delete desc distinct drop else end escape except exists foreign from full group having if in index inner insert
+intersect into is isnull join key left like limit natural not notnull null of offset on or order outer primary
+references right row rows select set table then to transaction union unique update using values when where with"""
+_RESERVED = frozenset(_KEYWORDS.split())
 
 
 def quote(name: str) -> str:
