@@ -1,0 +1,221 @@
+"""Recipes: one TOML file -> frozen dataclasses. Names of parts, and numbers.
+
+An unknown key is an error that names the nearest one; `--set loop.rounds=3` overrides a value; `resolve` (the dry run)
+finds every part and prompt by name without making a call. There is no inheritance and no global setting.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tomllib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from verbal.errors import ConfigError, UnknownName
+from verbal.parts import load_part
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppTable:
+    """`[app]`: what is solved."""
+
+    name: str = "text2sql"
+    options: dict[str, Any] = field(default_factory=dict)
+    """Passed to the app's constructor (`db`, `questions`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelTable:
+    """`[model]`: who solves. Every role uses `name` unless `roles` names another."""
+
+    name: str = "embedded"
+    roles: dict[str, str] = field(default_factory=dict)
+    temperature: float = 0.8
+    """Of every attempt but the first, which is greedy."""
+    max_tokens: int = 1024
+    concurrency: int = 20
+    """Calls under way at once, to start with; it adapts."""
+    timeout: float = 120.0
+    """Seconds for one call."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopTable:
+    """`[loop]`: how one task is worked on."""
+
+    graph: str = "reflect"
+    """`reflect`, `group` or `self_play`."""
+    rounds: int = 2
+    """Attempts in a row on one task, the first included (graph `reflect`)."""
+    samples: int = 8
+    """Attempts side by side on one task (graphs `group` and `self_play`)."""
+    turns: int = 8
+    """Model replies in one attempt before it is stopped."""
+    critique: bool = True
+    """Ask the critic role for words about a failed attempt."""
+    reflect: bool = True
+    """Ask the reflector role for a lesson after a failed attempt."""
+    batch: int = 16
+    """Tasks that see the same version of the memory; lessons are curated between batches."""
+    questions: int = 16
+    """Questions to propose (graph `self_play`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CriticsTable:
+    """`[critics]`: who judges. Options of a critic stand in `options.NAME`."""
+
+    names: tuple[str, ...] = ("sql_result", "self_check")
+    verdict: str = "sql_result"
+    """The critic whose value 1 means solved."""
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryTable:
+    """`[memory]`: where lessons live. An empty name is no memory."""
+
+    name: str = "chroma"
+    k: int = 3
+    """Reflections shown to an attempt at most."""
+    curator: str = "curator"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitsTable:
+    """`[limits]`: hard stops before the call that would exceed them. None is no limit."""
+
+    max_cost: float | None = None
+    """US dollars."""
+    max_tokens: int | None = None
+    max_calls: int | None = None
+    max_minutes: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """One recipe, checked."""
+
+    name: str = "reflect"
+    about: str = ""
+    seed: int = 0
+    app: AppTable = field(default_factory=AppTable)
+    model: ModelTable = field(default_factory=ModelTable)
+    loop: LoopTable = field(default_factory=LoopTable)
+    critics: CriticsTable = field(default_factory=CriticsTable)
+    memory: MemoryTable = field(default_factory=MemoryTable)
+    limits: LimitsTable = field(default_factory=LimitsTable)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The recipe as plain JSON types."""
+        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return plain
+
+    def resolve(self) -> list[str]:
+        """One line for every part the recipe names, each found but none made (the dry run).
+
+        Raises:
+            UnknownName, ConfigError: a part does not exist or a number is out of range.
+        """
+        if self.loop.rounds < 1 or self.loop.samples < 1 or self.loop.batch < 1:
+            raise ConfigError("loop.rounds, loop.samples and loop.batch are at least 1", where=self.name)
+        if self.loop.graph not in GRAPHS:
+            raise UnknownName.of("graph", self.loop.graph, GRAPHS, where=f"recipe {self.name}: loop.graph")
+        if self.critics.verdict not in self.critics.names:
+            raise ConfigError(f"critics.verdict {self.critics.verdict!r} is not among critics.names", where=self.name)
+        named = [("apps", self.app.name), *(("critics", c) for c in self.critics.names)]
+        if self.memory.name:
+            named += [("memory", self.memory.name), ("memory", self.memory.curator)]
+        found = [(room, name, load_part(room, name, where=f"recipe {self.name}")) for room, name in named]
+        return [f"{room:8} {name:12} {part.__module__}.{part.__qualname__}" for room, name, part in found]
+
+
+GRAPHS = ("reflect", "group", "self_play")
+"""Graphs of `verbal.loop`."""
+
+
+def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of a file, or of a name shipped with the package, with `table.key=value` overrides applied.
+
+    Raises:
+        ConfigError: not TOML, an unknown key, a wrong type, a malformed override. UnknownName: no such recipe.
+    """
+    path = Path(source)
+    if path.suffix == ".toml":
+        if not path.is_file():
+            raise ConfigError(f"no recipe file {str(path)!r}", todo=f"or a shipped one: {', '.join(recipe_names())}")
+        text, where = path.read_text(encoding="utf-8"), str(path)
+    else:
+        if str(source) not in recipe_names():
+            raise UnknownName.of("recipe", str(source), recipe_names(), where="--recipe")
+        text, where = resources.files("verbal").joinpath("recipes", f"{source}.toml").read_text("utf-8"), str(source)
+    return parse_recipe(text, overrides, where=where)
+
+
+def parse_recipe(text: str, overrides: Sequence[str] = (), *, where: str = "recipe") -> Recipe:
+    """The recipe that a TOML text holds; see `load_recipe`."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"not TOML: {error}", where=where, todo="see a shipped recipe for the form") from error
+    for override in overrides:
+        _override(table, override)
+    recipe: Recipe = _build(Recipe, table, where, "")
+    return recipe
+
+
+def recipe_names() -> list[str]:
+    """The recipes shipped with the package, sorted."""
+    folder = resources.files("verbal").joinpath("recipes")
+    return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
+
+
+def _override(table: dict[str, Any], text: str) -> None:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"cannot read the override {text!r}", where="--set", todo="write it as loop.rounds=3")
+    try:
+        parsed = tomllib.loads(f"x = {value.strip()}")["x"]
+    except tomllib.TOMLDecodeError:
+        parsed = value.strip()
+    *path, last = key.strip().split(".")
+    for name in path:
+        table = table.setdefault(name, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"{name!r} in the override {text!r} is not a table", where="--set")
+    table[last] = parsed
+
+
+def _build(cls: type[Any], table: Mapping[str, Any], where: str, prefix: str) -> Any:
+    hints = typing.get_type_hints(cls)
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in hints:
+            raise UnknownName.of("recipe key", f"{prefix}{key}", [f"{prefix}{h}" for h in hints], where=where)
+        if dataclasses.is_dataclass(hints[key]):
+            if not isinstance(value, dict):
+                raise ConfigError(f"{prefix}{key} is a table, found {value!r}", where=where, todo=f"write [{key}]")
+            values[key] = _build(typing.cast(type[Any], hints[key]), value, where, f"{prefix}{key}.")
+        else:
+            values[key] = _checked(hints[key], value, f"{prefix}{key}", where)
+    return cls(**values)
+
+
+def _checked(hint: Any, value: Any, key: str, where: str) -> Any:
+    if isinstance(hint, types.UnionType):
+        hint = next(a for a in typing.get_args(hint) if a is not type(None))
+    wanted = typing.get_origin(hint) or hint
+    if wanted is tuple and isinstance(value, list) and all(isinstance(v, str) for v in value):
+        return tuple(value)
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
+        raise ConfigError(f"{key} must be of type {wanted.__name__}, found {value!r}", where=where)
+    return value
