@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from verbal.errors import ConfigError, DataError, StoreError, UnknownName
-from verbal.types import Attempt, Feedback, Group, MemoryOp, Task, Usage
+from verbal.types import Attempt, Feedback, Group, MemoryOp, Step, Task, Usage
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -30,6 +30,8 @@ CREATE TABLE IF NOT EXISTS attempts (seq INTEGER PRIMARY KEY, id TEXT NOT NULL U
 CREATE INDEX IF NOT EXISTS attempts_by_run ON attempts (run, arm, task);
 CREATE TABLE IF NOT EXISTS feedback (attempt TEXT NOT NULL, critic TEXT NOT NULL, scope TEXT NOT NULL,
     record TEXT NOT NULL, PRIMARY KEY (attempt, critic, scope));
+CREATE TABLE IF NOT EXISTS later_steps (attempt TEXT NOT NULL, key TEXT NOT NULL, record TEXT NOT NULL,
+    PRIMARY KEY (attempt, key));
 CREATE TABLE IF NOT EXISTS groups (run TEXT NOT NULL, task TEXT NOT NULL, key TEXT NOT NULL, record TEXT NOT NULL,
     PRIMARY KEY (run, task, key));
 CREATE TABLE IF NOT EXISTS ops (memory TEXT NOT NULL, version INTEGER NOT NULL, at REAL NOT NULL, record TEXT NOT NULL,
@@ -37,14 +39,15 @@ CREATE TABLE IF NOT EXISTS ops (memory TEXT NOT NULL, version INTEGER NOT NULL, 
 CREATE TABLE IF NOT EXISTS calls (id TEXT PRIMARY KEY, run TEXT NOT NULL, role TEXT NOT NULL, model TEXT NOT NULL,
     usage TEXT NOT NULL, error TEXT);
 CREATE INDEX IF NOT EXISTS calls_by_run ON calls (run);
-CREATE TABLE IF NOT EXISTS checkpoints (name TEXT PRIMARY KEY, path TEXT NOT NULL, at REAL NOT NULL, info TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS checkpoints (name TEXT PRIMARY KEY, path TEXT NOT NULL, at REAL NOT NULL,
+    info TEXT NOT NULL);
 """
 
 _VERSION = "1"
 
 
 class Store:
-    """The store at a path or URL (`verbal.db`, `sqlite:///runs/verbal.db`). Safe to share between threads and processes.
+    """The store at a path or URL (`verbal.db`, `sqlite:///runs/verbal.db`); threads and processes may share it.
 
     Raises:
         ConfigError: the URL names a database that is not supported.
@@ -175,12 +178,30 @@ class Store:
             found[attempt_id] = [Feedback.from_json(r[0]) for r in rows]
         return found
 
+    def put_step(self, attempt: str, key: str, step: Step) -> Step:
+        """Keeps a step that came after an attempt ended (a critique, a reflection); gives the one that is kept."""
+        with self._write() as db:
+            values = (attempt, key, step.to_json())
+            db.execute("INSERT INTO later_steps VALUES (?, ?, ?) ON CONFLICT DO NOTHING", values)
+            sql = "SELECT record FROM later_steps WHERE attempt = ? AND key = ?"
+            return Step.from_json(db.execute(sql, (attempt, key)).fetchone()[0])
+
+    def step(self, attempt: str, key: str) -> Step | None:
+        """The step kept under `key` for an attempt, or None."""
+        rows = self._read("SELECT record FROM later_steps WHERE attempt = ? AND key = ?", (attempt, key))
+        return Step.from_json(rows[0][0]) if rows else None
+
     def put_group(self, run: str, group: Group, key: str = "0") -> None:
         """Keeps a group; `key` tells groups of one task in one run apart."""
         with self._write() as db:
             db.execute(
                 "INSERT INTO groups VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", (run, group.task, key, group.to_json())
             )
+
+    def group(self, run: str, task: str, key: str) -> Group | None:
+        """The group kept under `key` for a task of a run, or None."""
+        rows = self._read("SELECT record FROM groups WHERE run = ? AND task = ? AND key = ?", (run, task, key))
+        return Group.from_json(rows[0][0]) if rows else None
 
     def groups(self, run: str | None = None) -> list[Group]:
         """Groups, by task and key, narrowed by run."""

@@ -1,0 +1,119 @@
+"""What the nodes of a graph share while one run works: parts, options, ids, seeds. Nothing of it is checkpointed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from verbal.contracts import App, Critic, CriticContext, Memory, Model, Observation, Sampling
+from verbal.recipe import Recipe
+from verbal.store import Store
+from verbal.types import Attempt, Feedback, Message, Reflection, Task
+
+
+class Roles(Protocol):
+    """Gives the model that plays a role; each call is counted under that role."""
+
+    def __call__(self, role: str) -> Model:
+        """The model of `role` (solver, critic, reflector, judge, proposer, curator)."""
+        ...
+
+
+class Prompted(App, Protocol):
+    """An app that also writes the prompts of the other roles and reads their replies."""
+
+    def messages(self, role: str, task: Task, **fields: Any) -> list[Message]:
+        """The prompt of a role for a task."""
+        ...
+
+    def parse(self, role: str, text: str) -> Any:
+        """What a reply of that role says, or None when it cannot be read."""
+        ...
+
+    def propose(self, proposal: Any, *, id: str, like: Task) -> Task:
+        """The task that a parsed reply of the proposer makes, its answer in `info["reference"]`, never in `gold`."""
+        ...
+
+
+@dataclass(slots=True)
+class Context:
+    """One arm of one run."""
+
+    run: str
+    arm: str
+    recipe: Recipe
+    app: Prompted
+    roles: Roles
+    critics: Sequence[Critic]
+    store: Store
+    tasks: Mapping[str, Task]
+    memory: Memory | None = None
+    retrieve: Callable[[Task], Any] | None = None
+    """Replaces the memory's own search (the shuffled-memory control)."""
+    seed: int = 0
+    learning: bool = True
+    """False in an evaluation: nobody reflects, and no lesson leaves."""
+    observations: dict[str, Observation] = field(default_factory=dict)
+    shown: dict[str, list[Reflection]] = field(default_factory=dict)
+
+    def attempt_id(self, task: str, sample: int = 0, round_: int = 0) -> str:
+        """The id of an attempt: the same whenever a run is resumed."""
+        return f"{self.run}/{self.arm}/{task}/{round_}.{sample}"
+
+    def draw(self, *parts: object) -> int:
+        """A seed in [0, 2**31) that depends on the run's seed and on `parts` only."""
+        text = "/".join(str(p) for p in (self.seed, *parts))
+        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big") >> 1
+
+    def sampling(self, *parts: object, greedy: bool = False) -> Sampling:
+        """Greedy, or the recipe's temperature with a seed drawn from `parts`."""
+        table = self.recipe.model
+        return Sampling(
+            temperature=0.0 if greedy else table.temperature, max_tokens=table.max_tokens, seed=self.draw(*parts)
+        )
+
+    async def observation(self, attempt: Attempt) -> Observation:
+        """The last observation of an attempt; made again by executing its answer when another process made it."""
+        if attempt.id not in self.observations:
+            self.observations[attempt.id] = await self.app.execute(self.tasks[attempt.task], attempt.answer)
+        return self.observations[attempt.id]
+
+    async def hints(self, task: Task) -> list[Reflection]:
+        """The reflections shown for a task: found once, the same for each of its attempts in this arm."""
+        if task.id not in self.shown:
+            if self.retrieve is not None:
+                self.shown[task.id] = list(await self.retrieve(task))
+            elif self.memory is not None:
+                found = await self.memory.search(query(task), self.recipe.memory.k, exclude_tasks=[task.id])
+                self.shown[task.id] = found
+            else:
+                self.shown[task.id] = []
+        return self.shown[task.id]
+
+    async def judge(self, task: Task, attempts: Sequence[Attempt]) -> dict[str, list[Feedback]]:
+        """Feedback of every critic on attempts of one task, by attempt id; kept in the store."""
+        observed = {a.id: await self.observation(a) for a in attempts}
+        context = CriticContext(
+            observations=observed,
+            execute=self.app.execute,
+            model=self.roles("judge"),
+            seed=self.draw(task.id, "judge"),
+        )
+        found: dict[str, list[Feedback]] = {a.id: [] for a in attempts}
+        for critic in self.critics:
+            for feedback in await critic.evaluate(task, attempts, context):
+                found[feedback.attempt].append(feedback)
+        self.store.put_feedback([f for fs in found.values() for f in fs])
+        return found
+
+    def verdict(self, feedback: Sequence[Feedback]) -> float | None:
+        """The value of the critic that decides, or None when it could not score."""
+        return next((f.value for f in feedback if f.critic == self.recipe.critics.verdict), None)
+
+
+def query(task: Task) -> str:
+    """The text under which lessons for a task are searched."""
+    question = task.info.get("question")
+    return question if isinstance(question, str) else task.messages[-1].content

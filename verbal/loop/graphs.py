@@ -1,0 +1,79 @@
+"""The graphs, drawn.
+
+reflect:    retrieve -> attempt -> judge -> (solved) finish
+                          ^          | not solved
+                          |          v
+                          +--- critique -> reflect -> (no rounds left) finish
+
+group:      retrieve -> sample -> compare -> choose
+
+self_play:  propose -> validate -> answer -> reward        (nodes in self_play.py)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from langgraph.graph import END, START, StateGraph
+from langgraph.runtime import Runtime
+
+from verbal.errors import UnknownName
+from verbal.loop import nodes, self_play
+from verbal.loop.context import Context
+from verbal.loop.nodes import State
+
+
+def build(name: str, checkpointer: Any = None) -> Any:
+    """The compiled graph of that name.
+
+    Raises:
+        UnknownName: there is no such graph.
+    """
+    makers = {"reflect": _reflect, "group": _group, "self_play": _self_play}
+    if name not in makers:
+        raise UnknownName.of("graph", name, makers)
+    return makers[name]().compile(checkpointer=checkpointer)
+
+
+def _reflect() -> Any:
+    graph = StateGraph(State, context_schema=Context)
+    for node in (nodes.retrieve, nodes.attempt, nodes.judge, nodes.critique, nodes.reflect, nodes.finish):
+        graph.add_node(node.__name__, node)
+    graph.add_edge(START, "retrieve")
+    graph.add_edge("retrieve", "attempt")
+    graph.add_edge("attempt", "judge")
+    graph.add_conditional_edges("judge", _after_judge, ["critique", "finish"])
+    graph.add_edge("critique", "reflect")
+    graph.add_conditional_edges("reflect", _after_reflect, ["attempt", "finish"])
+    graph.add_edge("finish", END)
+    return graph
+
+
+def _group() -> Any:
+    graph = StateGraph(State, context_schema=Context)
+    graph.add_sequence([nodes.retrieve, nodes.sample, nodes.compare, nodes.choose])
+    graph.add_edge(START, "retrieve")
+    return graph
+
+
+def _self_play() -> Any:
+    graph = StateGraph(self_play.State, context_schema=Context)
+    for node in (self_play.propose, self_play.validate, self_play.answer, self_play.reward):
+        graph.add_node(node.__name__, node)
+    graph.add_edge(START, "propose")
+    graph.add_edge("propose", "validate")
+    graph.add_conditional_edges(
+        "validate", lambda state: "answer" if state["valid"] else "reward", ["answer", "reward"]
+    )
+    graph.add_edge("answer", "reward")
+    graph.add_edge("reward", END)
+    return graph
+
+
+def _after_judge(state: State, runtime: Runtime[Context]) -> str:
+    more = state["round"] < runtime.context.recipe.loop.rounds
+    return "finish" if state["solved"] or not (more or runtime.context.learning) else "critique"
+
+
+def _after_reflect(state: State, runtime: Runtime[Context]) -> str:
+    return "attempt" if state["round"] < runtime.context.recipe.loop.rounds else "finish"

@@ -1,0 +1,274 @@
+"""Nodes of the graphs: async functions `state -> patch`. Each is idempotent by the ids of what it makes."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+from langgraph.runtime import Runtime
+
+from verbal.contracts import Observation, Reply, Sampling
+from verbal.errors import BudgetError, ModelError, TransientError, VerbalError
+from verbal.loop.context import Context
+from verbal.types import Attempt, Feedback, Group, Message, Reflection, Step, StopReason, Task, Usage
+
+
+class State(TypedDict, total=False):
+    """Ids and counters only: LangGraph writes the whole state at every checkpoint."""
+
+    task: str
+    round: int
+    attempts: list[str]
+    solved: bool
+
+
+async def retrieve(state: State, runtime: Runtime[Context]) -> State:
+    """Finds the reflections to show; they stay the same for every attempt on the task."""
+    context = runtime.context
+    await context.hints(context.tasks[state["task"]])
+    return {"round": 0, "attempts": [], "solved": False}
+
+
+async def attempt(state: State, runtime: Runtime[Context]) -> State:
+    """One attempt in a fresh environment: greedy the first time, then sampled, with what was tried and learned."""
+    context, round_ = runtime.context, state["round"]
+    task = context.tasks[state["task"]]
+    earlier = [a for i in state["attempts"] if (a := context.store.attempt(i))]
+    own = [r for a in earlier if (r := lesson(context, a)) is not None][-3:]
+    made = await make_attempt(
+        context,
+        task,
+        round_=round_,
+        hints=[*await context.hints(task), *own],
+        earlier=earlier,
+        sampling=context.sampling(task.id, round_, greedy=round_ == 0),
+    )
+    return {"attempts": [*state["attempts"], made.id], "round": round_ + 1}
+
+
+async def judge(state: State, runtime: Runtime[Context]) -> State:
+    """Feedback of every critic on the newest attempt."""
+    context = runtime.context
+    task, newest = context.tasks[state["task"]], context.store.attempt(state["attempts"][-1])
+    assert newest is not None
+    known = context.store.feedback([newest.id])[newest.id]
+    if {f.critic for f in known} < {c.name for c in context.critics}:
+        known = (await context.judge(task, [newest]))[newest.id]
+    return {"solved": context.verdict(known) == 1.0}
+
+
+async def critique(state: State, runtime: Runtime[Context]) -> State:
+    """Words of the critic role about the failed attempt, kept as feedback of the critic `critique`."""
+    context = runtime.context
+    newest = context.store.attempt(state["attempts"][-1])
+    assert newest is not None
+    task = context.tasks[newest.task]
+    if not context.recipe.loop.critique or context.store.step(newest.id, "critique"):
+        return {}
+    messages = context.app.messages(
+        "critic", task, attempt=newest, observation=await context.observation(newest), hints=await context.hints(task)
+    )
+    step = await say(context, "critic", messages, newest.id)
+    if step is None:
+        return {}
+    context.store.put_step(newest.id, "critique", step)
+    read = context.app.parse("critic", step.text)
+    words = Feedback(
+        attempt=newest.id,
+        critic="critique",
+        text=step.text if read is not None else "",
+        source="self",
+        reason="words only" if read is not None else f"the critic's reply cannot be read: {step.text[:80]!r}",
+    )
+    context.store.put_feedback([words])
+    return {}
+
+
+async def reflect(state: State, runtime: Runtime[Context]) -> State:
+    """A lesson of the reflector role from the failed attempt; curated into the memory after the batch."""
+    context = runtime.context
+    newest = context.store.attempt(state["attempts"][-1])
+    assert newest is not None
+    if not (context.learning and context.recipe.loop.reflect) or context.store.step(newest.id, "reflect"):
+        return {}
+    task = context.tasks[newest.task]
+    feedback = context.store.feedback([newest.id])[newest.id]
+    messages = context.app.messages(
+        "reflector",
+        task,
+        attempt=newest,
+        observation=await context.observation(newest),
+        correction=next((f.correction for f in feedback if f.correction), ""),
+        feedback=[f for f in feedback if f.text],
+    )
+    step = await say(context, "reflector", messages, newest.id)
+    if step is not None:
+        context.store.put_step(newest.id, "reflect", step)
+    return {}
+
+
+async def sample(state: State, runtime: Runtime[Context]) -> State:
+    """K attempts side by side, drawn in one call; those the store has already are not drawn again."""
+    context = runtime.context
+    task, k = context.tasks[state["task"]], context.recipe.loop.samples
+    ids = [context.attempt_id(task.id, i) for i in range(k)]
+    hints = await context.hints(task)
+    if not all(context.store.attempt(i) for i in ids):
+        environment = context.app.environment()
+        try:
+            messages = await environment.start(task, hints=hints)
+        finally:
+            await environment.aclose()
+        sampling = context.sampling(task.id, "group")
+        replies = await context.roles("solver").generate(messages, k, sampling)
+        for i, reply in enumerate(replies):
+            await make_attempt(context, task, round_=0, hints=hints, sampling=sampling, sample=i, reply=reply)
+    return {"attempts": ids}
+
+
+async def compare(state: State, runtime: Runtime[Context]) -> State:
+    """Feedback of every critic on the whole group."""
+    context = runtime.context
+    group = [a for i in state["attempts"] if (a := context.store.attempt(i))]
+    known = context.store.feedback(state["attempts"])
+    wanted = {c.name for c in context.critics}
+    if not all(wanted <= {f.critic for f in known[a.id]} for a in group):
+        await context.judge(context.tasks[state["task"]], group)
+    return {}
+
+
+async def choose(state: State, runtime: Runtime[Context]) -> State:
+    """Closes the group: the attempt of highest verdict is chosen, ties by a seeded draw, all pairs by verdict kept."""
+    context, ids = runtime.context, state["attempts"]
+    known = context.store.feedback(ids)
+    values = {i: v for i in ids if (v := context.verdict(known[i])) is not None}
+    best = [i for i in ids if values.get(i) == max(values.values(), default=None)] or ids
+    chosen = best[context.draw(state["task"], "choose") % len(best)]
+    pairs = tuple((a, b) for a in values for b in values if values[a] > values[b])
+    group = Group(task=state["task"], attempts=tuple(ids), preferences=pairs, chosen=chosen)
+    context.store.put_group(context.run, group, key=context.arm)
+    return {"solved": values.get(chosen) == 1.0}
+
+
+async def finish(state: State, runtime: Runtime[Context]) -> State:
+    """Closes the episode: the group of its attempts, the solved (else the last) one chosen, pairs best over worse."""
+    context = runtime.context
+    ids = state["attempts"]
+    chosen = ids[-1]
+    preferences = tuple((chosen, i) for i in ids[:-1]) if state["solved"] else ()
+    group = Group(task=state["task"], attempts=tuple(ids), preferences=preferences, chosen=chosen)
+    context.store.put_group(context.run, group, key=context.arm)
+    return {}
+
+
+def lesson(context: Context, newest: Attempt) -> Reflection | None:
+    """The lesson that was drawn from an attempt, or None: nobody reflected, or the reply could not be read."""
+    step = context.store.step(newest.id, "reflect")
+    text = context.app.parse("reflector", step.text) if step else None
+    if not isinstance(text, str) or not text.strip():
+        return None
+    return Reflection(id=f"new:{newest.id}", text=text.strip(), task=newest.task, attempts=(newest.id,))
+
+
+async def make_attempt(
+    context: Context,
+    task: Task,
+    *,
+    round_: int,
+    hints: list[Reflection],
+    sampling: Sampling,
+    earlier: list[Attempt] | None = None,
+    sample: int = 0,
+    reply: Reply | None = None,
+) -> Attempt:
+    """Runs one attempt and keeps it; the kept one when the store has it already. What fails inside it is recorded.
+
+    Args:
+        context: The arm it belongs to.
+        task: What is attempted.
+        round_: 0 for a first attempt.
+        hints: Reflections to show.
+        sampling: How the policy samples.
+        earlier: Failed attempts on the same task, oldest first.
+        sample: Index among attempts side by side.
+        reply: The policy's first reply when it was drawn together with its siblings.
+
+    Raises:
+        BudgetError, TransientError: a limit was reached or the model cannot be reached; nothing is kept, so that a
+            resumed run makes this attempt.
+    """
+    attempt_id = context.attempt_id(task.id, sample, round_)
+    if (kept := context.store.attempt(attempt_id)) is not None:
+        return kept
+    steps: list[Step] = []
+    shown = tuple(h.id for h in hints)
+    seen: Observation | None = None
+    error, used, stop = None, Usage(), StopReason.STEP_LIMIT
+    environment = context.app.environment()
+    try:
+        messages = await environment.start(task, hints=hints, tried=[a.answer for a in earlier or [] if a.answer])
+        for _ in range(context.recipe.loop.turns):
+            if reply is None:
+                reply = (await context.roles("solver").generate(messages, 1, sampling))[0]
+            used += reply.usage
+            seen = await environment.step(reply)
+            steps.append(_policy_step(reply, seen, messages, shown, len(steps)))
+            if seen.done:
+                stop = StopReason.LENGTH if reply.finish == "length" else seen.stop
+                break
+            messages = [*messages, _said(reply), Message(role="user", content=seen.text)]
+            reply = None
+    except (BudgetError, TransientError):
+        raise
+    except (VerbalError, OSError) as failure:
+        error, stop = f"{type(failure).__name__}: {failure}", StopReason.ERROR
+    finally:
+        await environment.aclose()
+    made = Attempt(
+        id=attempt_id,
+        run=context.run,
+        task=task.id,
+        sample=sample,
+        round=round_,
+        arm=context.arm,
+        answer=seen.answer if seen else "",
+        steps=tuple(steps),
+        parent=earlier[-1].id if earlier else None,
+        model=context.roles("solver").name,
+        stop=stop,
+        usage=used,
+        error=error,
+        seed=sampling.seed,
+    )
+    if seen is not None:
+        context.observations[made.id] = seen
+    context.store.put_attempt(made)
+    return made
+
+
+async def say(context: Context, role: str, messages: list[Message], key: str) -> Step | None:
+    """One greedy reply of a role as a Step, or None when the call failed (the failure is in the call log)."""
+    try:
+        reply = (await context.roles(role).generate(messages, 1, context.sampling(key, role, greedy=True)))[0]
+    except (BudgetError, TransientError):
+        raise
+    except ModelError:
+        return None
+    return Step(author="guide", role=role, text=reply.text, prompt=tuple(messages))
+
+
+def _policy_step(reply: Reply, seen: Observation, messages: list[Message], shown: tuple[str, ...], at: int) -> Step:
+    return Step(
+        author="policy",
+        text=reply.text,
+        tool_calls=reply.tool_calls,
+        observation=seen.text,
+        prompt=tuple(messages),
+        token_ids=reply.token_ids,
+        logprobs=reply.logprobs,
+        shown=shown,
+        parent=at - 1 if at else None,
+    )
+
+
+def _said(reply: Reply) -> Message:
+    return Message(role="assistant", content=reply.text, tool_calls=reply.tool_calls)
