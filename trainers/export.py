@@ -1,0 +1,193 @@
+"""Writes rows to a folder that `datasets.load_dataset(folder)` opens: JSONL or Parquet, with a card."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from verbal.errors import ConfigError, MissingExtra, StoreError
+from verbal.store import Store
+
+from .data import Built, Selection, build
+
+__all__ = ["export"]
+
+_MARK = "<!-- written by verbal export -->"
+_COLUMNS = {
+    "prompt": "list of messages (`role`, `content`): the task as asked, without hints and without earlier tries",
+    "completion": "list of messages: an answer that was right",
+    "chosen": "list of messages: an answer that was right",
+    "rejected": "list of messages: an answer that was not",
+    "task": "id of the task",
+    "attempts": "ids of the attempts it came from",
+    "origin": "`sampled` (first try), `refined` (retry), `correction` (a user's) or `group` (a critic's pair)",
+    "critic": "who judged it",
+    "value": "the critic's value of the right answer; null where a person or a group comparison decided",
+    "oracle": "true when a gold answer decided",
+    "models": "who wrote the answers",
+}
+
+
+def export(
+    store: Store,
+    out: str | Path,
+    *,
+    format: str,
+    run: str | None = None,
+    parquet: bool = False,
+    critic: str | None = None,
+    arms: Sequence[str] | None = None,
+    minimum: float = 1.0,
+    per_task: int | None = None,
+) -> dict[str, Any]:
+    """Writes the rows of a format (`sft`, `preference`) with a card into the folder `out`; gives the figures.
+
+    Args:
+        store: Where the attempts are.
+        out: Folder; made if it is not there. An earlier export in it is replaced.
+        format: `sft` (prompt, completion) or `preference` (prompt, chosen, rejected).
+        run: Only attempts of this run.
+        parquet: Parquet instead of JSONL.
+        critic: Whose value decides; None: the only one there is, or the only one that reads gold.
+        arms: Only these arms of a comparison.
+        minimum: Value from which an answer counts as right.
+        per_task: At most so many rows of one task.
+
+    Raises:
+        TrainError: the store cannot feed the format (nothing is written). UnknownName: no such format.
+        ConfigError: `out` is a file or holds somebody else's README.md. StoreError: it cannot be written.
+    """
+    chosen = tuple(arms) if arms is not None else None
+    built = build(store, format, Selection(run=run, arms=chosen, critic=critic, minimum=minimum, per_task=per_task))
+    folder = Path(out)
+    card = folder / "README.md"
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{str(folder)!r} is a file", where="out", todo="give a folder")
+    name = "train.parquet" if parquet else "train.jsonl"
+    figures = _figures(built, run, chosen, minimum, per_task)
+    try:
+        if card.exists() and _MARK not in card.read_text(encoding="utf-8", errors="replace"):
+            raise ConfigError(f"{card} was not written by verbal", where="out", todo="give an empty or a new folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        records = [row.record() for row in built.rows]
+        _replace(folder / name, _parquet(records) if parquet else _jsonl(records))
+        _replace(card, _card(built, figures, name).encode())
+    except OSError as error:
+        if isinstance(error, StoreError):
+            raise
+        what = f"the export failed: {error.strerror or error}"
+        raise StoreError(what, where=str(folder), todo="free some space or give another folder") from error
+    return {**figures, "folder": str(folder), "file": str(folder / name)}
+
+
+def _figures(
+    built: Built, run: str | None, arms: tuple[str, ...] | None, minimum: float, per_task: int | None
+) -> dict[str, Any]:
+    return {
+        "format": built.format,
+        "rows": len(built.rows),
+        "tasks": len({row.task for row in built.rows}),
+        "attempts": built.attempts,
+        "run": run,
+        "arms": list(arms) if arms is not None else None,
+        "critic": built.critic,
+        "minimum": minimum,
+        "per_task": per_task,
+        "oracle_rows": sum(row.oracle for row in built.rows),
+        "origins": dict(sorted(Counter(row.origin for row in built.rows).items())),
+        "models": sorted({model for row in built.rows for model in row.models}),
+        "filtered": built.filtered,
+    }
+
+
+def _jsonl(records: Sequence[Mapping[str, Any]]) -> bytes:
+    return "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records).encode()
+
+
+def _parquet(records: Sequence[Mapping[str, Any]]) -> bytes:
+    try:
+        pa = importlib.import_module("pyarrow")
+        writer = importlib.import_module("pyarrow.parquet")
+    except ModuleNotFoundError as error:
+        raise MissingExtra.of("pyarrow", "train") from error
+    messages = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+    types = {"value": pa.float64(), "oracle": pa.bool_()}
+    types |= {"attempts": pa.list_(pa.string()), "models": pa.list_(pa.string())}
+    types |= dict.fromkeys(("prompt", "completion", "chosen", "rejected"), messages)
+    schema = pa.schema([(name, types.get(name, pa.string())) for name in records[0]])
+    sink = pa.BufferOutputStream()
+    writer.write_table(pa.Table.from_pylist(list(records), schema=schema), sink)
+    return bytes(sink.getvalue())
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Writes a whole file or nothing."""
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _card(built: Built, figures: Mapping[str, Any], name: str) -> str:
+    models = ", ".join(figures["models"]) or "unknown"
+    header = [
+        "---",
+        "license: other",
+        "license_name: depends-on-the-models-and-data-of-origin",
+        "tags: [verbal, trl]",
+        "configs:",
+        "- config_name: default",
+        f"  data_files: [{{split: train, path: {name}}}]",
+        "---",
+    ]
+    columns = [f"| `{c}` | {_COLUMNS[c]} |" for c in built.rows[0].record()]
+    left_out = [f"| {reason} | {n} |" for reason, n in figures["filtered"].items()] or ["| nothing | 0 |"]
+    origins = ", ".join(f"{n} {origin}" for origin, n in figures["origins"].items())
+    body = [
+        _MARK,
+        f"# {figures['rows']} rows for `{built.format}` training",
+        "",
+        "Conversational rows in TRL's types, made from the attempts of an agent. Open with "
+        "`datasets.load_dataset(FOLDER)`. Tasks of the test split are never in it.",
+        "",
+        "| what | |",
+        "| --- | --- |",
+        f"| rows | {figures['rows']} ({origins}) |",
+        f"| tasks | {figures['tasks']} |",
+        f"| attempts looked at | {figures['attempts']} |",
+        f"| run | {figures['run'] or 'all'} |",
+        f"| arms | {', '.join(figures['arms']) if figures['arms'] is not None else 'all'} |",
+        f"| right means | `{figures['critic']}` >= {figures['minimum']:g} |",
+        f"| rows that a gold answer decided (`oracle`) | {figures['oracle_rows']} |",
+        f"| rows of one task at most | {figures['per_task'] or 'no limit'} |",
+        f"| models of origin | {models} |",
+        "",
+        "## Columns",
+        "",
+        "| column | meaning |",
+        "| --- | --- |",
+        *columns,
+        "",
+        "## Left out",
+        "",
+        "| reason | attempts |",
+        "| --- | --- |",
+        *left_out,
+        "",
+        "## Licence",
+        "",
+        f"The answers were written by: {models}. The terms of those models' providers, and of the database and the "
+        "questions, decide what may be done with these rows (some providers forbid training other models on their "
+        "output).",
+    ]
+    return "\n".join([*header, *body]) + "\n"
