@@ -1,0 +1,146 @@
+"""A memory as a pure function of its op log: `replay(ops)` gives the items, the same on every machine.
+
+Rules, one per operation (an operation that breaks its rule changes nothing and counts as NOOP with a reason):
+
+* ADD: needs an item with words; its id must be new. Without an id it gets the next `r<n>`. Ids are never reused.
+* UPDATE: needs an item and the id of an item that is not retired. Counters and value stay (only TAG and VALUE change
+  them), attempts add up.
+* MERGE: as UPDATE, and `others` (known, not retired, not the item itself) are retired.
+* RETIRE: a known item that is not retired yet. It stays readable by id and is never found again.
+* TAG: counts `shown`, `helped` or `harmed` of a known item. VALUE: adds a finite `delta` to its value.
+* NOOP: nothing.
+
+No I/O, no model, no clock.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+
+from verbal.types import MemoryOp, Reflection
+
+_NUMBERED = re.compile(r"r([1-9][0-9]{0,17})")
+_EMBEDDER = "embedder "
+
+
+class LogState:
+    """A memory after some operations; `apply` takes it one further."""
+
+    def __init__(self) -> None:
+        self.version = 0
+        self.items: dict[str, Reflection] = {}
+        """Every item ever added, retired ones included, in order of their ADD."""
+        self.by_task: dict[str, set[str]] = {}
+        """Task id -> ids of the items whose words came from it, through updates and merges too."""
+        self.embedder = ""
+        """Name of the embedder that made the vectors of the next items."""
+        self.embedded_by: dict[str, str] = {}
+        self._last = 0
+
+    def next_id(self) -> str:
+        """The id that the next ADD without one gets."""
+        return f"r{self._last + 1}"
+
+    def active(self) -> dict[str, Reflection]:
+        """The items that may be shown, by id."""
+        return {i: item for i, item in self.items.items() if item.status == "active"}
+
+    def trial(self) -> LogState:
+        """A copy on which to try operations before they are logged (it does not know which task an item is from)."""
+        copy = LogState()
+        copy.version, copy.items, copy.embedder, copy._last = self.version, dict(self.items), self.embedder, self._last
+        return copy
+
+    def apply(self, op: MemoryOp) -> MemoryOp:
+        """The operation as it counted (ids filled in, or a NOOP that says what was wrong), after applying it."""
+        self.version += 1
+        if op.op == "NOOP":
+            if op.author == "memory" and op.reason.startswith(_EMBEDDER):
+                self.embedder = op.reason.removeprefix(_EMBEDDER)
+            return op
+        if op.op == "ADD" and op.item is not None:
+            target = op.reflection or op.item.id or self.next_id()
+            op = op.replace(reflection=target, item=op.item.replace(id=target))
+        if wrong := self._wrong(op):
+            return MemoryOp(op="NOOP", reflection=op.reflection, reason=f"{op.op}: {wrong}", author=op.author)
+        if op.op in ("ADD", "UPDATE", "MERGE"):
+            return self._write(op)
+        old = self.items[op.reflection]
+        if op.op == "RETIRE":
+            changed = old.replace(status="retired")
+        elif op.op == "TAG":
+            count = {op.tag: getattr(old.counters, op.tag) + 1}
+            changed = old.replace(counters=old.counters.replace(**count))
+        else:
+            changed = old.replace(value=(old.value or 0.0) + op.delta)
+        self.items[op.reflection] = changed.replace(version=self.version)
+        return op
+
+    def _wrong(self, op: MemoryOp) -> str:
+        """What is wrong with an operation, or an empty text."""
+        old = self.items.get(op.reflection)
+        if op.op in ("ADD", "UPDATE", "MERGE"):
+            if op.item is None:
+                return "no item"
+            if not op.item.text.strip():
+                return "the item has no words"
+            if op.item.status == "retired":
+                return "the item is retired already"
+        if op.op == "ADD":
+            return f"the id {op.reflection!r} is taken" if old else ""
+        if old is None:
+            return f"unknown id {op.reflection!r}"
+        if op.op in ("UPDATE", "MERGE", "RETIRE") and old.status == "retired":
+            return f"{op.reflection!r} is retired"
+        if op.op == "MERGE":
+            bad = [o for o in op.others if o not in self.items or self.items[o].status == "retired"]
+            if bad or not op.others or op.reflection in op.others:
+                return f"cannot merge {', '.join(map(repr, bad or op.others)) or 'nothing'} into {op.reflection!r}"
+        if op.op == "TAG" and not op.tag:
+            return "no tag"
+        if op.op == "VALUE" and not math.isfinite(op.delta):
+            return f"delta {op.delta} is not a number"
+        return ""
+
+    def _write(self, op: MemoryOp) -> MemoryOp:
+        assert op.item is not None
+        new, target, old = op.item.replace(id=op.reflection), op.reflection, self.items.get(op.reflection)
+        if old is None:
+            if match := _NUMBERED.fullmatch(target):
+                self._last = max(self._last, int(match[1]))
+        else:
+            merged = [self.items[o] for o in op.others]
+            attempts = dict.fromkeys(a for item in (old, *merged, new) for a in item.attempts)
+            new = new.replace(
+                counters=old.counters, value=old.value, attempts=tuple(attempts), task=old.task or new.task
+            )
+        for other in op.others if op.op == "MERGE" else ():
+            self.items[other] = self.items[other].replace(status="retired", version=self.version)
+            for ids in self.by_task.values():
+                if other in ids:
+                    ids.add(target)
+        # A lesson that only confirms the words does not make its task a source of them.
+        if op.item.task and (old is None or _said(old) != _said(new)):
+            self.by_task.setdefault(op.item.task, set()).add(target)
+        self.items[target] = new.replace(version=self.version)
+        self.embedded_by[target] = self.embedder
+        return op.replace(item=new)
+
+
+def replay(ops: Iterable[MemoryOp]) -> dict[str, Reflection]:
+    """The items that a log leaves, by id, retired ones included."""
+    state = LogState()
+    for op in ops:
+        state.apply(op)
+    return state.items
+
+
+def embedder_op(name: str) -> MemoryOp:
+    """The operation that records which embedder made the vectors of the items after it."""
+    return MemoryOp(op="NOOP", reason=_EMBEDDER + name, author="memory")
+
+
+def _said(item: Reflection) -> tuple[str, ...]:
+    return item.title, item.text, item.when, item.boundary, item.polarity

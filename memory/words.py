@@ -1,0 +1,67 @@
+"""Words of a text, as retrieval and curation see them: folded, stemmed a little, stop words apart. No I/O.
+
+`term means definition` is the usual form of a learned business term; `split_term` reads it.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_STOP = """
+a about above after again all also am an and any are as at be been before being below between both but by can
+could did do does doing down during each every few find for from further get give had has have having he her here
+him his how i if in into is it its itself just let list many me mean more most much must my no nor not now number
+of off on once only or other our out over please return same she should show so some such tell than that the their
+them then there these they this those through to too under until up us use used using very was we were what when
+where which while who whom whose why will with would you your
+"""
+
+STOP_WORDS = frozenset(_STOP.split())
+"""English words that say little about what a question or a lesson is about."""
+
+_WORD = re.compile(r"[^\W_]+")
+_TERM = re.compile(
+    r"^\W*(?P<term>[^.;:=]{1,60}?)\s+(?:means|is defined as|stands for|refers to)\s+(?P<definition>\S.*)$", re.DOTALL
+)
+
+
+def words(text: str) -> list[str]:
+    """The words of `text` in order, stop words included; Chinese, Japanese and Korean runs become pairs of characters.
+
+    >>> words("Active CUSTOMERS (user_name)")
+    ['active', 'customer', 'user', 'name']
+    """
+    found: list[str] = []
+    for word in _WORD.findall(unicodedata.normalize("NFKC", text).casefold()):
+        if len(word) > 2 and any(0x2E80 <= ord(c) <= 0xD7FF for c in word):
+            found += [word[i : i + 2] for i in range(len(word) - 1)]
+        else:
+            found.append(_stem(word))
+    return found
+
+
+def informative(text: str) -> list[str]:
+    """The words of `text` in order, without stop words."""
+    return [w for w in words(text) if w not in STOP_WORDS]
+
+
+def split_term(text: str) -> tuple[str, str] | None:
+    """(term, definition) of a text of the form `term means definition`, else None.
+
+    >>> split_term("active customer means status = 'A'")
+    ('active customer', "status = 'A'")
+    """
+    match = _TERM.match(text.strip())
+    return (match["term"].strip(), match["definition"].strip()) if match else None
+
+
+def _stem(word: str) -> str:
+    """`word` in the singular, roughly: retrieval only needs both sides to fold alike."""
+    if len(word) > 4 and word.endswith("ies"):
+        return word[:-3] + "y"
+    if len(word) > 4 and word.endswith(("sses", "shes", "ches", "xes", "zes")):
+        return word[:-2]
+    if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
+        return word[:-1]
+    return word
