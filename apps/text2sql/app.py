@@ -1,0 +1,308 @@
+"""The Text-to-SQL app: questions about SQLite files as tasks, and their world.
+
+What the loop uses beside the `App` contract (any app that learns by reflection has the same):
+
+* `app.messages(role, task, **fields)` gives the prompt of a role. Fields:
+    solver     hints=(), tried=()
+    critic     attempt, observation, hints=()
+    reflector  attempt, observation, correction
+    proposer   level; `task` may be None (the app's own database is asked about)
+    judge      answers, hints=()
+  `attempt` is an Attempt or its answer; `hints` are Reflections.
+* `app.parse(role, text)` reads the reply, or gives None when it does not follow the form:
+    solver     str, the SQL
+    critic     Verdict(right, clauses, answer, text)
+    reflector  str, the lesson
+    proposer   Proposal(question, answer)
+    judge      tuple of n scores in [0, 1]; needs `n=`
+* `app.task(question)` makes a task of a question that is in no file (ask mode, self-play).
+* `await app.preflight(split)` finds databases and gold queries that do not work, before anything is paid for.
+* `app.prompt_hashes()` names the templates in use, for `Attempt.prompts`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from verbal.contracts import Observation, Reply
+from verbal.errors import ConfigError, DataError, EnvironmentFault, UnknownName
+from verbal.types import Message, Reflection, Split, StopReason, Task
+
+from .prompts import Prompts
+from .questions import Question, read_questions
+from .replies import parse_hint, parse_proposal, parse_scores, parse_sql, parse_verdict
+from .values import Database, file_mark
+from .worker import Limits, Pool, Result
+
+ROLES = ("solver", "critic", "reflector", "proposer", "judge")
+"""Roles that have a prompt."""
+
+SHOWN_ROWS = 3
+"""Rows that an observation's text shows."""
+
+
+class Text2Sql:
+    """Questions about SQLite databases."""
+
+    name = "text2sql"
+
+    def __init__(
+        self,
+        db: str | Path | None = None,
+        questions: str | Path | None = None,
+        *,
+        seconds: float = 5.0,
+        rows: int = 10_000,
+        workers: int = 2,
+        prompts: str | None = None,
+        cache: str | Path | None = None,
+    ) -> None:
+        """Opens nothing yet, but checks that the files are there.
+
+        Args:
+            db: An SQLite file, or a folder `<db_id>/<db_id>.sqlite` of them; None with no `questions` is the demo.
+            questions: A questions file (see `questions.py`).
+            seconds: Time limit of one query.
+            rows: Most rows fetched.
+            workers: Processes that run queries.
+            prompts: A folder with prompts of the user's.
+            cache: Where the demo database is built; None is the user's cache folder.
+
+        Raises:
+            DataError: a file is missing or cannot be read. ConfigError: a limit is not positive.
+        """
+        if min(seconds, rows, workers) <= 0:
+            raise ConfigError(f"limits must be positive: seconds={seconds}, rows={rows}, workers={workers}")
+        self._demo = db is None and questions is None
+        self._cache = None if cache is None else Path(cache)
+        self._db = None if db is None else Path(db).resolve()
+        self._questions_file = None if questions is None else Path(questions).resolve()
+        if self._db is not None and not self._db.exists():
+            raise DataError(f"the database {str(db)!r} does not exist", todo="give the path of an SQLite file")
+        self._pool = Pool(workers, Limits(seconds=seconds, rows=rows))
+        self._prompts = Prompts(prompts)
+        self._databases: dict[Path, Database] = {}
+        self._tasks: list[Task] | None = None
+
+    def tasks(self, split: str | None = None) -> list[Task]:
+        """All tasks, or those of one split. Each has `info` = {db, question, terms, where}.
+
+        Raises:
+            DataError: the questions file or a database cannot be read.
+        """
+        if split is not None and split not in ("train", "dev", "test"):
+            raise UnknownName.of("split", split, ("train", "dev", "test"))
+        if self._tasks is None:
+            self._tasks = [self._from_question(question) for question in self._questions()]
+        return [task for task in self._tasks if split is None or task.split == split]
+
+    def task(
+        self,
+        question: str,
+        *,
+        gold: str | None = None,
+        db: str | Path | None = None,
+        split: Split = "train",
+        id: str | None = None,
+    ) -> Task:
+        """A task that asks `question` of `db` (or of the app's own database); the id follows from its text.
+
+        Raises:
+            DataError: no database, or the question is empty.
+        """
+        if not question.strip():
+            raise DataError("the question is empty", todo="ask something")
+        path = self._own_db() if db is None else Path(db).resolve()
+        name = id or "ask-" + hashlib.sha256(f"{path.name}\0{question}\0{gold}".encode()).hexdigest()[:12]
+        return self._from_question(Question(id=name, text=question.strip(), db=path, sql=gold, split=split))
+
+    def environment(self) -> SqlEnvironment:
+        """A fresh environment, for one task."""
+        return SqlEnvironment(self)
+
+    async def execute(self, task: Task, answer: str, *, limits: Limits | None = None) -> Observation:
+        """What the query `answer` gives on the task's database, read-only."""
+        if not answer.strip():
+            return malformed("the answer is empty")
+        result = await self._pool.run(task.info["db"], answer, limits)
+        return observed(answer, result)
+
+    def messages(self, role: str, task: Task | None, **fields: Any) -> list[Message]:
+        """The prompt of `role` (see the module's first lines for the fields).
+
+        Raises:
+            UnknownName: no such role. ConfigError: a field is missing or unknown.
+        """
+        if role not in ROLES:
+            raise UnknownName.of("role", role, ROLES)
+        database = self.database(self._own_db() if task is None else task.info["db"])
+        given = (database,) if role == "proposer" else (database, task)
+        try:
+            messages: list[Message] = getattr(self._prompts, role)(*given, **fields)
+        except TypeError as error:
+            raise ConfigError(f"fields of the {role}'s prompt: {error}", todo="see apps/text2sql/app.py") from error
+        return messages
+
+    def parse(self, role: str, text: str, *, n: int = 0) -> Any:
+        """What a reply of `role` says, or None when it does not follow the form. `n`: candidates, for a judge.
+
+        Raises:
+            UnknownName: no such role.
+        """
+        if role == "judge":
+            return parse_scores(text, n)
+        readers = {"solver": parse_sql, "critic": parse_verdict, "reflector": parse_hint, "proposer": parse_proposal}
+        if role not in readers:
+            raise UnknownName.of("role", role, ROLES)
+        return readers[role](text)
+
+    def prompt_hashes(self, *roles: str) -> dict[str, str]:
+        """Prompt name -> hash of its template, for these roles (all when none is named)."""
+        return {f"text2sql/{role}": self._prompts.template(role).hash for role in roles or ROLES}
+
+    def database(self, path: str | Path) -> Database:
+        """The database at `path` as prompts see it; read once, and again when the file changes.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        path = Path(path)
+        held = self._databases.get(path)
+        if held is None or held.mark != file_mark(path):
+            held = self._databases[path] = Database(path)
+        return held
+
+    async def preflight(self, split: str | None = None) -> int:
+        """The number of gold queries that ran: all of them.
+
+        Raises:
+            DataError: a database cannot be read, or a gold query does not run (names its question, file and line).
+        """
+        tasks = [task for task in self.tasks(split) if task.gold is not None]
+        results = await asyncio.gather(*(self.execute(task, task.gold or "") for task in tasks))
+        failed = [(t, o) for t, o in zip(tasks, results, strict=True) if o.info.get("error")]
+        if failed:
+            task, seen = failed[0]
+            more = f" ({len(failed)} gold queries fail in all)" if len(failed) > 1 else ""
+            raise DataError(
+                f"the gold query of {task.id!r} does not run: {seen.info['error']}{more}\n  SQL: {task.gold}",
+                where=str(task.info.get("where") or task.info["db"]),
+                todo="correct the query, or leave `sql` out of the line",
+            )
+        return len(tasks)
+
+    async def aclose(self) -> None:
+        """Stops the worker processes."""
+        await self._pool.aclose()
+
+    def _own_db(self) -> Path:
+        if self._demo:
+            from .demo import demo_database
+
+            return demo_database(self._cache)
+        if self._db is None or not self._db.is_file():
+            raise DataError("no database was given", todo="give the path of an SQLite file")
+        return self._db
+
+    def _questions(self) -> list[Question]:
+        if self._demo:
+            from .demo_questions import demo_questions
+
+            return demo_questions(self._own_db())
+        if self._questions_file is None:
+            self.database(self._own_db())
+            return []
+        return read_questions(self._questions_file, self._db)
+
+    def _from_question(self, question: Question) -> Task:
+        info: dict[str, Any] = {"db": str(question.db), "question": question.text, "terms": list(question.terms)}
+        info |= {**question.info, **({"where": question.where} if question.where else {})}
+        task = Task(
+            id=question.id, kind=self.name, messages=(), gold=question.sql, info=info, split=question.split
+        )  # fmt: skip
+        try:
+            return task.replace(messages=tuple(self.messages("solver", task)))
+        except DataError as error:
+            raise DataError(error.what, where=question.where or error.where, todo=error.todo) from error
+
+
+class SqlEnvironment:
+    """One question's world: one prompt, one query, one look at its result."""
+
+    def __init__(self, app: Text2Sql) -> None:
+        """`app` owns the workers and databases; this holds only its task."""
+        self._app = app
+        self._task: Task | None = None
+
+    async def start(self, task: Task, *, hints: Sequence[Reflection] = (), tried: Sequence[str] = ()) -> list[Message]:
+        """The solver's prompt.
+
+        Raises:
+            EnvironmentFault: it was started before.
+        """
+        if self._task is not None:
+            raise EnvironmentFault("an environment serves one task", todo="make another with app.environment()")
+        self._task = task
+        return await asyncio.to_thread(self._app.messages, "solver", task, hints=hints, tried=tried)
+
+    async def step(self, reply: Reply) -> Observation:
+        """Runs the last ```sql block of the reply; a reply without one is an observation that says so."""
+        if self._task is None:
+            raise EnvironmentFault("the environment was not started", todo="call start(task) first")
+        sql = parse_sql(reply.text)
+        if sql is not None:
+            return await self._app.execute(self._task, sql)
+        if reply.finish == "length":
+            return malformed("the reply was cut at its token limit before its query ended", StopReason.LENGTH)
+        if not reply.text.strip():
+            return malformed("the reply is empty")
+        return malformed("the reply holds no query: no closed block that starts with ```sql")
+
+    async def aclose(self) -> None:
+        """Forgets the task; the app's workers stay warm."""
+        self._task = None
+
+
+def malformed(what: str, stop: StopReason = StopReason.MALFORMED) -> Observation:
+    """The observation of a reply that holds no query."""
+    info = {"columns": [], "rows": [], "row_count": 0, "error": what, "error_class": "no_answer", "seconds": 0.0}
+    return Observation(text=f"error: {what}", done=True, stop=stop, info={**info, "truncated": False})
+
+
+def observed(answer: str, result: Result) -> Observation:
+    """A query's result as an observation: words for a prompt, rows for critics."""
+    info: Mapping[str, Any] = {
+        "columns": list(result.columns),
+        "rows": [list(row) for row in result.rows],
+        "row_count": len(result.rows),
+        "error": result.error,
+        "error_class": result.error_class,
+        "seconds": result.seconds,
+        "truncated": result.truncated,
+    }
+    return Observation(text=_words(result), done=True, answer=answer, info=dict(info))
+
+
+def _words(result: Result) -> str:
+    if result.error is not None:
+        return f"error: {result.error}"
+    rows, columns = len(result.rows), len(result.columns)
+    count = f"{'more than ' if result.truncated else ''}{rows} row{'' if rows == 1 else 's'}"
+    head = f"{count}, {columns} column{'' if columns == 1 else 's'}"
+    if not rows:
+        return head
+    shown = ["(" + ", ".join(_shown(cell) for cell in row[:8]) + ")" for row in result.rows[:SHOWN_ROWS]]
+    return f"{head}: {' '.join(shown)}{' ...' if rows > SHOWN_ROWS else ''}"
+
+
+def _shown(cell: Any) -> str:
+    if cell is None:
+        return "NULL"
+    if isinstance(cell, str):
+        text = " ".join(cell.split())
+        return "'" + (text if len(text) <= 40 else text[:40] + "...") + "'"
+    return f"{cell:.6g}" if isinstance(cell, float) else str(cell)

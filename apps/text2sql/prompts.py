@@ -1,0 +1,119 @@
+"""The prompts of every role, filled from fields.
+
+Whatever comes from data (questions, cells, hints, queries, results) is put on lines of its own that cannot look like
+a heading, a closing tag or the end of a fence.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from verbal.contracts import Observation
+from verbal.prompt import Prompt, load_prompt
+from verbal.types import Attempt, Message, Reflection, Task
+
+from .values import Database
+
+NONE = "none"
+"""What stands in an empty section."""
+
+_TAG = re.compile(r"<(?=\s*/?\s*hint\b)", re.IGNORECASE)
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.:-]")
+
+
+def one_line(text: str) -> str:
+    """`text` with every run of white space as one space, so that it cannot start a heading or a fence."""
+    return re.sub(r"```+", "'''", " ".join(text.split()))
+
+
+def fenced(sql: str) -> str:
+    """`sql` in a fence that nothing inside can close; lines that start with # are moved in by one space."""
+    body = re.sub(r"```+", "'''", sql.strip())
+    return f"```sql\n{re.sub(r'(?m)^#', ' #', body)}\n```"
+
+
+def hint_line(hint: Reflection) -> str:
+    """A reflection as one `<hint id="...">...</hint>` line whose text cannot close the tag."""
+    text = hint.text if not hint.boundary else f"{hint.text} (not for: {hint.boundary})"
+    return f'<hint id="{_UNSAFE.sub("_", hint.id)}">{_TAG.sub("&lt;", one_line(text))}</hint>'
+
+
+class Prompts:
+    """Fills `prompts/text2sql/*.md` (or a folder of the user's with the same names)."""
+
+    def __init__(self, folder: str | None = None) -> None:
+        """`folder`: holds `text2sql/solver.md` and so on; files that are not there are the package's."""
+        self._folder = folder
+
+    def template(self, role: str) -> Prompt:
+        """The template of a role."""
+        return load_prompt(f"text2sql/{role}", self._folder)
+
+    def solver(
+        self, database: Database, task: Task, hints: Sequence[Reflection] = (), tried: Sequence[str] = ()
+    ) -> list[Message]:
+        """Asks for a query. `tried`: queries that failed."""
+        fields = _common(database, task, hints, tried)
+        return self._filled("solver", **fields, tried="\n".join(fenced(sql) for sql in tried) or NONE)
+
+    def critic(
+        self,
+        database: Database,
+        task: Task,
+        attempt: Attempt | str,
+        observation: Observation,
+        hints: Sequence[Reflection] = (),
+    ) -> list[Message]:
+        """Asks whether a query is right, given its result; when wrong, where, and for a corrected one."""
+        sql = _answer(attempt)
+        fields = _common(database, task, hints, [sql])
+        return self._filled("critic", **fields, sql=fenced(sql) if sql else NONE, result=one_line(observation.text))
+
+    def reflector(
+        self, database: Database, task: Task, attempt: Attempt | str, observation: Observation, correction: str
+    ) -> list[Message]:
+        """Asks for the lesson of a mistake whose right query is known."""
+        sql = _answer(attempt)
+        fields = _common(database, task, (), [sql, correction])
+        del fields["hints"]
+        result = one_line(observation.text)
+        return self._filled(
+            "reflector", **fields, sql=fenced(sql) if sql else NONE, result=result, right=fenced(correction)
+        )
+
+    def proposer(self, database: Database, level: int) -> list[Message]:
+        """Asks for a new question with its query, at a level of 1 to 5."""
+        return self._filled("proposer", schema=database.schema, level=str(level))
+
+    def judge(
+        self, database: Database, task: Task, answers: Sequence[str], hints: Sequence[Reflection] = ()
+    ) -> list[Message]:
+        """Asks for one score per candidate."""
+        lines = [f"SQL{index}: {one_line(sql) or NONE}" for index, sql in enumerate(answers)]
+        fields = _common(database, task, hints, answers)
+        return self._filled("judge", **fields, candidates="\n".join(lines) or NONE)
+
+    def _filled(self, role: str, **fields: str) -> list[Message]:
+        return [Message(role="user", content=self.template(role).fill(**fields))]
+
+
+def _common(
+    database: Database, task: Task, hints: Sequence[Reflection] = (), queries: Sequence[str] = ()
+) -> dict[str, str]:
+    question = one_line(str(task.info["question"]))
+    cells = database.values([question, *(hint.text for hint in hints), *_strings(queries)])
+    return {
+        "schema": database.schema,
+        "values": "\n".join(str(cell) for cell in cells) or NONE,
+        "hints": "\n".join(hint_line(hint) for hint in hints) or NONE,
+        "question": question,
+    }
+
+
+def _strings(queries: Sequence[str]) -> list[str]:
+    return [" ".join(re.findall(r"'(?:[^']|'')+'", sql)) for sql in queries]
+
+
+def _answer(attempt: Attempt | str) -> str:
+    return attempt if isinstance(attempt, str) else attempt.answer

@@ -1,0 +1,243 @@
+"""What a prompt says of a database: its tables with comments that tell what the columns hold.
+
+Reads any SQLite file, read-only, and never writes beside it. Text that is not UTF-8 is decoded with replacement
+characters.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote as quote_url
+
+from verbal.errors import DataError
+from verbal.models.embedded.ast import quote
+
+CATEGORY_SIZE = 9
+"""A text column with at most so many different values is listed in full."""
+
+SCANNED_ROWS = 200_000
+"""Rows of a table that are looked at, from its start."""
+
+_LONGEST = 40
+_DATE = re.compile(r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d+)?)?)?\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column."""
+
+    name: str
+    type: str
+    """As declared, in capitals; when nothing is declared, after what it holds."""
+    comment: str = ""
+    """What it holds, in words: `1 to 2000`, `one of 'A', 'B'`, `such as 'Ann', 'Bob'`."""
+    text: bool = False
+    """Holds text that is no date."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignKey:
+    """`columns` of a table reference `target_columns` of the table `target`."""
+
+    columns: tuple[str, ...]
+    target: str
+    target_columns: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One table."""
+
+    name: str
+    columns: tuple[Column, ...]
+    primary_key: tuple[str, ...] = ()
+    foreign_keys: tuple[ForeignKey, ...] = ()
+
+    def to_sql(self) -> str:
+        """A CREATE TABLE statement with a comment after each column that has one."""
+        lines = []
+        for column in self.columns:
+            key = " PRIMARY KEY" if self.primary_key == (column.name,) else ""
+            lines.append((f"{quote(column.name)} {column.type}{key}".rstrip(), column.comment))
+        if len(self.primary_key) > 1:
+            lines.append((f"PRIMARY KEY ({_names(self.primary_key)})", ""))
+        for link in self.foreign_keys:
+            target = f"{quote(link.target)} ({_names(link.target_columns)})"
+            lines.append((f"FOREIGN KEY ({_names(link.columns)}) REFERENCES {target}", ""))
+        last = len(lines) - 1
+        body = [
+            f"  {text}{'' if index == last else ','}{f' -- {comment}' if comment else ''}"
+            for index, (text, comment) in enumerate(lines)
+        ]
+        return "\n".join([f"CREATE TABLE {quote(self.name)} (", *body, ");"])
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """A read-only connection to the database at `path`, closed at the end.
+
+    Raises:
+        DataError: no such file, not a database, locked, or it cannot be read.
+    """
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise DataError(f"the database {str(path)!r} {what}", todo="give the path of an SQLite file")
+    if path.stat().st_size == 0:
+        raise DataError(f"the database {str(path)!r} is empty (0 bytes)", todo="give an SQLite file that holds tables")
+    connection = None
+    try:
+        connection = _connect(path)
+        yield connection
+    except sqlite3.Error as error:
+        raise _explained(path, error) from error
+    finally:
+        if connection is not None:
+            connection.close()
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    uri = f"file:{quote_url(str(path.resolve()))}?mode=ro"
+    for suffix in ("", "&immutable=1"):
+        connection = sqlite3.connect(uri + suffix, uri=True, timeout=0.5)
+        connection.text_factory = _decoded
+        try:
+            connection.execute("PRAGMA query_only = 1")
+            connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+            return connection
+        except sqlite3.OperationalError as error:
+            connection.close()
+            if suffix or "unable to open" not in str(error) or Path(f"{path}-wal").exists():
+                raise
+        except sqlite3.Error:
+            connection.close()
+            raise
+    raise AssertionError("not reached")
+
+
+def _decoded(value: bytes) -> str:
+    return value.decode("utf-8", "replace")
+
+
+def _explained(path: Path, error: sqlite3.Error) -> DataError:
+    text = str(error)
+    if "not a database" in text:
+        return DataError(f"{str(path)!r} is not an SQLite database", todo="give the path of an SQLite file")
+    if "locked" in text:
+        todo = "close the program that holds it, or copy the file"
+        return DataError(f"the database {str(path)!r} is locked by another program", todo=todo)
+    todo = "check that the file is readable and whole (PRAGMA integrity_check)"
+    return DataError(f"the database {str(path)!r} cannot be read: {text}", todo=todo)
+
+
+def read_tables(path: Path) -> tuple[Table, ...]:
+    """The tables of the database at `path`, in the order they were made.
+
+    Raises:
+        DataError: it cannot be read, or holds no table.
+    """
+    with reading(path) as connection:
+        found = connection.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' "
+            "ORDER BY rowid"
+        ).fetchall()
+        names = [row[0] for row in found]
+        keys = {name: _primary_key(connection, name) for name in names}
+        tables = tuple(table for name in names if (table := _table(connection, name, keys)) is not None)
+    if not tables:
+        raise DataError(f"the database {str(path)!r} holds no table", todo="give an SQLite file that holds tables")
+    return tables
+
+
+def schema_text(tables: tuple[Table, ...]) -> str:
+    """The tables as one text, as it stands in a prompt."""
+    return "\n".join(table.to_sql() for table in tables)
+
+
+def _primary_key(connection: sqlite3.Connection, table: str) -> tuple[str, ...]:
+    rows = connection.execute(f"PRAGMA table_info({_always(table)})").fetchall()
+    return tuple(row[1] for row in sorted((row for row in rows if row[5]), key=lambda row: row[5]))
+
+
+def _table(connection: sqlite3.Connection, name: str, keys: dict[str, tuple[str, ...]]) -> Table | None:
+    info = connection.execute(f"PRAGMA table_info({_always(name)})").fetchall()
+    links = _foreign_keys(connection, name, keys)
+    linked = {column for link in links for column in link.columns}
+    try:
+        columns = tuple(_column(connection, name, row[1], row[2], row[1] in linked) for row in info)
+    except sqlite3.OperationalError as error:
+        if "no such module" in str(error):  # a virtual table whose extension is not here
+            return None
+        raise
+    return Table(name, columns, keys[name], links) if columns else None
+
+
+def _foreign_keys(
+    connection: sqlite3.Connection, table: str, keys: dict[str, tuple[str, ...]]
+) -> tuple[ForeignKey, ...]:
+    known = {name.lower(): name for name in keys}
+    groups: dict[int, list[Any]] = {}
+    for row in connection.execute(f"PRAGMA foreign_key_list({_always(table)})").fetchall():
+        groups.setdefault(row[0], []).append(row)
+    links = []
+    for number in sorted(groups):
+        rows = sorted(groups[number], key=lambda row: row[1])
+        target = known.get(rows[0][2].lower())
+        if target is None:
+            continue
+        far = tuple(row[4] for row in rows) if rows[0][4] is not None else keys[target]
+        if len(far) == len(rows):
+            links.append(ForeignKey(tuple(row[3] for row in rows), target, far))
+    return tuple(reversed(links))  # SQLite numbers them backwards
+
+
+def _column(connection: sqlite3.Connection, table: str, name: str, declared: str, linked: bool) -> Column:
+    cell, rows = _always(name), f"(SELECT {_always(name)} FROM {_always(table)} LIMIT {SCANNED_ROWS})"
+    low, high = connection.execute(f"SELECT MIN({cell}), MAX({cell}) FROM {rows}").fetchone()
+    kind = " ".join(declared.upper().split()) or _kind(low, high)
+    if low is None:
+        return Column(name, kind, "" if linked else "always NULL")
+    if isinstance(high, bytes):
+        return Column(name, kind)
+    if not isinstance(high, str):
+        return Column(name, kind, "" if linked else f"{_number(low)} to {_number(high)}")
+    if isinstance(low, str) and _DATE.match(low) and _DATE.match(high):
+        return Column(name, kind, "" if linked else f"'{low}' to '{high}'")
+    query = f"SELECT DISTINCT {cell} FROM {rows} WHERE {cell} IS NOT NULL LIMIT {CATEGORY_SIZE + 1}"
+    values = [str(row[0]) for row in connection.execute(query) if not isinstance(row[0], bytes)]
+    return Column(name, kind, "" if linked else _examples(values), text=True)
+
+
+def _examples(values: list[str]) -> str:
+    if len(values) <= CATEGORY_SIZE and all(len(value) <= _LONGEST for value in values):
+        return "one of " + ", ".join(literal(value) for value in sorted(values))
+    return "such as " + ", ".join(
+        literal(value if len(value) <= _LONGEST else value[:_LONGEST] + "...")
+        for value in [v for v in values if v.strip()][:2]
+    )
+
+
+def _kind(low: Any, high: Any) -> str:
+    kinds: dict[type, str] = {int: "INTEGER", float: "REAL", str: "TEXT"}
+    return kinds.get(type(high), "") if low is not None else "TEXT"
+
+
+def _number(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def literal(value: str) -> str:
+    """`value` as an SQL string on one line (control characters become spaces)."""
+    return "'" + re.sub(r"[\x00-\x1f\x7f\u2028\u2029]+", " ", value).replace("'", "''") + "'"
+
+
+def _always(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+_names: Callable[[tuple[str, ...]], str] = lambda names: ", ".join(quote(name) for name in names)  # noqa: E731
