@@ -32,6 +32,10 @@ class Prompted(App, Protocol):
         """What a reply of that role says, or None when it cannot be read."""
         ...
 
+    def task(self, question: str, *, id: str) -> Task:
+        """The task that a question makes, without gold."""
+        ...
+
     def propose(self, proposal: Any, *, id: str, like: Task) -> Task:
         """The task that a parsed reply of the proposer makes, its answer in `info["reference"]`, never in `gold`."""
         ...

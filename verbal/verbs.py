@@ -1,0 +1,376 @@
+"""What each verb of the command line does: opens parts, runs them with progress, gives plain data back."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from verbal.errors import ConfigError, DataError, UnknownName
+from verbal.parts import load_part
+from verbal.recipe import Recipe, load_recipe
+from verbal.store import Store
+from verbal.types import Task
+
+
+def make_recipe(options: dict[str, Any], store: Store | None = None) -> Recipe:
+    """The recipe of a command: a file or name, overrides, then `--model`, `--db` and `--questions`."""
+    recipe = load_recipe(options["recipe"], options["overrides"])
+    if options["model"]:
+        recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, name=options["model"]))
+    if options["app"]:
+        app = dataclasses.replace(recipe.app, options={**recipe.app.options, **options["app"]})
+        recipe = dataclasses.replace(recipe, app=app)
+    if recipe.model.name.startswith("checkpoint:") and store is not None:
+        found = store.checkpoint(recipe.model.name.removeprefix("checkpoint:"))
+        recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, name=model_of(found)))
+    return recipe
+
+
+def model_of(checkpoint: dict[str, Any]) -> str:
+    """The `--model` string that opens a registered checkpoint."""
+    return f"{checkpoint['info'].get('opens_as', 'embedded')}:{checkpoint['path']}"
+
+
+def run_doctor(models: list[str], *, quiet: bool) -> dict[str, Any]:
+    """Findings about this machine, the installed packages and the given models."""
+    from verbal.doctor import doctor
+    from verbal.screen import Screen
+
+    found = asyncio.run(doctor(models))
+    with Screen("verbal doctor", quiet=quiet) as screen:
+        for finding in found:
+            screen.print(f"[{finding.level}] {finding.what}" + (f"\n        {finding.todo}" if finding.todo else ""))
+    return {"findings": [dataclasses.asdict(f) for f in found]}
+
+
+def run_learn(
+    options: dict[str, Any],
+    path: Path,
+    *,
+    run: str,
+    memory: str,
+    split: str,
+    limit: int | None,
+    resume: bool,
+    dry_run: bool,
+    quiet: bool,
+) -> dict[str, Any]:
+    """Learns on the tasks of a split; see `verbal.run.learn`."""
+    from verbal.run import Progress, learn, open_workshop
+    from verbal.screen import Screen
+
+    with Store(path) as store:
+        recipe = make_recipe(options, store)
+        if dry_run:
+            return _dry_run(recipe, split, limit, quiet)
+        if not resume and any(r["id"] == run for r in store.runs()):
+            raise ConfigError(
+                f"the run {run!r} exists in this store",
+                where=str(path),
+                todo="add --resume to go on with it, or choose another --run",
+            )
+
+        async def work() -> dict[str, Any]:
+            with Screen(f"verbal learn: {recipe.name}", quiet=quiet) as screen:
+                progress = Progress(changed=screen.show)
+                async with open_workshop(recipe, store, run=run, progress=progress, memory_name=memory) as shop:
+                    tasks = pick_tasks(shop.app.tasks(split), split, limit or _questions(recipe))
+                    progress.update(total=len(tasks))
+                    summary = await learn(shop, tasks, run=run)
+                    lessons = [r.to_dict() for r in _items(shop.memory)]
+                screen.stop()
+                screen.print(f"{summary.solved} of {summary.tasks} tasks solved; {len(lessons)} lessons in {memory!r}")
+                for lesson in lessons[:20]:
+                    screen.print(f"  {lesson['id']}: {lesson['text']}")
+                for task in summary.unfinished:
+                    screen.print(f"  not finished (the model could not be reached): {task}; add --resume to try again")
+            return {**_plain(summary), "lessons": [{k: v for k, v in x.items() if k != "embedding"} for x in lessons]}
+
+        return asyncio.run(work())
+
+
+def run_eval(
+    options: dict[str, Any],
+    path: Path,
+    *,
+    run: str,
+    memory: str,
+    split: str,
+    limit: int | None,
+    seeds: int,
+    quiet: bool,
+) -> dict[str, Any]:
+    """Scores the arms of `verbal.evaluate` on a split."""
+    from verbal.evaluate import ARMS, difference, evaluate_arm, table
+    from verbal.run import Progress, open_workshop
+    from verbal.screen import Screen, arms_table
+
+    with Store(path) as store:
+        recipe = make_recipe(options, store)
+        if memory and memory not in store.memories():
+            raise UnknownName.of("memory", memory, store.memories(), where=str(path))
+        arms = ARMS if memory else {"retry": "none"}
+
+        async def work() -> dict[str, Any]:
+            with Screen(f"verbal eval: {split}", quiet=quiet) as screen:
+                progress = Progress(changed=screen.show)
+                async with open_workshop(recipe, store, run=run, progress=progress, memory_name=memory or run) as shop:
+                    tasks = pick_tasks(shop.app.tasks(split), split, limit)
+                    store.start_run(run, recipe.to_dict())
+                    shared = {s: shop.memory for s in range(seeds)} if shop.memory else {}
+                    scores = []
+                    for arm, hints in arms.items():
+                        screen.stage(arm)
+                        progress.update(total=len(tasks) * seeds, done=0, solved=0)
+                        made = await evaluate_arm(
+                            shop, tasks, run=run, arm=arm, seeds=range(seeds), hints=hints, memories=shared,
+                            progress=progress,
+                        )  # fmt: skip
+                        scores.append(made)
+                    store.finish_run(run, "done")
+                result: dict[str, Any] = {"title": f"{recipe.app.name}: {split}", "run": run, "arms": table(scores)}
+                by_arm = {s.arm: s for s in scores}
+                if "memory" in by_arm:
+                    gain = difference(by_arm["memory"].within, by_arm["retry"].within)
+                    result["memory_minus_retry"] = dataclasses.asdict(gain)
+                screen.stop()
+                screen.print(arms_table(as_results(result["arms"])))
+                return result
+
+        return asyncio.run(work())
+
+
+def as_results(arms: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The arms of `verbal.evaluate.table` in the form that pages and terminal tables read."""
+    rows = []
+    if "retry" in arms:
+        rows.append({"name": "base", "label": "base: one attempt", **arms["retry"]["first"], "attempts": 1.0})
+    for name, row in arms.items():
+        rows.append({"name": name, "label": name, **row["within"], "attempts": row["attempts"], "tasks": row["tasks"]})
+    return {"arms": rows}
+
+
+def run_ask(options: dict[str, Any], path: Path, question: str, memory: str, *, quiet: bool) -> dict[str, Any]:
+    """Answers one question about a database by samples and execution vote, with lessons of a memory if given."""
+    from verbal.loop.graphs import build
+    from verbal.run import make_context, open_workshop
+    from verbal.screen import Screen, rows_table
+
+    with Store(path) as store:
+        recipe = make_recipe(options, store)
+        if not memory:
+            recipe = dataclasses.replace(recipe, memory=dataclasses.replace(recipe.memory, name=""))
+        elif memory not in store.memories():
+            raise UnknownName.of("memory", memory, store.memories(), where=str(path))
+        run = f"ask-{len(store.runs())}"
+
+        async def work() -> dict[str, Any]:
+            async with open_workshop(recipe, store, run=run, memory_name=memory or None) as shop:
+                task = shop.app.task(question, id=f"{run}/question")
+                store.start_run(run, recipe.to_dict())
+                store.put_tasks([task])
+                context = make_context(shop, [task], run=run, arm="ask", seed=recipe.seed, learning=False)
+                await build(recipe.loop.graph).ainvoke({"task": task.id}, context=context)
+                store.finish_run(run, "done")
+                group = store.group(run, task.id, "ask")
+                chosen = store.attempt(group.chosen) if group and group.chosen else None
+                if chosen is None:
+                    raise DataError("no answer was made", where=question)
+                seen = await context.observation(chosen)
+                hints = await context.hints(task)
+                return {
+                    "question": question,
+                    "answer": chosen.answer,
+                    "columns": seen.info.get("columns", []),
+                    "rows": seen.info.get("rows", []),
+                    "row_count": seen.info.get("row_count", 0),
+                    "says": seen.text,
+                    "error": chosen.error or seen.info.get("error"),
+                    "agreement": context.verdict(store.feedback([chosen.id])[chosen.id]),
+                    "lessons": [{"id": h.id, "text": h.text} for h in hints],
+                    "usage": {k: u.to_dict() for k, u in store.usage(run).items()},
+                }
+
+        result = asyncio.run(work())
+    with Screen("verbal ask", quiet=quiet) as screen:
+        screen.print(result["answer"] or "no query was found in the replies")
+        if result["error"]:
+            screen.print(f"error: {result['error']}")
+        elif result["columns"]:
+            screen.print(rows_table(result["columns"], result["rows"], 20))
+        for lesson in result["lessons"]:
+            screen.print(f"used {lesson['id']}: {lesson['text']}")
+    return result
+
+
+def show_traces(path: Path, run: str, attempt: str, *, quiet: bool) -> Any:
+    """Runs, the attempts of a run, or the steps of an attempt."""
+    from verbal.screen import Screen
+
+    with _open(path) as store, Screen("verbal traces", quiet=quiet) as screen:
+        if attempt:
+            found = store.attempt(attempt)
+            if found is None:
+                raise UnknownName.of("attempt", attempt, [a.id for a in store.attempts(run or None)], where=str(path))
+            for step in found.steps:
+                screen.print(f"--- {step.author} ({step.role})\n{step.text}\n--> {step.observation}")
+            for feedback in store.feedback([attempt])[attempt]:
+                screen.print(f"{feedback.critic}: {feedback.value} {feedback.text or feedback.reason}")
+            return found.to_dict()
+        if run:
+            attempts = store.attempts(run)
+            for a in attempts:
+                screen.print(f"{a.id}  {a.stop}  {a.answer[:100]!r}" + (f"  {a.error}" if a.error else ""))
+            return [a.to_dict() for a in attempts]
+        runs = store.runs()
+        for r in runs:
+            screen.print(f"{r['id']}  {r['status']}  recipe {r['recipe'].get('name')}")
+        return runs
+
+
+def list_memory(path: Path, name: str, *, quiet: bool) -> Any:
+    """Memories of a store, or the items of one."""
+    from verbal.screen import Screen
+
+    with _open(path) as store, Screen("verbal memory", quiet=quiet) as screen:
+        if not name:
+            for memory, version in store.memories().items():
+                screen.print(f"{memory}: version {version}")
+            return store.memories()
+        with_name = _named_memory(store, name, path, "exact")
+        items = _items(with_name)
+        with_name.close()
+        for item in items:
+            screen.print(f"{item.id}  {item.status}  {item.text}")
+        return [{k: v for k, v in item.to_dict().items() if k != "embedding"} for item in items]
+
+
+def search_memory(path: Path, name: str, text: str, k: int, index: str, *, quiet: bool) -> Any:
+    """What a memory would show for a question."""
+    from verbal.screen import Screen
+
+    with _open(path) as store, Screen("verbal memory search", quiet=quiet) as screen:
+        memory = _named_memory(store, name, path, index)
+        try:
+            found = asyncio.run(memory.search(text, k))
+        finally:
+            memory.close()
+        for item in found:
+            screen.print(f"{item.id}  {item.text}")
+        if not found:
+            screen.print("nothing fits")
+        return [{k: v for k, v in item.to_dict().items() if k != "embedding"} for item in found]
+
+
+def memory_log(path: Path, name: str, *, quiet: bool) -> Any:
+    """Every operation on a memory."""
+    from verbal.screen import Screen
+
+    with _open(path) as store, Screen("verbal memory history", quiet=quiet) as screen:
+        _known(store, name, path)
+        ops = store.ops(name)
+        for version, op in ops:
+            text = op.item.text if op.item else ""
+            screen.print(f"{version}  {op.op} {op.reflection} {text}  ({op.author}: {op.reason})")
+        return [{"version": v, **op.to_dict()} for v, op in ops]
+
+
+def run_export(path: Path, out: Path, format_: str, run: str, parquet: bool, *, quiet: bool) -> dict[str, Any]:
+    """Writes a training set."""
+    from verbal.screen import Screen
+
+    # The hub imports no room: parts and room functions are reached by name.
+    export = importlib.import_module("verbal.trainers.data").export
+    with _open(path) as store, Screen("verbal export", quiet=quiet) as screen:
+        made: dict[str, Any] = export(store, out, format=format_, run=run or None, parquet=parquet)
+        screen.print(f"{made.get('rows', 0)} rows in {out}")
+        return made
+
+
+def check_app(target: str, *, quiet: bool) -> dict[str, Any]:
+    """Runs an app's own proof (`check` of its class)."""
+    from verbal.screen import Screen
+
+    app = load_part("apps", target.removeprefix("apps/").strip("/"))()
+
+    async def work() -> list[Any]:
+        try:
+            found: list[Any] = await app.check()
+            return found
+        finally:
+            await app.aclose()
+
+    found = asyncio.run(work())
+    failed = [f for f in found if not f["ok"]]
+    with Screen(f"verbal check {target}", quiet=quiet) as screen:
+        for finding in failed:
+            screen.print(f"FAILED {finding['check']}: {finding['what']}")
+        screen.print(f"{len(found) - len(failed)} passed, {len(failed)} failed")
+    return {"target": target, "passed": len(found) - len(failed), "failed": len(failed), "findings": failed}
+
+
+def train_embedded(out: Path, minutes: float, seed: int, *, quiet: bool) -> dict[str, Any]:
+    """Trains the embedded model from nothing."""
+    train = importlib.import_module("verbal.models.embedded.train").train
+    made: dict[str, Any] = train(out, minutes=minutes, seed=seed, quiet=quiet)
+    return made
+
+
+def pick_tasks(tasks: Sequence[Task], split: str, limit: int | None) -> list[Task]:
+    """The first `limit` tasks of a split.
+
+    Raises:
+        DataError: there are none.
+    """
+    if not tasks:
+        raise DataError(f"there is no task of split {split!r}", todo="give --questions, or another --split")
+    return list(tasks[:limit])
+
+
+def _questions(recipe: Recipe) -> int | None:
+    return recipe.loop.questions if recipe.loop.graph == "self_play" else None
+
+
+def _dry_run(recipe: Recipe, split: str, limit: int | None, quiet: bool) -> dict[str, Any]:
+    from verbal.screen import Screen
+
+    lines = recipe.resolve()
+    app = load_part("apps", recipe.app.name)(**recipe.app.options)
+    tasks = pick_tasks(app.tasks(split), split, limit)
+    asyncio.run(app.aclose())
+    calls = len(tasks) * recipe.loop.rounds * (1 + recipe.loop.critique + recipe.loop.reflect)
+    with Screen("dry run", quiet=quiet) as screen:
+        for line in [*lines, f"{len(tasks)} tasks, at most {calls} model calls; nothing was called"]:
+            screen.print(line)
+    return {"parts": lines, "tasks": len(tasks), "calls_at_most": calls, "recipe": recipe.to_dict()}
+
+
+def _items(memory: Any) -> list[Any]:
+    return [r for r in memory.at(len(memory.history())).values() if r.status != "retired"] if memory else []
+
+
+def _open(path: Path) -> Store:
+    if not path.exists():
+        raise DataError(f"there is no store at {str(path)!r}", todo="run `verbal learn` first, or give --store PATH")
+    return Store(path)
+
+
+def _known(store: Store, name: str, path: Path) -> None:
+    if name not in store.memories():
+        raise UnknownName.of("memory", name, store.memories(), where=str(path))
+
+
+def _named_memory(store: Store, name: str, path: Path, index: str) -> Any:
+    _known(store, name, path)
+    folder = path.parent / f"{path.stem}.memory"
+    return load_part("memory", index)(store=store, name=name, folder=str(folder))
+
+
+def _plain(summary: Any) -> dict[str, Any]:
+    plain = dataclasses.asdict(summary)
+    plain["usage"] = {k: u.to_dict() for k, u in summary.usage.items()}
+    return plain
