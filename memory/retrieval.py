@@ -23,9 +23,9 @@ _RANK_CONSTANT = 60
 class KeyWords:
     """Tells whether an item is about a query, by the words it is filed under.
 
-    An item has up to three keys: `when`, `title`, and the term of a text like `term means definition` (any other text
-    is its own key). It is relevant when one key shares at least `min_overlap` informative words with the query and,
-    where the key is a term, when those words carry at least `min_coverage` of the key's weight. A word that files many
+    A text like `term means definition` is filed under its term alone; any other item has up to three keys: `when`,
+    `title` and the text. It is relevant when one key shares at least `min_overlap` informative words with the query
+    and, where the key is a term, when those words carry at least `min_coverage` of its weight. A word that files many
     items weighs little: "customer" alone does not call up what an "active customer" is, "active clients" does.
 
     Args:
@@ -44,7 +44,8 @@ class KeyWords:
         """Adds or replaces an item."""
         self.drop(item.id)
         term = split_term(item.text)
-        keys = [frozenset(informative(text)) for text in (item.when, item.title, term[0] if term else item.text)]
+        filed = (term[0],) if term else (item.when, item.title, item.text)
+        keys = [frozenset(informative(text)) for text in filed]
         # A key made of common words only would never be found, so it keeps them.
         self._keys[item.id] = tuple(dict.fromkeys(key - self._common or key for key in keys if key))
         self._files.update(self._words(item.id))
