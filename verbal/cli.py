@@ -221,7 +221,7 @@ def distill(
     json_: Json = False,
 ) -> None:
     """Train weights on what a run collected (hints removed), score before and after, register the checkpoint."""
-    from verbal.verbs import run_distill
+    from verbal.distill import run_distill
 
     target = out or store.parent / "weights" / name
     settings = dict(method=method, model=model, run=run, name=name, seed=seed, overrides=set_ or [], split=evaluate_on)

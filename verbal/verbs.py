@@ -211,7 +211,7 @@ def show_traces(path: Path, run: str, attempt: str, *, quiet: bool) -> Any:
     """Runs, the attempts of a run, or the steps of an attempt."""
     from verbal.screen import Screen
 
-    with _open(path) as store, Screen("verbal traces", quiet=quiet) as screen:
+    with open_store(path) as store, Screen("verbal traces", quiet=quiet) as screen:
         if attempt:
             found = store.attempt(attempt)
             if found is None:
@@ -236,7 +236,7 @@ def list_memory(path: Path, name: str, *, quiet: bool) -> Any:
     """Memories of a store, or the items of one."""
     from verbal.screen import Screen
 
-    with _open(path) as store, Screen("verbal memory", quiet=quiet) as screen:
+    with open_store(path) as store, Screen("verbal memory", quiet=quiet) as screen:
         if not name:
             for memory, version in store.memories().items():
                 screen.print(f"{memory}: version {version}")
@@ -253,7 +253,7 @@ def search_memory(path: Path, name: str, text: str, k: int, index: str, *, quiet
     """What a memory would show for a question."""
     from verbal.screen import Screen
 
-    with _open(path) as store, Screen("verbal memory search", quiet=quiet) as screen:
+    with open_store(path) as store, Screen("verbal memory search", quiet=quiet) as screen:
         memory = _named_memory(store, name, path, index)
         try:
             found = asyncio.run(memory.search(text, k))
@@ -270,7 +270,7 @@ def memory_log(path: Path, name: str, *, quiet: bool) -> Any:
     """Every operation on a memory."""
     from verbal.screen import Screen
 
-    with _open(path) as store, Screen("verbal memory history", quiet=quiet) as screen:
+    with open_store(path) as store, Screen("verbal memory history", quiet=quiet) as screen:
         _known(store, name, path)
         ops = store.ops(name)
         for version, op in ops:
@@ -285,7 +285,7 @@ def run_export(path: Path, out: Path, format_: str, run: str, parquet: bool, *, 
 
     # The hub imports no room: parts and room functions are reached by name.
     export = importlib.import_module("verbal.trainers.data").export
-    with _open(path) as store, Screen("verbal export", quiet=quiet) as screen:
+    with open_store(path) as store, Screen("verbal export", quiet=quiet) as screen:
         made: dict[str, Any] = export(store, out, format=format_, run=run or None, parquet=parquet)
         screen.print(f"{made.get('rows', 0)} rows in {out}")
         return made

@@ -28,16 +28,20 @@ class Prompted(App, Protocol):
         """The prompt of a role for a task."""
         ...
 
-    def parse(self, role: str, text: str) -> Any:
-        """What a reply of that role says, or None when it cannot be read."""
+    def parse(self, role: str, text: str, *, n: int = 0) -> Any:
+        """What a reply of that role says, or None when it cannot be read; `n` candidates for a judge."""
         ...
 
-    def task(self, question: str, *, id: str) -> Task:
-        """The task that a question makes, without gold."""
+    def task(self, question: str, *, id: str, db: str | None = None) -> Task:
+        """The task that a question makes, without gold; `db` names the world it is about, the app's own if None."""
         ...
 
-    def propose(self, proposal: Any, *, id: str, like: Task) -> Task:
-        """The task that a parsed reply of the proposer makes, its answer in `info["reference"]`, never in `gold`."""
+    async def preflight(self, split: str | None = None) -> int:
+        """The number of golds that work: all of them, found before anything is paid for.
+
+        Raises:
+            DataError: names the one that does not.
+        """
         ...
 
 

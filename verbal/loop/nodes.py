@@ -98,7 +98,6 @@ async def reflect(state: State, runtime: Runtime[Context]) -> State:
         attempt=newest,
         observation=await context.observation(newest),
         correction=next((f.correction for f in feedback if f.correction), ""),
-        feedback=[f for f in feedback if f.text],
     )
     step = await say(context, "reflector", messages, newest.id)
     if step is not None:
@@ -164,7 +163,7 @@ def lesson(context: Context, newest: Attempt) -> Reflection | None:
     """The lesson that was drawn from an attempt, or None: nobody reflected, or the reply could not be read."""
     step = context.store.step(newest.id, "reflect")
     text = context.app.parse("reflector", step.text) if step else None
-    if not isinstance(text, str) or not text.strip():
+    if not isinstance(text, str) or text.strip().lower() in ("", "none"):
         return None
     return Reflection(id=f"new:{newest.id}", text=text.strip(), task=newest.task, attempts=(newest.id,))
 

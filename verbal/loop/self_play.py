@@ -75,17 +75,17 @@ async def validate(state: State, runtime: Runtime[Context]) -> State:
     read = context.app.parse("proposer", made.steps[0].text)
     if read is None:
         return {"valid": False}
-    task = context.app.propose(read, id=key, like=context.tasks[state["anchor"]])
+    task = context.app.task(read.question, id=key, db=context.tasks[state["anchor"]].info.get("db"))
     before = [t for t in context.store.tasks().values() if t.info.get("proposed_in") == context.run and t.id != key]
     asked = {_normal(str(t.info.get("question", ""))) for t in before}
     reference = await context.app.execute(task, read.answer)
     if _normal(read.question) in asked or not _gives_something(reference):
         return {"valid": False}
-    task = task.replace(info={**task.info, "proposed_in": context.run})
+    task = task.replace(info={**task.info, "reference": read.answer, "proposed_in": context.run})
     context.store.put_tasks([task])
     messages = context.app.messages("judge", task, answers=[read.answer])
     step = context.store.step(key, "quality") or await say(context, "judge", messages, key)
-    scores = context.app.parse("judge", step.text) if step else None
+    scores = context.app.parse("judge", step.text, n=1) if step else None
     if step:
         context.store.put_step(key, "quality", step)
     quality = float(scores[0]) if scores else 0.0
@@ -163,7 +163,6 @@ async def _reflect(context: Context, task: Task, attempt_id: str) -> None:
         attempt=made,
         observation=await context.observation(made),
         correction=_reference(task),
-        feedback=[],
     )
     if (step := await say(context, "reflector", messages, attempt_id)) is not None:
         context.store.put_step(attempt_id, "reflect", step)

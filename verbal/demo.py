@@ -1,0 +1,337 @@
+"""The whole story in one command: base, controls, memory, distilled weights, each with an interval.
+
+Offline with the embedded model, or with any other (`--model`); what is distilled into is always the embedded model,
+because it learns in seconds on a CPU. Training runs in a process of its own beside the evaluation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import random
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from verbal.contracts import Memory
+from verbal.distill import Trainer
+from verbal.evaluate import Interval, Scores, difference, evaluate_arm, interval
+from verbal.parts import make_part
+from verbal.recipe import Recipe, load_recipe
+from verbal.run import Progress, Workshop, learn, open_workshop
+from verbal.screen import Screen, arms_table, lessons_table, usage_table
+from verbal.store import Store
+from verbal.types import Task
+
+ABOUT = {
+    "base": "no memory, one attempt",
+    "retry": "no memory, as many attempts as the memory arm, told right or wrong",
+    "shuffled": "as many reflections, but those of other questions",
+    "memory": "reflections retrieved for the question",
+    "distilled": "weights trained on the traces, no memory",
+    "distilled+memory": "the trained weights, with the memory",
+}
+
+
+def run_demo(
+    out: Path, *, model: str, seeds: int, tasks: int, max_cost: float | None, quiet: bool, rounds: int = 3
+) -> dict[str, Any]:
+    """Runs the story in the folder `out` and writes `results.json` and `index.html` there.
+
+    Args:
+        out: Folder of the store, weights and page; an earlier demo in it is replaced.
+        model: Who solves, such as `embedded` or `openai/gpt-5-mini`.
+        seeds: Repetitions of learning and of every arm.
+        tasks: Dev tasks every arm is scored on.
+        max_cost: US dollars in all; the call that could exceed it is not made.
+        quiet: Print nothing.
+        rounds: Attempts per task at most, the same in every arm.
+    """
+    from verbal.report import write_report
+
+    out.mkdir(parents=True, exist_ok=True)
+    for old in (*out.glob("demo.*"), *out.glob("results.json")):
+        _remove(old)
+    sets = [f"limits.max_cost={max_cost}"] if max_cost is not None else []
+    recipe = load_recipe("reflect", [f"loop.rounds={rounds}", "loop.critique=false", "loop.batch=32", *sets])
+    recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, name=model))
+    with Store(out / "demo.db") as store, Screen("verbal demo", quiet=quiet) as screen:
+        story = Story(recipe, store, screen, out, list(range(seeds)), tasks)
+        results = asyncio.run(story.tell())
+        (out / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False), encoding="utf-8")
+        page = write_report(results, out / "index.html")
+        screen.stop()
+        screen.print(arms_table(results))
+        screen.print(lessons_table(results))
+        screen.print(usage_table(results))
+        screen.print(results["claim"])
+        screen.print(f"The page with the plots: {page}")
+    return results
+
+
+class Story:
+    """The stages of the demo, in order, and what they found."""
+
+    def __init__(
+        self, recipe: Recipe, store: Store, screen: Screen, out: Path, seeds: Sequence[int], tasks: int
+    ) -> None:
+        self.recipe, self.store, self.screen, self.out, self.seeds, self.count = (
+            recipe,
+            store,
+            screen,
+            out,
+            seeds,
+            tasks,
+        )
+        self.scores: dict[str, Scores] = {}
+        self.timing: list[dict[str, Any]] = []
+        self.curve: list[dict[str, Any]] = []
+        self.progress = Progress(changed=screen.show)
+
+    async def tell(self) -> dict[str, Any]:
+        """Runs every stage; gives the results in the form that `verbal.report` reads."""
+        began = time.perf_counter()
+        trainer = await Trainer.start(self.out, self.store.path)
+        try:
+            async with self._workshop(self.recipe.model.name, self.seeds[0]) as shop:
+                train, dev = shop.app.tasks("train"), _spread(shop.app.tasks("dev"), self.count)
+                memories: dict[int, Memory] = {}
+                for seed in self.seeds:
+                    memories[seed] = await self._learn(shop, train, seed)
+                    trainer.ask(f"learn-{seed}", self.recipe.model.name, seed)
+                for arm, hints in (("retry", "none"), ("shuffled", "shuffled"), ("memory", "memory")):
+                    self.scores[arm] = await self._score(shop, dev, arm, hints, self.seeds, memories)
+                fits = await self._distilled(trainer, shop, dev, memories)
+                results = self._results(shop, dev, memories, fits)
+                for memory in memories.values():
+                    memory.close()
+        finally:
+            await trainer.aclose()
+        results["timing"] = [*self.timing, {"stage": "everything", "seconds": time.perf_counter() - began}]
+        return results
+
+    def _workshop(self, model: str, seed: int, app: Any = None) -> Any:
+        table = dataclasses.replace(self.recipe.memory, name="")
+        recipe = dataclasses.replace(
+            self.recipe, seed=seed, memory=table, model=dataclasses.replace(self.recipe.model, name=model)
+        )
+        return open_workshop(recipe, self.store, run="demo", progress=self.progress, app=app)
+
+    async def _learn(self, shop: Workshop, train: Sequence[Task], seed: int) -> Memory:
+        began = time.perf_counter()
+        self.screen.stage(f"learning on {len(train)} train questions, seed {seed + 1} of {len(self.seeds)}")
+        self.progress.update(total=len(train), done=0, solved=0)
+        memory: Memory = make_part(
+            "memory", self.recipe.memory.name, store=self.store, name=f"seed-{seed}",
+            folder=str(self.out / f"demo.memory-{seed}"), **self.recipe.memory.options,
+        )  # fmt: skip
+        order = random.Random(seed).sample(list(train), len(train))
+        taught = dataclasses.replace(
+            shop,
+            recipe=dataclasses.replace(self.recipe, seed=seed),
+            memory=memory,
+            curator=make_part("memory", self.recipe.memory.curator),
+        )
+        await learn(taught, order, run=f"learn-{seed}")
+        if seed == self.seeds[0]:
+            self.curve = self._learning_curve(f"learn-{seed}", order)
+        self.timing.append({"stage": f"learning, seed {seed + 1}", "seconds": time.perf_counter() - began})
+        return memory
+
+    def _learning_curve(self, run: str, order: Sequence[Task]) -> list[dict[str, Any]]:
+        verdict, size, points = self.recipe.critics.verdict, self.recipe.loop.batch, []
+        for at in range(0, len(order), size):
+            batch = order[at : at + size]
+            first = [f"{run}/learn/{t.id}/0.0" for t in batch]
+            known = self.store.feedback(first)
+            right = sum(any(f.critic == verdict and f.value == 1.0 for f in known[i]) for i in first)
+            points.append({"tasks": at + len(batch), "share": right / len(batch)})
+        return points
+
+    async def _score(
+        self,
+        shop: Workshop,
+        dev: Sequence[Task],
+        arm: str,
+        hints: str,
+        seeds: Sequence[int],
+        memories: Mapping[int, Memory],
+    ) -> Scores:
+        began = time.perf_counter()
+        self.screen.stage(f"{arm}: {ABOUT[arm]}")
+        self.progress.update(total=len(dev) * len(seeds), done=0, solved=0)
+        made = await evaluate_arm(
+            shop, dev, run="demo", arm=arm, seeds=seeds, hints=hints, memories=memories, progress=self.progress
+        )
+        self.timing.append({"stage": arm, "seconds": time.perf_counter() - began})
+        return made
+
+    async def _distilled(
+        self, trainer: Trainer, shop: Workshop, dev: Sequence[Task], memories: Mapping[int, Memory]
+    ) -> list[dict[str, Any]]:
+        fits = []
+        parts: dict[str, list[Scores]] = {"distilled": [], "distilled+memory": []}
+        for seed in self.seeds:
+            self.screen.stage(f"distilling the traces into weights, seed {seed + 1} of {len(self.seeds)}")
+            fit = await trainer.answer()
+            fits.append(fit)
+            self.timing.append({"stage": f"training, seed {seed + 1}", "seconds": fit.get("seconds", 0.0)})
+            self.store.put_checkpoint(f"demo-{seed}", fit["path"], {"opens_as": "embedded", **fit})
+            async with self._workshop(f"embedded:{fit['path']}", seed, shop.app) as trained:
+                for arm, hints in (("distilled", "none"), ("distilled+memory", "memory")):
+                    parts[arm].append(await self._score(trained, dev, arm, hints, [seed], memories))
+        for arm, scores in parts.items():
+            self.scores[arm] = _joined(arm, scores)
+        return fits
+
+    def _results(
+        self, shop: Workshop, dev: Sequence[Task], memories: Mapping[int, Memory], fits: Sequence[dict[str, Any]]
+    ) -> dict[str, Any]:
+        within = {"base": self.scores["retry"].first, **{k: s.within for k, s in self.scores.items()}}
+        gains = {
+            "memory - retry-only": difference(within["memory"], within["retry"]),
+            "memory - shuffled memory": difference(within["memory"], within["shuffled"]),
+            "distilled - base": difference(self.scores["distilled"].first, within["base"]),
+            "distilled (all attempts) - retry-only": difference(within["distilled"], within["retry"]),
+        }
+        gain = gains["memory - retry-only"]
+        holds = gain.low > 0
+        verdict = "beats" if holds else "does not clearly beat"
+        arms = [self._arm(name, scores) for name, scores in within.items()]
+        return {
+            "title": "An agent that learned a company's words",
+            "subtitle": f"{len(dev)} questions it never trained on, {len(self.seeds)} seeds, at most "
+            f"{self.recipe.loop.rounds} attempts a question",
+            "model": self.recipe.model.name,
+            "run": "demo",
+            "seeds": list(self.seeds),
+            "claim": f"Memory {verdict} retry-only: {_points(gain)} points on questions never trained on.",
+            "claim_holds": holds,
+            "arms": arms,
+            "differences": [{"name": k, **dataclasses.asdict(v)} for k, v in gains.items()],
+            "by_kind": self._by_kind(dev, within),
+            "curve": self.curve,
+            "lessons": self._lessons(memories[self.seeds[0]]),
+            "examples": self._examples(dev),
+            "usage": self._usage(),
+            "fits": list(fits),
+            "notes": [
+                "Right or wrong is told by the gold result in every arm (sql_result, an oracle), so retry-only "
+                "is as strong as equal attempts can make it. Gold of dev questions never reaches a prompt or a memory.",
+                "On train questions a simulated user corrects wrong answers with the right query.",
+            ],
+            "command": " ".join(["verbal", *sys.argv[1:]]),
+        }
+
+    def _arm(self, name: str, values: Sequence[Sequence[float]]) -> dict[str, Any]:
+        scores = self.scores.get(name)
+        return {
+            "name": name,
+            "label": {"base": "base", "retry": "retry-only", "shuffled": "shuffled memory"}.get(name, name),
+            "about": ABOUT[name],
+            **dataclasses.asdict(interval(values)),
+            "per_seed": [sum(v) / len(v) for v in values],
+            "attempts": scores.attempts if scores else 1.0,
+            "first": dataclasses.asdict(interval(scores.first)) if scores else None,
+            "tasks": len(values[0]),
+        }
+
+    def _by_kind(self, dev: Sequence[Task], within: Mapping[str, Sequence[Sequence[float]]]) -> list[dict[str, Any]]:
+        kinds = {
+            "questions with a business term": [i for i, t in enumerate(dev) if t.info.get("terms")],
+            "plain questions": [i for i, t in enumerate(dev) if not t.info.get("terms")],
+        }
+        return [
+            {
+                "kind": kind,
+                "tasks": len(at),
+                "arms": {a: sum(v[i] for v in vs for i in at) / (len(vs) * len(at)) for a, vs in within.items()},
+            }
+            for kind, at in kinds.items()
+            if at
+        ]
+
+    def _lessons(self, memory: Memory) -> list[dict[str, Any]]:
+        shown: dict[str, int] = {}
+        for attempt in self.store.attempts("demo", arm=f"memory:{self.seeds[0]}"):
+            for i in {i for step in attempt.steps for i in step.shown}:
+                shown[i] = shown.get(i, 0) + 1
+        items = memory.at(len(memory.history())).values()
+        return [
+            {"id": r.id, "text": r.text, "question": r.when, "status": r.status, "shown": shown.get(r.id, 0)}
+            for r in items
+            if r.status != "retired"
+        ]
+
+    def _examples(self, dev: Sequence[Task], count: int = 3) -> list[dict[str, Any]]:
+        seed, found = self.seeds[0], []
+        lessons = {r["id"]: r["text"] for r in self._memory_items(seed)}
+        for task in dev:
+            before = self.store.attempt(f"demo/retry:{seed}/{task.id}/0.0")
+            after = self.store.attempt(f"demo/memory:{seed}/{task.id}/0.0")
+            if before is None or after is None or not after.steps or not before.steps:
+                continue
+            right = {i: self._right(i) for i in (before.id, after.id)}
+            if right[after.id] and not right[before.id]:
+                found.append(
+                    {
+                        "question": task.info["question"],
+                        "before": {"sql": before.answer, "ok": False, "result": before.steps[-1].observation},
+                        "after": {"sql": after.answer, "ok": True, "result": after.steps[-1].observation},
+                        "hints": [lessons.get(i, i) for i in after.steps[0].shown],
+                    }
+                )
+        return found[:count]
+
+    def _memory_items(self, seed: int) -> list[dict[str, Any]]:
+        return [
+            op.item.to_dict() | {"id": op.item.id or op.reflection}
+            for _, op in self.store.ops(f"seed-{seed}")
+            if op.item
+        ]
+
+    def _right(self, attempt: str) -> bool:
+        verdict = self.recipe.critics.verdict
+        return any(f.critic == verdict and f.value == 1.0 for f in self.store.feedback([attempt])[attempt])
+
+    def _usage(self) -> dict[str, Any]:
+        runs = ["demo", *(f"learn-{s}" for s in self.seeds)]
+        total: dict[str, Any] = {}
+        for run in runs:
+            for role, used in self.store.usage(run).items():
+                total[role] = total[role] + used if role in total else used
+        return {k: {f: v for f, v in u.to_dict().items() if f != "v"} for k, u in total.items()}
+
+
+def _spread(tasks: Sequence[Task], count: int) -> list[Task]:
+    """`count` tasks evenly spread over the list, so that every kind is there."""
+    if count >= len(tasks):
+        return list(tasks)
+    return [tasks[i * len(tasks) // count] for i in range(count)]
+
+
+def _joined(arm: str, scores: Sequence[Scores]) -> Scores:
+    return Scores(
+        arm,
+        scores[0].tasks,
+        tuple(s.first[0] for s in scores),
+        tuple(s.within[0] for s in scores),
+        sum(s.attempts for s in scores) / len(scores),
+        sum(s.unscored for s in scores),
+    )
+
+
+def _points(gain: Interval) -> str:
+    return f"{100 * gain.mean:+.1f} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        import shutil
+
+        shutil.rmtree(path)
+    else:
+        path.unlink()

@@ -1,0 +1,201 @@
+"""From words to weights: traces of a run become a checkpoint, scored before and after, registered in the store.
+
+Training runs out of process where something else goes on meanwhile (`Trainer`). The hub imports no room: the method is
+a part of `trainers`, found by name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from verbal.errors import TrainError
+from verbal.parts import make_part
+from verbal.store import Store
+from verbal.verbs import make_recipe, model_of, open_store, pick_tasks
+
+
+def run_distill(
+    path: Path,
+    out: Path,
+    *,
+    method: str,
+    model: str,
+    run: str,
+    name: str,
+    seed: int,
+    overrides: list[str],
+    split: str,
+    db: Path | None,
+    questions: Path | None,
+    quiet: bool,
+) -> dict[str, Any]:
+    """Trains on what a run collected, scores before and after, registers the checkpoint.
+
+    Args:
+        path: The store.
+        out: Folder of the weights.
+        method: A part of `trainers`.
+        model: `embedded`, `embedded:FOLDER`, `checkpoint:NAME` or a Hugging Face model folder.
+        run: Whose attempts are distilled.
+        name: Name of the checkpoint.
+        seed: Of everything random in training.
+        overrides: Options of the method, `lr=1e-4`.
+        split: Split to score on; empty for none.
+        db: The database of the scored tasks; the demo's if not given.
+        questions: Their questions file.
+        quiet: Print nothing.
+
+    Raises:
+        TrainError: the traces cannot feed the method, or training failed.
+    """
+    from verbal.run import Progress
+    from verbal.screen import Screen
+
+    with open_store(path) as store, Screen(f"verbal distill: {method}", quiet=quiet) as screen:
+        if model.startswith("checkpoint:"):
+            model = model_of(store.checkpoint(model.removeprefix("checkpoint:")))
+        trainer = make_part("trainers", method, where="--method", **_options(overrides))
+        examples = trainer.examples(store, run=run)
+        screen.print(f"{len(examples)} rows from run {run!r}; hints are not in the prompts")
+        app = {k: str(v) for k, v in (("db", db), ("questions", questions)) if v is not None}
+        score = _Score(store, run, split, app, screen)
+        figures: dict[str, Any] = {"method": method, "base": model, "rows": len(examples), "run": run, "name": name}
+        if split:
+            figures["before"] = score.of(model, "before")
+        screen.stage("training")
+        progress = Progress(changed=screen.show)
+        figures |= trainer.train(
+            examples, model, str(out), seed=seed,
+            on_progress=lambda done, total, loss: progress.update(done=done, total=total, note=f"loss {loss:.3f}"),
+        )  # fmt: skip
+        opens_as = "embedded" if model.startswith("embedded") else "hf"
+        store.put_checkpoint(name, str(out), {"opens_as": opens_as, **figures})
+        if split:
+            figures["after"] = score.of(f"{opens_as}:{out}", f"after {name}")
+            screen.print(f"{split}: {figures['before']} -> {figures['after']} (one greedy attempt, no memory)")
+        screen.print(f"registered: use it with --model checkpoint:{name}")
+    return {**figures, "path": str(out)}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Score:
+    """Scores a model on a split: one greedy attempt a task, no memory."""
+
+    store: Store
+    run: str
+    split: str
+    app: dict[str, str]
+    screen: Any
+
+    def of(self, model: str, arm: str) -> float:
+        from verbal.evaluate import evaluate_arm, interval
+        from verbal.run import Progress, open_workshop
+
+        options = {"recipe": "reflect", "model": model, "app": self.app, "overrides": ["memory.name="]}
+        recipe = make_recipe(options)
+        run = f"distill-{self.run}-{time.time_ns()}"
+
+        async def work() -> float:
+            progress = Progress(changed=self.screen.show)
+            async with open_workshop(recipe, self.store, run=run, progress=progress) as shop:
+                tasks = pick_tasks(shop.app.tasks(self.split), self.split, None)
+                progress.update(total=len(tasks))
+                made = await evaluate_arm(shop, tasks, run=run, arm=arm, seeds=[0], rounds=1, progress=progress)
+                return interval(made.first).mean
+
+        self.screen.stage(f"scoring {arm}")
+        return asyncio.run(work())
+
+
+class Trainer:
+    """The training process: one line of JSON in, one line of JSON out, jobs in order."""
+
+    def __init__(self, process: asyncio.subprocess.Process, out: Path) -> None:
+        self._process, self._out = process, out
+
+    @classmethod
+    async def start(cls, out: Path, store: Path) -> Trainer:
+        """Starts the process, which loads torch while the agent still learns in words."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "verbal.distill", str(store),
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=(out / "demo.train.log").open("wb"),
+        )  # fmt: skip
+        return cls(process, out)
+
+    def ask(self, run: str, model: str, seed: int) -> None:
+        """Queues the distillation of one run."""
+        job = {
+            "run": run,
+            "model": "embedded",
+            "traces_of": model,
+            "seed": seed,
+            "out": str(self._out / f"demo.weights-{seed}"),
+        }
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(job).encode() + b"\n")
+
+    async def answer(self) -> dict[str, Any]:
+        """The figures of the next finished job.
+
+        Raises:
+            TrainError: the job failed.
+        """
+        assert self._process.stdout is not None
+        line = await self._process.stdout.readline()
+        figures: dict[str, Any] = json.loads(line) if line else {"error": "the training process died"}
+        if "error" in figures:
+            raise TrainError(figures["error"], where=str(self._out / "demo.train.log"), todo="read that file's end")
+        return figures
+
+    async def aclose(self) -> None:
+        """Ends the process."""
+        if self._process.returncode is None:
+            self._process.kill()
+            await self._process.wait()
+
+
+def serve_jobs(store_path: str) -> None:
+    """The training process: reads jobs from standard input until it ends."""
+    method = make_part("trainers", "sft")
+    warm = getattr(method, "warm", None)
+    if warm is not None:
+        warm()
+    for line in sys.stdin:
+        job = json.loads(line)
+        began = time.perf_counter()
+        try:
+            with Store(store_path) as store:
+                examples = method.examples(store, run=job["run"])
+            figures = method.train(examples, job["model"], job["out"], seed=job["seed"])
+            figures |= {
+                "path": job["out"],
+                "seed": job["seed"],
+                "run": job["run"],
+                "seconds": time.perf_counter() - began,
+            }
+        except Exception as error:  # the parent must hear of any failure, whatever it is
+            figures = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(figures, default=str), flush=True)
+
+
+def _options(overrides: list[str]) -> dict[str, Any]:
+    import tomllib
+
+    options: dict[str, Any] = {}
+    for text in overrides:
+        key, _, value = text.partition("=")
+        try:
+            options[key.strip()] = tomllib.loads(f"x = {value.strip()}")["x"]
+        except tomllib.TOMLDecodeError:
+            options[key.strip()] = value.strip()
+    return options
+
+
+if __name__ == "__main__":
+    serve_jobs(sys.argv[1])
