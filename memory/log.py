@@ -3,8 +3,8 @@
 Rules, one per operation (an operation that breaks its rule changes nothing and counts as NOOP with a reason):
 
 * ADD: needs an item with words; its id must be new. Without an id it gets the next `r<n>`. Ids are never reused.
-* UPDATE: needs an item and the id of an item that is not retired. Counters and value stay (only TAG and VALUE change
-  them), attempts add up.
+* UPDATE: needs an item and the id of an item that is not retired. Counters and value stay: only TAG and VALUE change
+  them.
 * MERGE: as UPDATE, and `others` (known, not retired, not the item itself) are retired.
 * RETIRE: a known item that is not retired yet. It stays readable by id and is never found again.
 * TAG: counts `shown`, `helped` or `harmed` of a known item. VALUE: adds a finite `delta` to its value.
@@ -111,11 +111,7 @@ class LogState:
             if match := _NUMBERED.fullmatch(target):
                 self._last = max(self._last, int(match[1]))
         else:
-            merged = [self.items[o] for o in op.others]
-            attempts = dict.fromkeys(a for item in (old, *merged, new) for a in item.attempts)
-            new = new.replace(
-                counters=old.counters, value=old.value, attempts=tuple(attempts), task=old.task or new.task
-            )
+            new = new.replace(counters=old.counters, value=old.value, task=new.task or old.task)
         for other in op.others if op.op == "MERGE" else ():
             self.items[other] = self.items[other].replace(status="retired", version=self.version)
             for ids in self.by_task.values():
