@@ -69,6 +69,8 @@ class Row(Example):
     """True when a gold answer decided that this row is right."""
     models: tuple[str, ...] = ()
     """Which models wrote the answer."""
+    runs: tuple[str, ...] = ()
+    """Runs of the attempts."""
 
     def record(self) -> dict[str, Any]:
         """The row as plain JSON types: TRL's columns first, then its provenance."""
@@ -81,6 +83,7 @@ class Row(Example):
             "value": self.value,
             "oracle": self.oracle,
             "models": list(self.models),
+            "runs": list(self.runs),
         }
 
 
@@ -346,6 +349,7 @@ def _row(
         value=max(values) if values else None,
         oracle=all(s[3] for s in sources),
         models=tuple(sorted({s[1].attempt.model for s in sources if s[1].attempt.model and s[0] != "correction"})),
+        runs=tuple(sorted({s[1].attempt.run for s in sources})),
     )
 
 

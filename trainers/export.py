@@ -30,6 +30,7 @@ _COLUMNS = {
     "value": "the critic's value of the right answer; null where a person or a group comparison decided",
     "oracle": "true when a gold answer decided",
     "models": "who wrote the answers",
+    "runs": "runs of the attempts",
 }
 
 
@@ -117,7 +118,7 @@ def _parquet(records: Sequence[Mapping[str, Any]]) -> bytes:
         raise MissingExtra.of("pyarrow", "train") from error
     messages = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
     types = {"value": pa.float64(), "oracle": pa.bool_()}
-    types |= {"attempts": pa.list_(pa.string()), "models": pa.list_(pa.string())}
+    types |= dict.fromkeys(("attempts", "models", "runs"), pa.list_(pa.string()))
     types |= dict.fromkeys(("prompt", "completion", "chosen", "rejected"), messages)
     schema = pa.schema([(name, types.get(name, pa.string())) for name in records[0]])
     sink = pa.BufferOutputStream()

@@ -224,7 +224,9 @@ def distill(
     from verbal.distill import run_distill
 
     target = out or store.parent / "weights" / name
-    settings = dict(method=method, model=model, run=run, name=name, seed=seed, overrides=set_ or [], split=evaluate_on)
+    settings: dict[str, Any] = dict(
+        method=method, model=model, run=run, name=name, seed=seed, overrides=set_ or [], split=evaluate_on
+    )
     _emit(run_distill(store, target, db=db, questions=questions, quiet=json_, **settings), json_)
 
 
@@ -277,9 +279,11 @@ def main() -> None:
         if wants_json:
             print(json.dumps({"error": error.what, "where": error.where, "todo": error.todo}), file=sys.stderr)
         else:
-            from verbal.screen import error_panel, stderr
+            from rich.console import Console
 
-            stderr().print(error_panel(error))
+            from verbal.screen import error_panel
+
+            Console(stderr=True).print(error_panel(error))
         sys.exit(2 if isinstance(error, ValueError) else 1)
     except KeyboardInterrupt:
         again = "" if "--resume" in sys.argv or "learn" not in sys.argv else " --resume"

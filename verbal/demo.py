@@ -63,10 +63,9 @@ def run_demo(
         results = asyncio.run(story.tell())
         (out / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False), encoding="utf-8")
         page = write_report(results, out / "index.html")
-        screen.stop()
         screen.print(arms_table(results))
-        screen.print(lessons_table(results))
-        screen.print(usage_table(results))
+        screen.print(lessons_table(results["lessons"]))
+        screen.print(usage_table(results["usage"]))
         screen.print(results["claim"])
         screen.print(f"The page with the plots: {page}")
     return results

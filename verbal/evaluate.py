@@ -108,7 +108,7 @@ class Shuffled:
     tasks: Sequence[Task]
 
     async def search(self, task: Task) -> list[Reflection]:
-        """As many reflections as the task's own search finds, taken from the searches of other tasks in seeded order."""
+        """As many reflections as the task's own search finds, from the searches of other tasks in seeded order."""
         k = self.context.recipe.memory.k
         own = await self.memory.search(query(task), k, exclude_tasks=[task.id])
         seen = {r.id for r in own}

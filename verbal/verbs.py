@@ -82,7 +82,6 @@ def run_learn(
                     progress.update(total=len(tasks))
                     summary = await learn(shop, tasks, run=run)
                     lessons = [r.to_dict() for r in _items(shop.memory)]
-                screen.stop()
                 screen.print(f"{summary.solved} of {summary.tasks} tasks solved; {len(lessons)} lessons in {memory!r}")
                 for lesson in lessons[:20]:
                     screen.print(f"  {lesson['id']}: {lesson['text']}")
@@ -137,7 +136,6 @@ def run_eval(
                 if "memory" in by_arm:
                     gain = difference(by_arm["memory"].within, by_arm["retry"].within)
                     result["memory_minus_retry"] = dataclasses.asdict(gain)
-                screen.stop()
                 screen.print(arms_table(as_results(result["arms"])))
                 return result
 
@@ -353,7 +351,12 @@ def _items(memory: Any) -> list[Any]:
     return [r for r in memory.at(len(memory.history())).values() if r.status != "retired"] if memory else []
 
 
-def _open(path: Path) -> Store:
+def open_store(path: Path) -> Store:
+    """The store at a path that must exist.
+
+    Raises:
+        DataError: there is none.
+    """
     if not path.exists():
         raise DataError(f"there is no store at {str(path)!r}", todo="run `verbal learn` first, or give --store PATH")
     return Store(path)
