@@ -1,0 +1,132 @@
+"""Trained weights with their papers: `verbal.json` beside the weights says what they are and where they came from."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import verbal
+from verbal.contracts import Example
+from verbal.errors import ConfigError, DataError, TrainError
+from verbal.store import Store
+
+from .data import Row
+
+__all__ = ["describe", "read", "register", "resolve", "write"]
+
+_FILE = "verbal.json"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_HASHED = 2**30  # a larger file is told by its size only: hashing many gigabytes at each start takes too long
+_PACKAGES = ("torch", "transformers", "trl", "peft", "datasets")
+
+
+def describe(
+    examples: Sequence[Example], *, method: str, kind: Literal["embedded", "huggingface"], base: str, seed: int
+) -> dict[str, Any]:
+    """What the papers say of the rows and the software, before any figure of the run."""
+    rows = [e for e in examples if isinstance(e, Row)]
+    return {
+        "kind": kind,
+        "method": method,
+        "base": base,
+        "seed": seed,
+        "rows": len(examples),
+        "tasks": len({row.task for row in rows}),
+        "oracle_rows": sum(row.oracle for row in rows),
+        "critics": sorted({row.critic for row in rows}),
+        "models": sorted({model for row in rows for model in row.models}),
+        "runs": sorted({run for row in rows for run in row.runs}),
+        "attempts": sorted({i for e in examples for i in e.attempts}),
+        "versions": {"verbal": verbal.__version__} | {p: v for p in _PACKAGES if (v := _version(p))},
+    }
+
+
+def write(folder: str | Path, info: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes the papers of finished weights, with a digest of every weights file; gives what was written."""
+    folder = Path(folder)
+    text = json.dumps({**info, "weights": _digests(folder)}, indent=1, ensure_ascii=False)
+    part = folder / f"{_FILE}.part"
+    part.write_text(text + "\n", encoding="utf-8")
+    os.replace(part, folder / _FILE)
+    return dict(json.loads(text))
+
+
+def read(folder: str | Path) -> dict[str, Any]:
+    """The papers of the weights in a folder, once their digests were found right.
+
+    Raises:
+        DataError: no such folder, no papers (training did not finish), or weights that are not those of the papers.
+    """
+    path = Path(folder) / _FILE
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+        recorded = dict(info["weights"])
+    except OSError as error:
+        todo = "train again, or resume the training that did not finish"
+        raise DataError(f"no finished weights in {str(folder)!r}", where=str(path), todo=todo) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"the papers cannot be read: {error}", where=str(path), todo="train again") from error
+    if (found := _digests(Path(folder))) != recorded:
+        changed = sorted({name for name in {*found, *recorded} if found.get(name) != recorded.get(name)})
+        raise DataError(
+            f"these weights are not the ones that were trained (differs: {', '.join(changed)})",
+            where=str(folder),
+            todo="restore the folder, or train again",
+        )
+    return dict(info)
+
+
+def register(store: Store, name: str, folder: str | Path) -> dict[str, Any]:
+    """Registers finished weights under a name, so that `checkpoint:NAME` means them; gives their papers.
+
+    Raises:
+        ConfigError: not a name. DataError: the folder holds no finished weights.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"{name!r} cannot name a checkpoint", where="name", todo="letters, digits, '.', '_' and '-'")
+    info = read(folder)
+    store.put_checkpoint(name, str(Path(folder).resolve()), info)
+    return info
+
+
+def resolve(store: Store, name: str) -> dict[str, Any]:
+    """A registered checkpoint: name, path, at, info, and `model`, the string to open or train it with.
+
+    Raises:
+        UnknownName: none of that name. DataError: its files are gone or were changed.
+        TrainError: another training has since been written to the same folder.
+    """
+    entry = store.checkpoint(name.removeprefix("checkpoint:"))
+    info = read(entry["path"])
+    if info["weights"] != entry["info"].get("weights"):
+        raise TrainError(
+            f"the folder of checkpoint {entry['name']!r} holds newer weights than the registered ones",
+            where=entry["path"],
+            todo="register it again",
+        )
+    prefix = "embedded:" if info["kind"] == "embedded" else ""
+    return {**entry, "info": info, "model": f"{prefix}{entry['path']}"}
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    found = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        if (size := path.stat().st_size) > _HASHED:
+            found[path.name] = f"{size} bytes"
+            continue
+        with path.open("rb") as file:
+            found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""

@@ -1,0 +1,259 @@
+"""One supervised run through TRL's SFTTrainer: quiet, seeded, resumable, on one thread by default, stopped by a loss
+that is not finite. Imports torch, transformers and trl, so it is itself imported only when a run starts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+import transformers
+from transformers.trainer_callback import PrinterCallback, TrainerCallback
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
+
+from verbal.errors import TrainError
+
+__all__ = ["Progress", "Run", "fit"]
+
+Progress = Callable[[int, int, float], None]
+"""Called after each step with (steps done, steps in all, loss)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """How a run trains. Steps are optimiser steps."""
+
+    epochs: float = 3.0
+    batch: int = 16
+    """Rows (or packs) in one step."""
+    micro_batch: int | None = None
+    """Rows in memory at once; must divide `batch`. None: all of `batch`."""
+    learning_rate: float = 2e-5
+    schedule: str = "linear"
+    """Name of a transformers learning-rate schedule; it ends at the last step."""
+    warmup: float = 0.05
+    """Share of the steps in which the learning rate rises from 0."""
+    weight_decay: float = 0.0
+    max_length: int | None = None
+    """Tokens; longer rows are left out and counted (never cut, which would cut the answer)."""
+    shuffle: bool = True
+    seed: int = 0
+    device: str = "auto"
+    """`cpu`, or `auto` for the first accelerator."""
+    mixed: bool = False
+    """bfloat16 autocast over float32 weights."""
+    gradient_checkpointing: bool = False
+    threads: int = 1
+    """Of torch on a CPU. One thread was up to 17 times faster than two where others use the cores."""
+    save_steps: int = 200
+    """How often a state to resume from is written."""
+
+
+class _Trainer(SFTTrainer):  # type: ignore[misc]
+    """SFTTrainer that phones nobody and stops before a broken gradient reaches the weights."""
+
+    def _send_telemetry(self) -> None:
+        return None
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        return None
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        loss = super().training_step(*args, **kwargs)
+        if not torch.isfinite(loss):
+            step = self.state.global_step + 1
+            raise TrainError(
+                f"the loss became {loss.item()} at step {step} of {self.state.max_steps}",
+                where=f"learning rate {self.args.learning_rate:g}",
+                todo="lower the learning rate; the last saved state is kept",
+            )
+        return loss
+
+
+class _Watch(TrainerCallback):  # type: ignore[misc]
+    """Keeps each step's loss and reports progress."""
+
+    def __init__(self, on_progress: Progress | None) -> None:
+        self.on_progress = on_progress
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **_: Any) -> None:
+        norm = (logs or {}).get("grad_norm", 0.0)
+        if not math.isfinite(norm):
+            raise TrainError(f"the gradient became {norm} at step {state.global_step}", todo="lower the learning rate")
+        if self.on_progress is not None and logs is not None and "loss" in logs:
+            self.on_progress(state.global_step, state.max_steps, float(logs["loss"]))
+
+
+def fit(
+    model: Any,
+    tokenizer: Any,
+    rows: Sequence[Mapping[str, Any]],
+    out: Path,
+    run: Run,
+    *,
+    collator: Any = None,
+    lora: Mapping[str, Any] | None = None,
+    on_progress: Progress | None = None,
+    resume: bool = False,
+) -> tuple[Any, dict[str, Any]]:
+    """The trained model (in memory) and the figures: steps, seconds, rows, tokens, loss_first, loss_last.
+
+    Args:
+        model: A causal language model of transformers.
+        tokenizer: Its tokenizer.
+        rows: `prompt` + `completion`, or `input_ids` + `labels` with whatever `collator` reads.
+        out: Folder; what is needed to resume is kept in its folder `resume` until the run is done.
+        run: How to train.
+        collator: Makes a batch of rows with `input_ids`; None: TRL's.
+        lora: Options of `peft.LoraConfig`; None: all weights are trained.
+        on_progress: Called after each step.
+        resume: Continue from the last saved state, if there is one.
+
+    Raises:
+        TrainError: no row is short enough, the loss is not finite, or the saved state is of another run.
+    """
+    state = out / "resume"
+    start = _saved(state, _fingerprint(rows, run, lora), resume)
+    with _quiet(), _threads(run.threads):
+        prepared = collator is not None
+        trainer = _Trainer(
+            model=model,
+            args=_config(run, state, prepared),
+            train_dataset=datasets.Dataset.from_list([dict(r) for r in rows]),
+            processing_class=tokenizer,
+            data_collator=collator,
+            callbacks=[_Watch(on_progress)],
+            peft_config=_lora(lora),
+        )
+        trainer.remove_callback(PrinterCallback)
+        too_long = _leave_out_long(trainer, run.max_length)
+        clock = time.perf_counter()
+        trainer.train(resume_from_checkpoint=str(start) if start else None)
+        seconds = time.perf_counter() - clock
+    trained = trainer.model.merge_and_unload() if lora is not None else trainer.model
+    return trained, {**_figures(trainer, run), "too_long": too_long, "seconds": round(seconds, 3)}
+
+
+def _config(run: Run, state: Path, prepared: bool) -> Any:
+    micro = run.micro_batch or run.batch
+    if run.batch % micro:
+        raise TrainError(f"micro_batch {micro} does not divide batch {run.batch}", todo="choose a divisor")
+    return SFTConfig(
+        output_dir=str(state),
+        num_train_epochs=run.epochs,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=run.batch // micro,
+        learning_rate=run.learning_rate,
+        lr_scheduler_type=run.schedule,
+        warmup_steps=run.warmup,
+        weight_decay=run.weight_decay,
+        max_length=None,
+        seed=run.seed,
+        data_seed=run.seed,
+        train_sampling_strategy="random" if run.shuffle else "sequential",
+        use_cpu=run.device == "cpu",
+        bf16=run.mixed,
+        gradient_checkpointing=run.gradient_checkpointing,
+        dataset_kwargs={"skip_prepare_dataset": True} if prepared else None,
+        remove_unused_columns=not prepared,
+        dataloader_pin_memory=False,
+        save_strategy="steps",
+        save_steps=run.save_steps,
+        save_total_limit=1,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        report_to="none",
+        disable_tqdm=True,
+        push_to_hub=False,
+    )
+
+
+def _lora(options: Mapping[str, Any] | None) -> Any:
+    if options is None:
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(task_type="CAUSAL_LM", **{"target_modules": "all-linear", **options})
+
+
+def _leave_out_long(trainer: Any, max_length: int | None) -> int:
+    before = len(trainer.train_dataset)
+    if max_length is not None:
+        trainer.train_dataset = trainer.train_dataset.filter(lambda row: len(row["input_ids"]) <= max_length)
+    if not (kept := len(trainer.train_dataset)):
+        raise TrainError(
+            f"all {before} rows are longer than {max_length} tokens", where="max_length", todo="raise max_length"
+        )
+    return before - kept
+
+
+def _figures(trainer: Any, run: Run) -> dict[str, Any]:
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    tail = losses[-max(1, len(losses) // 10) :]
+    tokens = sum(len(row["input_ids"]) for row in trainer.train_dataset)
+    return {
+        "steps": trainer.state.global_step,
+        "rows": len(trainer.train_dataset),
+        "tokens": round(tokens * run.epochs),
+        "loss_first": losses[0],
+        "loss_last": sum(tail) / len(tail),
+        "device": str(trainer.args.device),
+    }
+
+
+def _fingerprint(rows: Sequence[Mapping[str, Any]], run: Run, lora: Mapping[str, Any] | None) -> str:
+    text = json.dumps([[dict(r) for r in rows], asdict(run), dict(lora or {})], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _saved(state: Path, fingerprint: str, resume: bool) -> Path | None:
+    """The state to go on from; anything older is dropped unless `resume`."""
+    mark = state / "run.sha256"
+    if not resume:
+        shutil.rmtree(state, ignore_errors=True)
+    found = max(state.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]), default=None)
+    if found is not None and mark.read_text() != fingerprint:
+        raise TrainError(
+            "the saved state belongs to a run with other rows or options",
+            where=str(state),
+            todo="repeat the options, or start anew without resume",
+        )
+    state.mkdir(parents=True, exist_ok=True)
+    mark.write_text(fingerprint)
+    return found
+
+
+@contextlib.contextmanager
+def _threads(n: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No bars and no advice on the terminal: progress is reported by `on_progress`, errors by exceptions."""
+    bars, level = datasets.are_progress_bars_disabled(), transformers.logging.get_verbosity()
+    datasets.disable_progress_bars()
+    transformers.logging.disable_progress_bar()
+    transformers.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(level)
+        if not bars:
+            datasets.enable_progress_bars()

@@ -1,0 +1,173 @@
+"""Supervised distillation: imitate the answers that were right, without the words that led to them.
+
+Torch, transformers and TRL are loaded by `train` only, after everything that can be checked without them was checked.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from verbal.contracts import Example
+from verbal.errors import ConfigError, MissingExtra, TrainError
+from verbal.store import Store
+
+from . import checkpoint
+from .data import Selection, sft
+
+__all__ = ["SFT"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFT:
+    """Rejection-sampled fine-tuning on right answers, retries and corrections, through TRL's SFTTrainer.
+
+    Source: rejection sampling fine-tuning (Yuan et al. 2023, arXiv 2308.01825) with answers found under retrieved
+    reflections and retries; the reflections leave the prompt (context distillation, Askell et al. 2021,
+    arXiv 2112.00861, section 2.2.1).
+    """
+
+    name: ClassVar[str] = "sft"
+
+    arms: tuple[str, ...] | None = None
+    """Arms of a comparison to learn from; None: all."""
+    critic: str | None = None
+    """Whose value decides; None: the only critic, or the only one that reads gold."""
+    minimum: float = 1.0
+    """Value from which an answer is right."""
+    per_task: int | None = None
+    """At most so many rows of one task."""
+    splits: tuple[str, ...] = ("train",)
+    """Splits to learn from; never `test`."""
+    epochs: float | None = None
+    """Passes over the rows. None: 3 for a Hugging Face model, the measured default for the embedded one."""
+    learning_rate: float | None = None
+    """Peak. None: 2e-5 (2e-4 with LoRA) for a Hugging Face model, the measured default for the embedded one."""
+    batch: int = 16
+    """Rows in one optimiser step."""
+    micro_batch: int | None = None
+    """Rows in memory at once (Hugging Face models); None: all of `batch`."""
+    max_length: int = 2048
+    """Tokens; longer rows are left out and counted."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """`bfloat16`: autocast over float32 weights; with LoRA the frozen weights are bfloat16 too."""
+    device: Literal["auto", "cpu"] = "auto"
+    """Where a Hugging Face model trains; the embedded model always trains on the CPU."""
+    lora_rank: int = 0
+    """0: all weights are trained. Otherwise LoRA of this rank on all linear layers, merged at the end."""
+    gradient_checkpointing: bool = False
+    """Less memory for about a third more time (Hugging Face models)."""
+    rehearsal: float = 0.0
+    """Synthetic rows per trained row (embedded model), against forgetting."""
+    threads: int = 1
+    """Of torch on a CPU; raise it only where no other process computes."""
+    save_steps: int = 200
+    """Steps between states to resume from."""
+
+    def __post_init__(self) -> None:
+        positive: dict[str, float | None] = {
+            "batch": self.batch,
+            "max_length": self.max_length,
+            "threads": self.threads,
+        }
+        positive |= {"save_steps": self.save_steps, "epochs": self.epochs, "learning_rate": self.learning_rate}
+        for option, value in positive.items():
+            if value is not None and not 0 < value < float("inf"):
+                raise ConfigError(f"{option} is {value}", where=option, todo="give a positive number")
+        if self.lora_rank < 0 or self.rehearsal < 0:
+            raise ConfigError("lora_rank and rehearsal cannot be negative", where="lora_rank, rehearsal")
+
+    def examples(self, store: Store, *, run: str | None = None) -> list[Example]:
+        """The distinct right answers of the store (of one run), each under its task's own prompt.
+
+        Raises:
+            TrainError: there is none, and why.
+        """
+        selection = Selection(
+            run=run,
+            arms=self.arms,
+            critic=self.critic,
+            minimum=self.minimum,
+            splits=self.splits,
+            per_task=self.per_task,
+        )
+        return list(sft(store, selection).rows)
+
+    def train(
+        self,
+        examples: Sequence[Example],
+        model: str,
+        out: str,
+        *,
+        seed: int = 0,
+        on_progress: Callable[[int, int, float], None] | None = None,
+        resume: bool = False,
+    ) -> dict[str, Any]:
+        """Trains `model` on the rows into the folder `out`; gives the papers of the new weights with the run's figures.
+
+        Args:
+            examples: Rows with `prompt` and `completion`.
+            model: `embedded`, `embedded:FOLDER`, or a Hugging Face model (folder or name).
+            out: Folder for the weights; earlier weights of ours in it are replaced at the end.
+            seed: Of the order of the rows, of LoRA's start and of rehearsal.
+            on_progress: Called after each step with (done, total, loss).
+            resume: Continue a training of the same rows and options that did not finish.
+
+        Raises:
+            TrainError: no rows, rows of another type, a loss that is not finite, an `out` that is in use.
+            MissingExtra: torch, transformers or trl are not installed.
+        """
+        began = time.perf_counter()
+        rows = _checked(examples)
+        folder = _own(Path(out))
+        small = model == "embedded" or model.startswith("embedded:")
+        kind: Literal["embedded", "huggingface"] = "embedded" if small else "huggingface"
+        papers = checkpoint.describe(examples, method=self.name, kind=kind, base=model, seed=seed)
+        try:
+            if small:
+                from .slots import train_embedded as train_weights
+            else:
+                from .huggingface import train_huggingface as train_weights
+        except ModuleNotFoundError as error:
+            raise MissingExtra.of(error.name or "trl", "train") from error
+        loading = time.perf_counter() - began
+        figures = train_weights(self, rows, model, folder, seed=seed, on_progress=on_progress, resume=resume)
+        times = {"import_seconds": round(loading, 3), "total_seconds": round(time.perf_counter() - began, 3)}
+        written = checkpoint.write(folder, {**papers, "options": asdict(self), "figures": {**figures, **times}})
+        shutil.rmtree(folder / "resume", ignore_errors=True)
+        return written
+
+
+def _checked(examples: Sequence[Example]) -> list[dict[str, Any]]:
+    """The rows as TRL takes them."""
+    if not examples:
+        raise TrainError("no rows to train on", todo="collect attempts, then ask the method for its examples")
+    rows = []
+    for i, example in enumerate(examples):
+        prompt, completion = example.columns.get("prompt"), example.columns.get("completion")
+        if not prompt or not completion:
+            raise TrainError(
+                f"row {i} has the columns {sorted(example.columns)}, not prompt and completion",
+                where=f"attempts {', '.join(example.attempts)}",
+                todo="build the rows with this method's `examples`",
+            )
+        rows.append({"prompt": list(prompt), "completion": list(completion)})
+    return rows
+
+
+def _own(folder: Path) -> Path:
+    """The folder, made; refused when it holds what is not ours."""
+    if folder.exists() and not folder.is_dir():
+        raise TrainError(f"{str(folder)!r} is a file", where="out", todo="give a folder")
+    names = {p.name for p in folder.iterdir()} if folder.exists() else set()
+    if names and not names & {"resume", "verbal.json"}:
+        raise TrainError(f"{str(folder)!r} is in use", where="out", todo="give a new folder for the weights")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainError(f"{str(folder)!r} cannot be made: {error.strerror}", where="out") from error
+    return folder
