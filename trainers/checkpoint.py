@@ -16,7 +16,7 @@ from verbal.contracts import Example
 from verbal.errors import ConfigError, DataError, TrainError
 from verbal.store import Store
 
-from .data import Row
+from .rows import Row
 
 __all__ = ["describe", "read", "register", "resolve", "write"]
 

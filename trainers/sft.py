@@ -5,6 +5,7 @@ Torch, transformers and TRL are loaded by `train` only, after everything that ca
 
 from __future__ import annotations
 
+import importlib
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from verbal.errors import ConfigError, MissingExtra, TrainError
 from verbal.store import Store
 
 from . import checkpoint
-from .data import Selection, sft
+from .rows import Selection, sft
 
 __all__ = ["SFT"]
 
@@ -81,6 +82,17 @@ class SFT:
         if self.lora_rank < 0 or self.rehearsal < 0:
             raise ConfigError("lora_rank and rehearsal cannot be negative", where="lora_rank, rehearsal")
 
+    def warm(self) -> None:
+        """Loads torch and TRL (some seconds) while something else still goes on.
+
+        Raises:
+            MissingExtra: one of them is not installed.
+        """
+        try:
+            importlib.import_module(".fit", __package__)
+        except ModuleNotFoundError as error:
+            raise MissingExtra.of(error.name or "trl", "train") from error
+
     def examples(self, store: Store, *, run: str | None = None) -> list[Example]:
         """The distinct right answers of the store (of one run), each under its task's own prompt.
 
@@ -111,7 +123,7 @@ class SFT:
 
         Args:
             examples: Rows with `prompt` and `completion`.
-            model: `embedded`, `embedded:FOLDER`, or a Hugging Face model (folder or name).
+            model: `embedded`, `embedded:FOLDER`, or a Hugging Face model (folder or name, `hf:` before it or not).
             out: Folder for the weights; earlier weights of ours in it are replaced at the end.
             seed: Of the order of the rows, of LoRA's start and of rehearsal.
             on_progress: Called after each step with (done, total, loss).
@@ -127,17 +139,17 @@ class SFT:
         small = model == "embedded" or model.startswith("embedded:")
         kind: Literal["embedded", "huggingface"] = "embedded" if small else "huggingface"
         papers = checkpoint.describe(examples, method=self.name, kind=kind, base=model, seed=seed)
-        try:
-            if small:
-                from .slots import train_embedded as train_weights
-            else:
-                from .huggingface import train_huggingface as train_weights
-        except ModuleNotFoundError as error:
-            raise MissingExtra.of(error.name or "trl", "train") from error
+        self.warm()
+        if small:
+            from .slots import train_embedded as train_weights
+        else:
+            from .huggingface import train_huggingface as train_weights
         loading = time.perf_counter() - began
-        figures = train_weights(self, rows, model, folder, seed=seed, on_progress=on_progress, resume=resume)
+        figures = train_weights(
+            self, rows, model.removeprefix("hf:"), folder, seed=seed, on_progress=on_progress, resume=resume
+        )
         times = {"import_seconds": round(loading, 3), "total_seconds": round(time.perf_counter() - began, 3)}
-        written = checkpoint.write(folder, {**papers, "options": asdict(self), "figures": {**figures, **times}})
+        written = checkpoint.write(folder, {**papers, **figures, **times, "options": asdict(self)})
         shutil.rmtree(folder / "resume", ignore_errors=True)
         return written
 

@@ -98,7 +98,7 @@ def test_a_huggingface_model_learns_its_rows(tiny, tmp_path, capfd):
     seen = []
     method = SFT(epochs=40, batch=4, learning_rate=5e-3, device="cpu")
     papers = method.train(make_rows(), tiny, str(tmp_path / "out"), seed=3, on_progress=lambda *step: seen.append(step))
-    figures = papers["figures"]
+    figures = papers
     assert (figures["steps"], figures["rows"], figures["too_long"]) == (120, 12, 0)
     assert figures["loss_first"] > 2 > 0.1 > figures["loss_last"]
     assert figures["tokens"] == 40 * 12 * 17
@@ -163,7 +163,7 @@ def test_same_seed_same_weights_and_a_stopped_run_resumes_to_the_same(tiny, tmp_
 def test_lora_is_merged_and_accumulation_counts(tiny, tmp_path):
     method = SFT(epochs=2, batch=4, micro_batch=2, lora_rank=4, learning_rate=1e-2, device="cpu")
     papers = method.train(make_rows(), tiny, str(tmp_path / "out"))
-    assert papers["figures"]["steps"] == 6
+    assert papers["steps"] == 6
     before, after = weights(tiny), weights(tmp_path / "out")
     assert before.keys() == after.keys()
     changed = {k for k in before if not torch.equal(before[k], after[k])}
@@ -245,7 +245,7 @@ def test_checkpoints_are_registered_with_papers_and_checked(tiny, tmp_path):
         checkpoint.register(store, "first", tmp_path / "out")
         found = checkpoint.resolve(store, "checkpoint:first")
         assert found["model"] == found["path"] == str(tmp_path / "out")
-        assert found["info"]["figures"]["steps"] == 1
+        assert found["info"]["steps"] == 1
         with pytest.raises(UnknownName, match="did you mean 'first'"):
             checkpoint.resolve(store, "frist")
         SFT(epochs=2, device="cpu").train(make_rows(), tiny, str(tmp_path / "out"), seed=9)
