@@ -76,9 +76,10 @@ async def validate(state: State, runtime: Runtime[Context]) -> State:
     if read is None:
         return {"valid": False}
     task = context.app.task(read.question, id=key, db=context.tasks[state["anchor"]].info.get("db"))
+    reference = await context.app.execute(task, read.answer)
+    # No await between this look and the write below: two equal questions must not both find themselves new.
     before = [t for t in context.store.tasks().values() if t.info.get("proposed_in") == context.run and t.id != key]
     asked = {_normal(str(t.info.get("question", ""))) for t in before}
-    reference = await context.app.execute(task, read.answer)
     if _normal(read.question) in asked or not _gives_something(reference):
         return {"valid": False}
     task = task.replace(info={**task.info, "reference": read.answer, "proposed_in": context.run})

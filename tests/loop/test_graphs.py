@@ -1,0 +1,215 @@
+"""The graphs, end to end over the tiny world: what each node makes, and that none makes it twice."""
+
+from __future__ import annotations
+
+import pytest
+
+from verbal.errors import BudgetError, ConfigError, RefusedError, TransientError, UnknownName
+from verbal.loop.context import query
+from verbal.loop.graphs import build
+from verbal.loop.nodes import lesson
+from verbal.loop.self_play import format_score, proposer_reward
+from verbal.run import MAX_UNREACHABLE, learn, make_context, run_batch
+from verbal.types import Feedback, StopReason
+
+
+async def test_reflect_learns_from_failures_and_solves_the_rest_with_the_lesson(tiny):
+    shop, model = tiny()
+    tasks = shop.app.tasks()
+    summary = await learn(shop, tasks, run="r")
+    assert summary.solved == 6
+    items = shop.memory.at(len(shop.memory.history()))
+    assert [i.text for i in items.values() if i.status == "active"] == ["zorp means double"]
+    # first batch: a wrong attempt, a lesson and a retry each; second batch: one right attempt each
+    assert model.count("reflector") == 3
+    assert model.count("solver") == 3 * 2 + 3
+    second = shop.store.attempts("r", task="t5")
+    assert [a.answer for a in second] == ["10"] and second[0].steps[0].shown == ("r1",)
+
+
+async def test_a_lesson_is_not_shown_for_the_task_it_came_from(tiny):
+    shop, _ = tiny()
+    tasks = shop.app.tasks()
+    await learn(shop, tasks, run="r")
+    source = next(iter(shop.memory.at(len(shop.memory.history())).values())).task
+    context = make_context(shop, tasks, run="other", arm="x", seed=0)
+    assert await context.hints(context.tasks[source]) == []
+    assert len(await context.hints(context.tasks["t6"])) == 1
+
+
+async def test_a_finished_run_is_not_made_again(tiny):
+    shop, model = tiny()
+    first = await learn(shop, shop.app.tasks(), run="r")
+    asked = len(model.asked)
+    assert await learn(shop, shop.app.tasks(), run="r") == first
+    assert len(model.asked) == asked
+    assert shop.progress.kept == 6
+
+
+async def test_a_run_with_another_recipe_is_refused(tiny):
+    shop, model = tiny()
+    await learn(shop, shop.app.tasks(), run="r")
+    other, _ = tiny(model, "loop.rounds=3", memory=False)
+    with pytest.raises(ConfigError, match="another recipe"):
+        await learn(other, other.app.tasks(), run="r")
+
+
+async def test_sealed_tasks_are_refused(tiny):
+    shop, model = tiny()
+    with pytest.raises(ConfigError, match="sealed"):
+        await learn(shop, [t.replace(split="test") for t in shop.app.tasks()], run="r")
+    assert model.asked == []
+
+
+async def test_same_seed_gives_the_same_attempts(tiny, tiny_model):
+    def guess(number, sampling, i):
+        return f"ANSWER: {(sampling.seed or 0) % 7}"
+
+    shop, _ = tiny(tiny_model(guess=guess), "loop.reflect=false", "loop.rounds=3")
+    for run in ("a", "b"):
+        await learn(shop, shop.app.tasks(), run=run)
+    answers = {run: [(a.task, a.round, a.answer) for a in shop.store.attempts(run)] for run in ("a", "b")}
+    assert sorted(answers["a"]) == sorted(answers["b"])
+    assert len({answer for _, _, answer in answers["a"]}) > 1
+
+
+class Breaks:
+    """Fails on the call of that number."""
+
+    name = "tiny/breaks"
+
+    def __init__(self, model, error, at):
+        self.model, self.error, self.at, self.calls = model, error, at, 0
+
+    async def generate(self, messages, n, sampling):
+        self.calls += 1
+        if self.at is None or self.calls == self.at:
+            raise self.error
+        return await self.model.generate(messages, n, sampling)
+
+
+@pytest.mark.parametrize("at", [1, 2, 5, 8])
+async def test_a_stopped_run_goes_on_where_it_was(tiny, tiny_model, at):
+    shop, plain = tiny()
+    shop.roles = lambda role, m=Breaks(plain, BudgetError("limit"), at): m
+    with pytest.raises(BudgetError):
+        await learn(shop, shop.app.tasks(), run="r")
+    assert shop.store.runs()[0]["status"] == "stopped"
+    shop.roles = lambda role: plain
+    summary = await learn(shop, shop.app.tasks(), run="r")
+    assert summary.solved == 6
+    assert plain.count("reflector") == 3 and plain.count("solver") == 9, "nothing was made twice"
+    ids = [a.id for a in shop.store.attempts("r")]
+    assert len(ids) == len(set(ids)) == 9
+
+
+async def test_a_refused_call_is_recorded_and_the_others_go_on(tiny):
+    shop, plain = tiny()
+    shop.roles = lambda role, m=Breaks(plain, RefusedError("no"), 2): m
+    await learn(shop, shop.app.tasks(), run="r")
+    failed = [a for a in shop.store.attempts("r") if a.error]
+    assert len(failed) == 1 and failed[0].stop == StopReason.ERROR and "RefusedError" in failed[0].error
+
+
+async def test_an_unreachable_model_stops_the_run_and_leaves_nothing_half_done(tiny):
+    shop, plain = tiny(None, "loop.batch=6")
+    shop.roles = lambda role, m=Breaks(plain, TransientError("gone"), None): m
+    with pytest.raises(TransientError):
+        await learn(shop, shop.app.tasks(), run="r")
+    assert shop.store.attempts("r") == []
+    assert MAX_UNREACHABLE <= 6
+    shop.roles = lambda role: plain
+    assert (await learn(shop, shop.app.tasks(), run="r")).solved == 6
+
+
+async def test_a_few_unreachable_calls_leave_their_tasks_unfinished(tiny):
+    shop, plain = tiny()
+    shop.roles = lambda role, m=Breaks(plain, TransientError("gone"), 1): m
+    summary = await learn(shop, shop.app.tasks(), run="r")
+    assert len(summary.unfinished) == 1 and shop.store.runs()[0]["status"] == "incomplete"
+    summary = await learn(shop, shop.app.tasks(), run="r")
+    assert summary.unfinished == () and shop.store.runs()[0]["status"] == "done"
+
+
+@pytest.mark.parametrize("reply", ["", "no idea", "ANSWER: none", "\x00\ud7ff ANSWER:"])
+async def test_a_malformed_reply_is_a_recorded_attempt(tiny, tiny_model, reply):
+    shop, _ = tiny(tiny_model(guess=lambda *_: reply), "loop.reflect=false", "loop.critique=false")
+    summary = await learn(shop, shop.app.tasks(), run="r")
+    attempts = shop.store.attempts("r")
+    assert summary.solved == 0 and len(attempts) == 12
+    assert {a.stop for a in attempts} == {StopReason.MALFORMED}
+    assert attempts[0].steps[0].text == reply
+
+
+async def test_group_chooses_by_verdict_and_keeps_the_pairs(tiny, tiny_model):
+    model = tiny_model(guess=lambda number, sampling, i: f"ANSWER: {2 * number if i == 2 else 0}")
+    shop, _ = tiny(model, 'loop.graph="group"', "loop.samples=4")
+    summary = await learn(shop, shop.app.tasks(), run="g")
+    assert summary.solved == 6
+    group = shop.store.groups("g")[0]
+    assert group.chosen.endswith("/0.2") and len(group.attempts) == 4
+    assert sorted(group.preferences) == sorted((group.chosen, i) for i in group.attempts if i != group.chosen)
+    assert model.count("solver") == 6, "the samples of a task are drawn in one call"
+
+
+async def test_critique_is_kept_as_words_without_a_number(tiny):
+    shop, _ = tiny()
+    await learn(shop, shop.app.tasks(), run="r")
+    failed = shop.store.attempts("r", task="t1")[0]
+    words = [f for f in shop.store.feedback([failed.id])[failed.id] if f.critic == "critique"]
+    assert words[0].text == "it is wrong" and words[0].value is None and words[0].reason
+    assert shop.store.step(failed.id, "critique").role == "critic"
+
+
+async def test_a_reflector_that_says_none_teaches_nothing(tiny, tiny_model):
+    shop, _ = tiny(tiny_model(lesson="none"))
+    await learn(shop, shop.app.tasks(), run="r")
+    assert [op for op in shop.memory.history() if op.op == "ADD"] == []
+
+
+async def test_self_play_keeps_what_is_neither_trivial_nor_hopeless(tiny, tiny_model):
+    model = tiny_model(guess=lambda number, sampling, i: f"ANSWER: {6 if sampling.seed % 2 else 5}")
+    shop, _ = tiny(model, 'loop.graph="self_play"', "loop.samples=6", numbers=4)
+    await learn(shop, shop.app.tasks(), run="p")
+    by_task = {g.task: g for g in shop.store.groups("p")}
+    kept = [g for g in by_task.values() if g.chosen]
+    assert len(kept) == 1, "the same question is not asked twice in a run"
+    rewards = {k: shop.store.feedback([k])[k][0] for k in by_task}
+    first = rewards[kept[0].task]
+    assert first.value == pytest.approx(proposer_reward(0.9, first.parts["solve_rate"], 1.0))
+    assert 0 < first.parts["solve_rate"] < 1
+    assert not first.oracle
+    task = shop.store.tasks([kept[0].task])[kept[0].task]
+    assert task.gold is None and task.info["reference"] == "6"
+    wrong = shop.store.attempt(kept[0].preferences[0][1])
+    assert lesson(make_context(shop, [task], run="p", arm="learn", seed=0), wrong).text == "zorp means double"
+
+
+@pytest.mark.parametrize(
+    ("quality", "rate", "form", "reward"),
+    [(0.8, 0.4, 1, 0.8), (0.6, 0.1, 1, 0.5333), (0.7, 1.0, 1, 0.5667), (0.9, 0.5, 0, 0.0)],
+)
+def test_proposer_reward_golden_values(quality, rate, form, reward):
+    assert proposer_reward(quality, rate, form) == pytest.approx(reward, abs=1e-4)
+
+
+def test_format_score_counts_the_completion_only():
+    one = "QUESTION: a\n```sql\nselect 1\n```"
+    assert format_score(one) == 1.0
+    assert format_score(one + "\n" + one) == 0.5
+    assert format_score("QUESTION: a") == format_score("") == 0.0
+
+
+def test_unknown_graph_names_the_known():
+    with pytest.raises(UnknownName, match="reflect"):
+        build("reflekt")
+
+
+async def test_nobody_reflects_in_an_evaluation(tiny):
+    shop, model = tiny()
+    tasks = shop.app.tasks()
+    context = make_context(shop, tasks, run="e", arm="x", seed=0, memory=None, learning=False)
+    assert await run_batch(context, tasks, shop.progress) == []
+    assert model.count("reflector") == 0 and model.count("solver") == 12
+    assert query(tasks[0]) == "zorp of number 1"
+    assert context.verdict([Feedback(attempt="a", critic="other", value=1.0)]) is None
