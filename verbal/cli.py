@@ -11,6 +11,7 @@ import typer
 
 from verbal.errors import ConfigError, VerbalError
 
+# The command and its two groups of verbs.
 app = typer.Typer(
     name="verbal",
     help="Agents that learn: in words first, in weights later, with evidence for each step.",
@@ -24,6 +25,7 @@ embedded_app = typer.Typer(help="The embedded model: train it anew, or read its 
 app.add_typer(memory_app, name="memory")
 app.add_typer(embedded_app, name="embedded")
 
+# Options that several verbs take.
 Store = Annotated[Path, typer.Option("--store", help="Where everything is kept.")]
 Model = Annotated[
     str,
@@ -38,6 +40,7 @@ Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override a r
 MaxCost = Annotated[
     float | None, typer.Option("--max-cost", help="US dollars; the call that could exceed it is not made.")
 ]
+# Where a store is made when none is named.
 DEFAULT_STORE = Path("runs/verbal.db")
 
 

@@ -208,14 +208,11 @@ async def run_batch(context: Context, tasks: Sequence[Task], progress: Progress)
     Raises:
         BudgetError: a limit was reached. TransientError: the model cannot be reached any more.
     """
-    from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
-
-    from verbal.loop.graphs import build
+    from verbal.loop.graphs import open_graph
 
     path = str(context.store.path.with_suffix(".checkpoints"))
     unfinished: list[str] = []
-    async with AsyncSqliteSaver.from_conn_string(path) as checkpointer:
-        graph = build(context.recipe.loop.graph, checkpointer)
+    async with open_graph(context.recipe.loop.graph, path) as graph:
 
         async def episode(task: Task) -> None:
             key = _group_key(context, task)

@@ -67,7 +67,11 @@ class Store:
             self._db.execute("INSERT INTO meta VALUES ('version', ?) ON CONFLICT DO NOTHING", (_VERSION,))
             found = self._db.execute("SELECT value FROM meta WHERE key = 'version'").fetchone()[0]
         if found != _VERSION:
-            raise StoreError(f"the store is of version {found}, this code reads {_VERSION}", where=str(self.path))
+            raise StoreError(
+                f"the store is of version {found}, this code reads {_VERSION}",
+                where=str(self.path),
+                todo="give another path: --store PATH, or use the version of verbal that wrote it",
+            )
 
     def __enter__(self) -> Store:
         return self

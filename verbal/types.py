@@ -21,6 +21,7 @@ from verbal.errors import DataError
 SCHEMA_VERSION = 1
 """Version of the JSON form of every record below."""
 
+# Names of fixed sets of words that the records use.
 Split = Literal["train", "dev", "test"]
 Author = Literal["policy", "guide", "hint", "tool", "environment", "user"]
 Source = Literal["rule", "judge", "embedding", "learned", "self", "gold", "user"]
@@ -54,7 +55,12 @@ class _Record:
 
     def to_json(self) -> str:
         """The record as one line of JSON (sorted keys, so that equal records give equal text)."""
-        return json.dumps(self.to_dict(), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+        text = json.dumps(self.to_dict(), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # half a surrogate pair, which a model's cut reply may hold, has no UTF-8 form
+            text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        return text
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:

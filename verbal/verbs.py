@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from verbal.errors import ConfigError, DataError, UnknownName
-from verbal.parts import load_part
+from verbal.parts import load_function, load_part
 from verbal.recipe import Recipe, load_recipe
 from verbal.store import Store
 from verbal.types import Task
@@ -281,8 +280,7 @@ def run_export(path: Path, out: Path, format_: str, run: str, parquet: bool, *, 
     """Writes a training set."""
     from verbal.screen import Screen
 
-    # The hub imports no room: parts and room functions are reached by name.
-    export = importlib.import_module("verbal.trainers.data").export
+    export = load_function("trainers", "data", "export")
     with open_store(path) as store, Screen("verbal export", quiet=quiet) as screen:
         made: dict[str, Any] = export(store, out, format=format_, run=run or None, parquet=parquet)
         screen.print(f"{made.get('rows', 0)} rows in {out}")
@@ -313,7 +311,8 @@ def check_app(target: str, *, quiet: bool) -> dict[str, Any]:
 
 def train_embedded(out: Path, minutes: float, seed: int, *, quiet: bool) -> dict[str, Any]:
     """Trains the embedded model from nothing."""
-    train = importlib.import_module("verbal.models.embedded.train").train
+    from verbal.models.embedded.train import train
+
     made: dict[str, Any] = train(out, minutes=minutes, seed=seed, quiet=quiet)
     return made
 

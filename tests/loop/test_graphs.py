@@ -91,7 +91,8 @@ class Breaks:
 @pytest.mark.parametrize("at", [1, 2, 5, 8])
 async def test_a_stopped_run_goes_on_where_it_was(tiny, tiny_model, at):
     shop, plain = tiny()
-    shop.roles = lambda role, m=Breaks(plain, BudgetError("limit"), at): m
+    breaking = Breaks(plain, BudgetError("limit"), at)
+    shop.roles = lambda role: breaking
     with pytest.raises(BudgetError):
         await learn(shop, shop.app.tasks(), run="r")
     assert shop.store.runs()[0]["status"] == "stopped"
@@ -105,7 +106,8 @@ async def test_a_stopped_run_goes_on_where_it_was(tiny, tiny_model, at):
 
 async def test_a_refused_call_is_recorded_and_the_others_go_on(tiny):
     shop, plain = tiny()
-    shop.roles = lambda role, m=Breaks(plain, RefusedError("no"), 2): m
+    breaking = Breaks(plain, RefusedError("no"), 2)
+    shop.roles = lambda role: breaking
     await learn(shop, shop.app.tasks(), run="r")
     failed = [a for a in shop.store.attempts("r") if a.error]
     assert len(failed) == 1 and failed[0].stop == StopReason.ERROR and "RefusedError" in failed[0].error
@@ -113,7 +115,8 @@ async def test_a_refused_call_is_recorded_and_the_others_go_on(tiny):
 
 async def test_an_unreachable_model_stops_the_run_and_leaves_nothing_half_done(tiny):
     shop, plain = tiny(None, "loop.batch=6")
-    shop.roles = lambda role, m=Breaks(plain, TransientError("gone"), None): m
+    breaking = Breaks(plain, TransientError("gone"), None)
+    shop.roles = lambda role: breaking
     with pytest.raises(TransientError):
         await learn(shop, shop.app.tasks(), run="r")
     assert shop.store.attempts("r") == []
@@ -124,7 +127,8 @@ async def test_an_unreachable_model_stops_the_run_and_leaves_nothing_half_done(t
 
 async def test_a_few_unreachable_calls_leave_their_tasks_unfinished(tiny):
     shop, plain = tiny()
-    shop.roles = lambda role, m=Breaks(plain, TransientError("gone"), 1): m
+    breaking = Breaks(plain, TransientError("gone"), 1)
+    shop.roles = lambda role: breaking
     summary = await learn(shop, shop.app.tasks(), run="r")
     assert len(summary.unfinished) == 1 and shop.store.runs()[0]["status"] == "incomplete"
     summary = await learn(shop, shop.app.tasks(), run="r")

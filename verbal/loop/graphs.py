@@ -12,8 +12,11 @@ self_play:  propose -> validate -> answer -> reward        (nodes in self_play.p
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 
@@ -21,6 +24,13 @@ from verbal.errors import UnknownName
 from verbal.loop import nodes, self_play
 from verbal.loop.context import Context
 from verbal.loop.nodes import State
+
+
+@asynccontextmanager
+async def open_graph(name: str, checkpoints: str) -> AsyncIterator[Any]:
+    """The compiled graph with its checkpoints in a SQLite file, which is closed at the end."""
+    async with AsyncSqliteSaver.from_conn_string(checkpoints) as checkpointer:
+        yield build(name, checkpointer)
 
 
 def build(name: str, checkpointer: Any = None) -> Any:

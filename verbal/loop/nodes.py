@@ -9,7 +9,7 @@ from langgraph.runtime import Runtime
 from verbal.contracts import Observation, Reply, Sampling
 from verbal.errors import BudgetError, ModelError, TransientError, VerbalError
 from verbal.loop.context import Context
-from verbal.types import Attempt, Feedback, Group, Message, Reflection, Step, StopReason, Task, Usage
+from verbal.types import Attempt, Feedback, Group, Message, Reflection, Step, StopReason, Task
 
 
 class State(TypedDict, total=False):
@@ -198,30 +198,6 @@ async def make_attempt(
     attempt_id = context.attempt_id(task.id, sample, round_)
     if (kept := context.store.attempt(attempt_id)) is not None:
         return kept
-    steps: list[Step] = []
-    shown = tuple(h.id for h in hints)
-    seen: Observation | None = None
-    error, used, stop = None, Usage(), StopReason.STEP_LIMIT
-    environment = context.app.environment()
-    try:
-        messages = await environment.start(task, hints=hints, tried=[a.answer for a in earlier or [] if a.answer])
-        for _ in range(context.recipe.loop.turns):
-            if reply is None:
-                reply = (await context.roles("solver").generate(messages, 1, sampling))[0]
-            used += reply.usage
-            seen = await environment.step(reply)
-            steps.append(_policy_step(reply, seen, messages, shown, len(steps)))
-            if seen.done:
-                stop = StopReason.LENGTH if reply.finish == "length" else seen.stop
-                break
-            messages = [*messages, _said(reply), Message(role="user", content=seen.text)]
-            reply = None
-    except (BudgetError, TransientError):
-        raise
-    except (VerbalError, OSError) as failure:
-        error, stop = f"{type(failure).__name__}: {failure}", StopReason.ERROR
-    finally:
-        await environment.aclose()
     made = Attempt(
         id=attempt_id,
         run=context.run,
@@ -229,18 +205,48 @@ async def make_attempt(
         sample=sample,
         round=round_,
         arm=context.arm,
-        answer=seen.answer if seen else "",
-        steps=tuple(steps),
         parent=earlier[-1].id if earlier else None,
         model=context.roles("solver").name,
-        stop=stop,
-        usage=used,
-        error=error,
+        stop=StopReason.STEP_LIMIT,
         seed=sampling.seed,
     )
-    if seen is not None:
-        context.observations[made.id] = seen
+    tried = [a.answer for a in earlier or [] if a.answer]
+    made = await _play(context, task, made, hints, tried, sampling, reply)
     context.store.put_attempt(made)
+    return made
+
+
+async def _play(
+    context: Context,
+    task: Task,
+    made: Attempt,
+    hints: list[Reflection],
+    tried: list[str],
+    sampling: Sampling,
+    reply: Reply | None,
+) -> Attempt:
+    """The attempt with its turns, until the environment is done; a failure is written on it."""
+    shown = tuple(h.id for h in hints)
+    environment = context.app.environment()
+    try:
+        messages = await environment.start(task, hints=hints, tried=tried)
+        for _ in range(context.recipe.loop.turns):
+            if reply is None:
+                reply = (await context.roles("solver").generate(messages, 1, sampling))[0]
+            seen = await environment.step(reply)
+            context.observations[made.id] = seen
+            step = _policy_step(reply, seen, messages, shown, len(made.steps))
+            made = made.replace(steps=(*made.steps, step), answer=seen.answer, usage=made.usage + reply.usage)
+            if seen.done:
+                return made.replace(stop=StopReason.LENGTH if reply.finish == "length" else seen.stop)
+            messages = [*messages, _said(reply), Message(role="user", content=seen.text)]
+            reply = None
+    except (BudgetError, TransientError):
+        raise
+    except (VerbalError, OSError) as failure:
+        return made.replace(error=f"{type(failure).__name__}: {failure}", stop=StopReason.ERROR)
+    finally:
+        await environment.aclose()
     return made
 
 
