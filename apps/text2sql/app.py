@@ -210,9 +210,7 @@ class Text2Sql:
 
     def _questions(self) -> list[Question]:
         if self._demo:
-            from .demo_questions import demo_questions
-
-            return demo_questions(self._own_db())
+            return read_questions(Path(__file__).with_name("demo_questions.jsonl"), self._own_db())
         if self._questions_file is None:
             self.database(self._own_db())
             return []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -111,28 +112,25 @@ TERMS: dict[str, Term] = {
 }  # fmt: skip
 """The terms of the demo by phrase. Its questions name theirs in `Task.info["terms"]`; no prompt shows this table."""
 
-_FIRST = (
-    "Ada Ben Carla Dario Elif Femi Gita Hugo Ines Jonas Karin Leo Mara Nils Olga Pavel Quinn Rosa Sami Tessa Umar "
-    "Vera Willem Xenia Yara Zeno Anton Bella Cyril Dora"
-).split()  # noqa: SIM905
-_LAST = (
-    "Abel Bauer Costa Dupont Ekholm Fabbri Garcia Holm Ivanov Jansen Kovacs Laurent Moreau Novak Okafor Petrov Quist "
-    "Rossi Schmidt Tanaka Ueda Vogel Weber Young Zeman Alvarez Brandt Conti Dahl Engel"
-).split()  # noqa: SIM905
-_CITIES = "Berlin Lyon Porto Vienna Prague Turin Ghent Malmo Krakow Seville Zurich Athens".split()  # noqa: SIM905
-_REGIONS = "Alpine Baltic Coastal Danube Eastfield Fjord Gallia Highland Iberia Jutland Kolin Lowland".split()  # noqa: SIM905
-_MATERIALS = "Oak Steel Linen Copper Bamboo Glass Cork Wool Marble Cotton Birch Clay Slate Felt Jute".split()  # noqa: SIM905
-_THINGS = (
-    "Lamp Chair Kettle Mug Rug Shelf Clock Basket Bench Tray Vase Stool Mirror Pillow Blanket Bowl Planter Teapot "
-    "Lantern Cabinet Desk Curtain Rack Board Bottle Jar Pan Towel"
-).split()  # noqa: SIM905
+_LISTS = """
+first: Ada Ben Carla Dario Elif Femi Gita Hugo Ines Jonas Karin Leo Mara Nils Olga Pavel Quinn Rosa Sami Tessa Umar
+  Vera Willem Xenia Yara Zeno Anton Bella Cyril Dora
+last: Abel Bauer Costa Dupont Ekholm Fabbri Garcia Holm Ivanov Jansen Kovacs Laurent Moreau Novak Okafor Petrov
+  Quist Rossi Schmidt Tanaka Ueda Vogel Weber Young Zeman Alvarez Brandt Conti Dahl Engel
+cities: Berlin Lyon Porto Vienna Prague Turin Ghent Malmo Krakow Seville Zurich Athens
+regions: Alpine Baltic Coastal Danube Eastfield Fjord Gallia Highland Iberia Jutland Kolin Lowland
+materials: Oak Steel Linen Copper Bamboo Glass Cork Wool Marble Cotton Birch Clay Slate Felt Jute
+things: Lamp Chair Kettle Mug Rug Shelf Clock Basket Bench Tray Vase Stool Mirror Pillow Blanket Bowl Planter Teapot
+  Lantern Cabinet Desk Curtain Rack Board Bottle Jar Pan Towel
+countries: Germany France Italy Spain Poland Sweden Portugal Austria
+carriers: Arrow Bluebird Comet Dromedar Eagle Falcon Gazelle Heron
+"""
+_WORDS = {key: words.split() for key, words in re.findall(r"(\w+): ([^:]+)(?=\n\w+:|\n\Z)", _LISTS)}
 _CATEGORIES = (
     ("Lighting", "Home"), ("Seating", "Home"), ("Storage", "Home"), ("Textiles", "Home"), ("Cookware", "Kitchen"),
     ("Tableware", "Kitchen"), ("Tea and Coffee", "Kitchen"), ("Pots", "Garden"), ("Patio", "Garden"),
     ("Tools", "Garden"), ("Desks", "Office"), ("Paper", "Office"), ("Camping", "Sport"), ("Cycling", "Sport"),
 )  # fmt: skip
-_COUNTRIES = "Germany France Italy Spain Poland Sweden Portugal Austria".split()  # noqa: SIM905
-_CARRIERS = "Arrow Bluebird Comet Dromedar Eagle Falcon Gazelle Heron".split()  # noqa: SIM905
 _TITLES = ("Agent", "Senior Agent", "Team Lead", "Trainee")
 _TOPICS = ("damage", "delay", "invoice", "question", "return")
 _DAY = date(2021, 1, 1)
@@ -194,13 +192,19 @@ def build_demo(path: Path, seed: int = 7) -> str:
 
 def _all_rows(rng: Random) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
     zones = ["Z2", "Z1", "Z3", "Z2", "Z4", "Z1", "Z3", "Z2", "Z4", "Z1", "Z3", "Z4"]
-    yield "region", [(i, name, zones[i - 1], _person(rng)) for i, name in enumerate(_REGIONS, 1)]
+    yield "region", [(i, name, zones[i - 1], _person(rng)) for i, name in enumerate(_WORDS["regions"], 1)]
     yield "customer", [_customer(rng, i) for i in range(1, 2401)]
     yield "category", [(i, *pair) for i, pair in enumerate(_CATEGORIES, 1)]
     yield "supplier", [_supplier(rng, i) for i in range(1, 49)]
     products = [_product(rng, i) for i in range(1, 421)]
     yield "product", products
-    yield "carrier", [(i, n, rng.choice(_COUNTRIES), round(rng.uniform(2, 9), 2)) for i, n in enumerate(_CARRIERS, 1)]
+    yield (
+        "carrier",
+        [
+            (i, n, rng.choice(_WORDS["countries"]), round(rng.uniform(2, 9), 2))
+            for i, n in enumerate(_WORDS["carriers"], 1)
+        ],
+    )
     yield "employee", [_employee(rng, i) for i in range(1, 61)]
     items: list[tuple[Any, ...]] = []
     yield "orders", [_order(rng, i, products, items) for i in range(1, 9001)]
@@ -210,7 +214,7 @@ def _all_rows(rng: Random) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
 
 
 def _person(rng: Random) -> str:
-    return f"{rng.choice(_FIRST)} {rng.choice(_LAST)}"
+    return f"{rng.choice(_WORDS['first'])} {rng.choice(_WORDS['last'])}"
 
 
 def _day(rng: Random, first: int, last: int) -> date:
@@ -224,17 +228,17 @@ def _customer(rng: Random, number: int) -> tuple[Any, ...]:
     segment = rng.choices(("Basic", "Plus", "Gold"), (50, 30, 20))[0]
     phone = None if rng.random() < 0.15 else f"+49 {rng.randint(100, 999)} {rng.randint(10000, 99999)}"
     login = f"{name.split()[0].lower()}{number % 97}{name.split()[1][:2].lower()}"
-    city, joined = rng.choice(_CITIES), str(_day(rng, 0, 1400))
+    city, joined = rng.choice(_WORDS["cities"]), str(_day(rng, 0, 1400))
     return number, name, login, city, status, segment, points, joined, phone, rng.randint(1, 12)
 
 
 def _supplier(rng: Random, number: int) -> tuple[Any, ...]:
-    name = f"{rng.choice(_LAST)} {rng.choice(('Trading', 'and Sons', 'Works', 'Import', 'Studio'))}"
-    return number, name, rng.choice(_COUNTRIES), round(rng.uniform(1.2, 5), 1), str(_day(rng, -2500, 600))
+    name = f"{rng.choice(_WORDS['last'])} {rng.choice(('Trading', 'and Sons', 'Works', 'Import', 'Studio'))}"
+    return number, name, rng.choice(_WORDS["countries"]), round(rng.uniform(1.2, 5), 1), str(_day(rng, -2500, 600))
 
 
 def _product(rng: Random, number: int) -> tuple[Any, ...]:
-    name = f"{rng.choice(_MATERIALS)} {rng.choice(_THINGS)}"
+    name = f"{rng.choice(_WORDS['materials'])} {rng.choice(_WORDS['things'])}"
     price = round(rng.choice((9, 15, 24, 39, 60, 110, 180, 290)) * rng.uniform(0.8, 1.3), 2)
     cost = round(price * rng.uniform(0.4, 0.7), 2)
     landed = round(cost + rng.uniform(0.5, 3) + price * rng.uniform(0.01, 0.12), 2)
@@ -247,16 +251,18 @@ def _product(rng: Random, number: int) -> tuple[Any, ...]:
 
 def _employee(rng: Random, number: int) -> tuple[Any, ...]:
     title = rng.choices(_TITLES, (50, 25, 10, 15))[0]
-    salary = {"Agent": 34, "Senior Agent": 44, "Team Lead": 58, "Trainee": 24}[title] * 1000 + rng.randint(-30, 40) * 100
+    salary = {"Agent": 34, "Senior Agent": 44, "Team Lead": 58, "Trainee": 24}[title] * 1000 + rng.randint(
+        -30, 40
+    ) * 100
     return number, _person(rng), title, str(_day(rng, -1800, 1200)), salary
 
 
-def _order(
-    rng: Random, number: int, products: list[tuple[Any, ...]], items: list[tuple[Any, ...]]
-) -> tuple[Any, ...]:
+def _order(rng: Random, number: int, products: list[tuple[Any, ...]], items: list[tuple[Any, ...]]) -> tuple[Any, ...]:
     ordered = _day(rng, 120, 1440)
     promised = ordered + timedelta(days=rng.choice((3, 4, 5, 7, 10)))
-    shipped = None if rng.random() < 0.06 else promised + timedelta(days=rng.choice((-4, -3, -2, -2, -1, -1, 0, 1, 2, 4)))
+    shipped = (
+        None if rng.random() < 0.06 else promised + timedelta(days=rng.choice((-4, -3, -2, -2, -1, -1, 0, 1, 2, 4)))
+    )
     if shipped is not None:
         shipped = max(shipped, ordered)
     delivered = None if shipped is None or rng.random() < 0.04 else shipped + timedelta(days=rng.randint(1, 6))
@@ -286,5 +292,8 @@ def _review(rng: Random, number: int) -> tuple[Any, ...]:
 def _ticket(rng: Random, number: int) -> tuple[Any, ...]:
     opened = _day(rng, 130, 1450)
     closed = None if rng.random() < 0.18 else str(opened + timedelta(days=rng.randint(0, 25)))
-    topic, priority = rng.choices(_TOPICS, (20, 30, 15, 20, 15))[0], rng.choices((1, 2, 3, 4, 5), (15, 25, 30, 18, 12))[0]
+    topic, priority = (
+        rng.choices(_TOPICS, (20, 30, 15, 20, 15))[0],
+        rng.choices((1, 2, 3, 4, 5), (15, 25, 30, 18, 12))[0],
+    )
     return number, str(opened), closed, topic, priority, rng.randint(1, 2400), rng.randint(1, 57)
