@@ -100,15 +100,19 @@ class ChromaIndex:
     def nearest(self, vector: Sequence[float], k: int) -> list[tuple[str, float]]:
         """At most `k` (id, cosine similarity), best first, ties by id."""
         with self._explained():
-            held = self._open.count() if k > 0 else 0
-            if not held:
-                return []
-            # Some more than asked: which of several equals Chroma gives is chance, and ties go by id here.
-            found = self._open.query(
-                query_embeddings=[list(vector)], n_results=min(held, k + 16), include=["distances"]
-            )
-        pairs = [(i, round(1.0 - d, 6)) for i, d in zip(found["ids"][0], found["distances"][0], strict=True)]
-        return sorted(pairs, key=lambda pair: (-pair[1], pair[0]))[:k]
+            held, wanted = (self._open.count() if k > 0 else 0), k + 16
+            pairs: list[tuple[str, float]] = []
+            while len(pairs) < held:
+                found = self._open.query(
+                    query_embeddings=[list(vector)], n_results=min(held, wanted), include=["distances"]
+                )
+                distances = zip(found["ids"][0], found["distances"][0], strict=True)
+                pairs = sorted(((i, round(1.0 - d, 6)) for i, d in distances), key=lambda pair: (-pair[1], pair[0]))
+                # Which of several equals Chroma gives is chance, and ties go by id here: all of them must be seen.
+                if wanted >= held or pairs[-1][1] < pairs[min(k, len(pairs)) - 1][1]:
+                    break
+                wanted *= 2
+        return pairs[: max(k, 0)]
 
     def count(self) -> int:
         """How many vectors it holds."""

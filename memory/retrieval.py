@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from verbal.types import Reflection
 
 from .words import informative, split_term
 
 TERM_WORDS = 4
-"""A key of at most this many words is a term, which the question must name by more than a common word."""
+"""A term has at most this many informative words."""
 
 _RANK_CONSTANT = 60
 
@@ -25,8 +26,9 @@ class KeyWords:
 
     A text like `term means definition` is filed under its term alone; any other item has up to three keys: `when`,
     `title` and the text. It is relevant when one key shares at least `min_overlap` informative words with the query
-    and, where the key is a term, when those words carry at least `min_coverage` of its weight. A word that files many
-    items weighs little: "customer" alone does not call up what an "active customer" is, "active clients" does.
+    and, where the key is a term (a short title counts as one), when those words carry at least `min_coverage` of its
+    weight. A word that files many items weighs little, and the last word of a term half, because it names the thing
+    while the others say which: "customer" does not call up what an "active customer" is, "active clients" does.
 
     Args:
         min_overlap: Words to share; 0 switches the filter off.
@@ -37,17 +39,15 @@ class KeyWords:
     def __init__(self, min_overlap: int = 1, min_coverage: float = 0.5, common: Sequence[str] = ()) -> None:
         self.min_overlap, self._min_coverage = min_overlap, min_coverage
         self._common = {w for text in common for w in informative(text)}
-        self._keys: dict[str, tuple[frozenset[str], ...]] = {}
+        self._keys: dict[str, list[_Key]] = {}
         self._files: Counter[str] = Counter()
 
     def put(self, item: Reflection) -> None:
         """Adds or replaces an item."""
         self.drop(item.id)
         term = split_term(item.text)
-        filed = (term[0],) if term else (item.when, item.title, item.text)
-        keys = [frozenset(informative(text)) for text in filed]
-        # A key made of common words only would never be found, so it keeps them.
-        self._keys[item.id] = tuple(dict.fromkeys(key - self._common or key for key in keys if key))
+        filed = [(term[0], True)] if term else [(item.title, True), (item.when, False), (item.text, False)]
+        self._keys[item.id] = [self._key(text, is_term) for text, is_term in filed if informative(text)]
         self._files.update(self._words(item.id))
 
     def drop(self, item_id: str) -> None:
@@ -63,18 +63,31 @@ class KeyWords:
         asked = set(informative(query))
         return {i for i in ids if any(self._covers(asked, key) for key in self._keys.get(i, ()))}
 
-    def _covers(self, asked: set[str], key: frozenset[str]) -> bool:
-        shared = asked & key
-        if len(shared) < min(self.min_overlap, len(key)):
+    def _key(self, text: str, is_term: bool) -> _Key:
+        found = informative(text)
+        # A key made of common words only would never be found, so it keeps them.
+        kept = [w for w in found if w not in self._common] or found
+        return _Key(frozenset(kept), kept[-1] if len(kept) > 1 else "", is_term and len(kept) <= TERM_WORDS)
+
+    def _covers(self, asked: set[str], key: _Key) -> bool:
+        shared = asked & key.words
+        if len(shared) < min(self.min_overlap, len(key.words)):
             return False
-        if len(key) > TERM_WORDS:
+        if not key.is_term:
             return True
-        weight = {w: math.log(1 + len(self._keys) / self._files[w]) for w in key}
-        whole = math.fsum(weight.values())
-        return math.fsum(weight[w] for w in shared) >= self._min_coverage * whole - 1e-9
+        weight = {
+            w: math.log(1 + len(self._keys) / self._files[w]) * (0.5 if w == key.head else 1.0) for w in key.words
+        }
+        return math.fsum(weight[w] for w in shared) >= self._min_coverage * math.fsum(weight.values()) - 1e-9
 
     def _words(self, item_id: str) -> set[str]:
-        return {w for key in self._keys.get(item_id, ()) for w in key}
+        return {w for key in self._keys.get(item_id, ()) for w in key.words}
+
+
+class _Key(NamedTuple):
+    words: frozenset[str]
+    head: str
+    is_term: bool
 
 
 def full_text(item: Reflection) -> str:
