@@ -17,6 +17,7 @@ What the loop uses beside the `App` contract (any app that learns by reflection 
     judge      tuple of n scores in [0, 1]; needs `n=`
 * `app.task(question)` makes a task of a question that is in no file (ask mode, self-play).
 * `await app.preflight(split)` finds databases and gold queries that do not work, before anything is paid for.
+* `await app.check()` proves the questions themselves (`verbal check apps/text2sql`).
 * `app.prompt_hashes()` names the templates in use, for `Attempt.prompts`.
 """
 
@@ -28,7 +29,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from verbal.contracts import Observation, Reply
+from verbal.contracts import Critic, Observation, Reply
 from verbal.errors import ConfigError, DataError, EnvironmentFault, UnknownName
 from verbal.types import Message, Reflection, Split, StopReason, Task
 
@@ -194,6 +195,12 @@ class Text2Sql:
                 todo="correct the query, or leave `sql` out of the line",
             )
         return len(tasks)
+
+    async def check(self, critic: Critic | None = None, split: str | None = None) -> list[dict[str, Any]]:
+        """The proof that questions, golds and critic are worth learning from (`check.py`): all its findings."""
+        from .check import check_app
+
+        return await check_app(self, critic, split=split)
 
     async def aclose(self) -> None:
         """Stops the worker processes."""

@@ -191,7 +191,7 @@ def build_demo(path: Path, seed: int = 7) -> str:
 
 
 def _all_rows(rng: Random) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
-    zones = ["Z2", "Z1", "Z3", "Z2", "Z4", "Z1", "Z3", "Z2", "Z4", "Z1", "Z3", "Z4"]
+    zones = ["Z2", "Z1", "Z3", "Z2", "Z4", "Z3", "Z3", "Z2", "Z4", "Z1", "Z3", "Z4"]
     yield "region", [(i, name, zones[i - 1], _person(rng)) for i, name in enumerate(_WORDS["regions"], 1)]
     yield "customer", [_customer(rng, i) for i in range(1, 2401)]
     yield "category", [(i, *pair) for i, pair in enumerate(_CATEGORIES, 1)]
@@ -266,7 +266,8 @@ def _order(rng: Random, number: int, products: list[tuple[Any, ...]], items: lis
     if shipped is not None:
         shipped = max(shipped, ordered)
     delivered = None if shipped is None or rng.random() < 0.04 else shipped + timedelta(days=rng.randint(1, 6))
-    mode = rng.choices(("M1", "M2", "M3", "M4"), (38, 27, 20, 15))[0]
+    carrier = rng.randint(1, 7)
+    mode = rng.choices(("M1", "M2", "M3", "M4"), (38, 27, 20, 30 if carrier == 5 else 13))[0]
     depot = rng.choices(("D1", "D2", "D3", "D4", "D5", "D6"), (10, 25, 15, 20, 12, 18))[0]
     channel = rng.choices(("web", "app", "phone", "store"), (45, 30, 10, 15))[0]
     amount, units = 0.0, 0
@@ -281,7 +282,7 @@ def _order(rng: Random, number: int, products: list[tuple[Any, ...]], items: lis
     days = (ordered, promised, shipped, delivered)
     codes = (mode, depot, channel, round(amount + freight, 2), freight, units)
     buyer = min(int(2300 * rng.random() ** 1.3) + 1, 2400)
-    return (number, *(None if day is None else str(day) for day in days), *codes, buyer, rng.randint(1, 7))
+    return (number, *(None if day is None else str(day) for day in days), *codes, buyer, carrier)
 
 
 def _review(rng: Random, number: int) -> tuple[Any, ...]:
