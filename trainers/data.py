@@ -8,7 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from verbal.errors import ConfigError, MissingExtra, StoreError
 from verbal.store import Store
@@ -45,6 +45,7 @@ def export(
     arms: Sequence[str] | None = None,
     minimum: float = 1.0,
     per_task: int | None = None,
+    corrections: Literal["none", "user", "all"] = "user",
 ) -> dict[str, Any]:
     """Writes the rows of a format (`sft`, `preference`) with a card into the folder `out`; gives the figures.
 
@@ -54,23 +55,27 @@ def export(
         format: `sft` (prompt, completion) or `preference` (prompt, chosen, rejected).
         run: Only attempts of this run.
         parquet: Parquet instead of JSONL.
-        critic: Whose value decides; None: the only one there is, or the only one that reads gold.
+        critic: Whose value decides; None: the verdict critic of the runs' recipes, or the only one there is.
         arms: Only these arms of a comparison.
         minimum: Value from which an answer counts as right.
         per_task: At most so many rows of one task.
+        corrections: Answers that a person gave: none, those of real users, or also of simulated ones.
 
     Raises:
         TrainError: the store cannot feed the format (nothing is written). UnknownName: no such format.
         ConfigError: `out` is a file or holds somebody else's README.md. StoreError: it cannot be written.
     """
     chosen = tuple(arms) if arms is not None else None
-    built = build(store, format, Selection(run=run, arms=chosen, critic=critic, minimum=minimum, per_task=per_task))
+    selection = Selection(
+        run=run, arms=chosen, critic=critic, minimum=minimum, per_task=per_task, corrections=corrections
+    )
+    built = build(store, format, selection)
     folder = Path(out)
     card = folder / "README.md"
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{str(folder)!r} is a file", where="out", todo="give a folder")
     name = "train.parquet" if parquet else "train.jsonl"
-    figures = _figures(built, run, chosen, minimum, per_task)
+    figures = _figures(built, selection)
     try:
         if card.exists() and _MARK not in card.read_text(encoding="utf-8", errors="replace"):
             raise ConfigError(f"{card} was not written by verbal", where="out", todo="give an empty or a new folder")
@@ -86,19 +91,18 @@ def export(
     return {**figures, "folder": str(folder), "file": str(folder / name)}
 
 
-def _figures(
-    built: Built, run: str | None, arms: tuple[str, ...] | None, minimum: float, per_task: int | None
-) -> dict[str, Any]:
+def _figures(built: Built, selection: Selection) -> dict[str, Any]:
     return {
         "format": built.format,
         "rows": len(built.rows),
         "tasks": len({row.task for row in built.rows}),
         "attempts": built.attempts,
-        "run": run,
-        "arms": list(arms) if arms is not None else None,
+        "run": selection.run,
+        "arms": list(selection.arms) if selection.arms is not None else None,
         "critic": built.critic,
-        "minimum": minimum,
-        "per_task": per_task,
+        "minimum": selection.minimum,
+        "per_task": selection.per_task,
+        "corrections": selection.corrections,
         "oracle_rows": sum(row.oracle for row in built.rows),
         "origins": dict(sorted(Counter(row.origin for row in built.rows).items())),
         "models": sorted({model for row in built.rows for model in row.models}),

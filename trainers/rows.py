@@ -40,15 +40,19 @@ class Selection:
     arms: tuple[str, ...] | None = None
     """Arms of a comparison to learn from; None: all."""
     critic: str | None = None
-    """The critic whose value decides. None: the only one with values, or the only one that reads gold."""
+    """The critic whose value decides. None: the verdict critic of the runs' recipes, or the only critic with values."""
     minimum: float = 1.0
     """An attempt is positive when the critic's value reaches this."""
     splits: tuple[str, ...] = ("train",)
     """Splits that may be learned from; `test` is refused."""
     per_task: int | None = None
     """At most so many rows of one task (the answers that most attempts gave first); None: no limit."""
+    corrections: Literal["none", "user", "all"] = "user"
+    """Right answers that a person gave: `user` leaves out a simulated person who read the gold, `all` does not."""
 
     def __post_init__(self) -> None:
+        if self.corrections not in ("none", "user", "all"):
+            raise UnknownName.of("kind of corrections", self.corrections, ("none", "user", "all"))
         if "test" in self.splits:
             raise TrainError("test tasks are sealed: nothing is learned from them", where="splits", todo="leave it out")
         if self.per_task is not None and self.per_task < 1:
@@ -140,7 +144,7 @@ def sft(store: Store, selection: Selection) -> Built:
             filtered[f"{critic} below {selection.minimum:g}"] += 1
         for note in item.corrections:
             text = _like(item.completion, note.correction)
-            found[item.task.id, item.prompt, text].append(("correction", item, None, False))
+            found[item.task.id, item.prompt, text].append(("correction", item, None, note.oracle))
     rows = []
     for (task, prompt, completion), sources in sorted(found.items(), key=lambda entry: entry[0]):
         rows.append(_row(task, _pair(prompt, completion=completion), sources, critic))
@@ -175,7 +179,7 @@ def preference(store: Store, selection: Selection) -> Built:
             text = _like(item.completion, note.correction)
             if text != item.completion:
                 key = (item.task.id, item.prompt, text, item.completion)
-                found[key].append(("correction", item, None, False))
+                found[key].append(("correction", item, None, note.oracle))
     rows = []
     for (task, prompt, chosen, rejected), sources in sorted(found.items(), key=lambda entry: entry[0]):
         rows.append(_row(task, _pair(prompt, chosen=chosen, rejected=rejected), sources, critic))
@@ -200,7 +204,7 @@ def _scored(store: Store, selection: Selection) -> tuple[list[_Scored], Counter[
         which = "the store holds no attempt" if selection.run is None else f"run {selection.run!r} holds no attempt"
         raise TrainError(which, where=str(store.path), todo=f"runs: {known}; collect attempts first (verbal learn)")
     feedback = store.feedback(a.id for a in attempts)
-    critic = selection.critic or _only_critic(feedback)
+    critic = selection.critic or _verdict(store, {a.run for a in attempts}) or _only_critic(feedback)
     tasks = store.tasks()
     sealed = {_prompt(t) for t in tasks.values() if t.split == "test"}
     filtered: Counter[str] = Counter()
@@ -221,20 +225,23 @@ def _scored(store: Store, selection: Selection) -> tuple[list[_Scored], Counter[
     return kept, filtered, critic
 
 
+def _verdict(store: Store, runs: set[str]) -> str:
+    """The critic that the recipes of these runs go by, when they agree on one."""
+    recipes = [run["recipe"] for run in store.runs() if run["id"] in runs]
+    named = {str((recipe.get("critics") or {}).get("verdict") or "") for recipe in recipes}
+    return named.pop() if len(named) == 1 else ""
+
+
 def _only_critic(feedback: Mapping[str, Sequence[Feedback]]) -> str:
-    """The critic to go by when none was named."""
+    """The critic to go by when neither the caller nor the recipes name one."""
     notes = [f for several in feedback.values() for f in several if f.value is not None and f.scope == "attempt"]
-    names, gold = {f.critic for f in notes}, {f.critic for f in notes if f.oracle}
-    for choice in (names, gold):
-        if len(choice) == 1:
-            return choice.pop()
+    names = {f.critic for f in notes}
+    if len(names) == 1:
+        return names.pop()
     if not names:
         raise TrainError("no critic gave any attempt a value", todo="run a critic over the attempts first")
-    raise TrainError(
-        f"{len(names)} critics gave values and none was chosen",
-        where="critic",
-        todo=f"one of: {', '.join(sorted(names))}",
-    )
+    known = ", ".join(sorted(names))
+    raise TrainError(f"{len(names)} critics gave values and none was chosen", where="critic", todo=f"one of: {known}")
 
 
 def _judge(
@@ -267,8 +274,9 @@ def _judge(
         return f"{critic} gave no value"
     if notes[0].source != "user" and any(_rejects(f) for f in feedback):
         value = -math.inf
-    corrections = tuple(f for f in feedback if f.correction.strip() and f.source == "user" and not f.oracle)
-    return _Scored(attempt, task, prompt, completion, value, notes[0].oracle, corrections)
+    wanted = {"none": (), "user": (False,), "all": (False, True)}[selection.corrections]
+    said = tuple(f for f in feedback if f.correction.strip() and f.source == "user" and f.oracle in wanted)
+    return _Scored(attempt, task, prompt, completion, value, notes[0].oracle, said)
 
 
 def _rejects(note: Feedback) -> bool:

@@ -37,13 +37,15 @@ class SFT:
     arms: tuple[str, ...] | None = None
     """Arms of a comparison to learn from; None: all."""
     critic: str | None = None
-    """Whose value decides; None: the only critic, or the only one that reads gold."""
+    """Whose value decides; None: the verdict critic of the runs' recipes, or the only one there is."""
     minimum: float = 1.0
     """Value from which an answer is right."""
     per_task: int | None = None
     """At most so many rows of one task."""
     splits: tuple[str, ...] = ("train",)
     """Splits to learn from; never `test`."""
+    corrections: Literal["none", "user", "all"] = "user"
+    """Right answers a person gave: `all` also takes those of a simulated person who read the gold."""
     epochs: float | None = None
     """Passes over the rows. None: 3 for a Hugging Face model, the measured default for the embedded one."""
     learning_rate: float | None = None
@@ -100,6 +102,7 @@ class SFT:
             TrainError: there is none, and why.
         """
         selection = Selection(
+            corrections=self.corrections,
             run=run,
             arms=self.arms,
             critic=self.critic,

@@ -150,6 +150,12 @@ def test_a_user_outweighs_a_critic_and_corrections_are_learned(tmp_path):
     (row,) = sft(store, Selection(critic="sql_result")).rows
     assert texts([row]) == ["```sql\nSELECT 5\n```"]
     assert (row.origin, row.oracle, row.critic, row.models) == ("correction", False, "user", ())
+    store.put_feedback([judged(attempt, 0.0, "user", source="user", correction="SELECT 5", oracle=True)])
+    with pytest.raises(TrainError, match="no attempt reached"):
+        sft(store, Selection(critic="sql_result"))
+    (row,) = sft(store, Selection(critic="sql_result", corrections="all")).rows
+    assert (row.origin, row.oracle) == ("correction", True)
+    store.put_feedback([user])
     (pair,) = preference(store, Selection(critic="sql_result")).rows
     assert (texts([pair], "chosen"), texts([pair], "rejected")) == (
         ["```sql\nSELECT 5\n```"],
@@ -188,10 +194,12 @@ def test_reasons_for_nothing_to_train_on(tmp_path):
     with pytest.raises(TrainError, match="both a right and a wrong answer"):
         preference(store, Selection())
     store.put_feedback([judged(attempt, 1.0, "judge"), judged(attempt, 1.0, "self_check")])
-    assert sft(store, Selection()).critic == "sql_result"
-    store.put_feedback([judged(attempt, 1.0, "sql_result", oracle=False)])
     with pytest.raises(TrainError, match="3 critics gave values"):
         sft(store, Selection())
+    store.start_run("a", {"critics": {"names": ["judge", "sql_result"], "verdict": "judge"}})
+    assert sft(store, Selection()).critic == "judge"
+    with pytest.raises(UnknownName, match="kind of corrections"):
+        Selection(corrections="gold")
     with pytest.raises(UnknownName, match="unknown format"):
         build(store, "rlhf", Selection())
     with pytest.raises(ConfigError, match="per_task is 0"):
