@@ -105,6 +105,7 @@ async def open_workshop(
         if app is None:
             app = make_part("apps", recipe.app.name, where="[app]", **recipe.app.options)
             stack.push_async_callback(app.aclose)
+            await app.preflight()
         critics = [
             make_part("critics", name, where="[critics]", **recipe.critics.options.get(name, {}))
             for name in recipe.critics.names
@@ -126,26 +127,28 @@ async def open_workshop(
 
 
 def _open_models(recipe: Recipe, store: Store, run: str, progress: Progress, given: Any) -> tuple[Roles, list[Any]]:
-    from verbal.models import open_model
-    from verbal.models.call import Caller, Limits
+    from verbal.models import Budget, CallRecord, Limits, ModelCalls, open_model
 
     table, limits = recipe.model, recipe.limits
 
-    def on_call(record: Any) -> None:
-        store.put_call(record.key, run, record.role, record.model, record.usage, record.error)
+    def on_call(record: CallRecord) -> None:
+        store.put_call(record.id, run, record.role, record.model, record.usage, record.error)
         progress.update(usage=progress.usage + record.usage)
 
-    shared = Limits(
-        max_cost=limits.max_cost,
-        max_tokens=limits.max_tokens,
-        max_calls=limits.max_calls,
-        max_seconds=limits.max_minutes * 60 if limits.max_minutes is not None else None,
+    budget = Budget(
+        Limits(
+            max_cost=limits.max_cost,
+            max_tokens=limits.max_tokens,
+            max_calls=limits.max_calls,
+            max_seconds=limits.max_minutes * 60 if limits.max_minutes is not None else None,
+        ),
+        spent=sum(store.usage(run).values(), Usage()),
     )
     callers: dict[str, Any] = {}
     for spec in dict.fromkeys([table.name, *table.roles.values()]):
         model = given if given is not None and spec == table.name else open_model(spec)
-        callers[spec] = Caller(
-            model, limits=shared, on_call=on_call, timeout=table.timeout, concurrency=table.concurrency
+        callers[spec] = ModelCalls(
+            model, budget=budget, on_call=on_call, timeout=table.timeout, concurrency=table.concurrency
         )
 
     def roles(role: str) -> Any:
