@@ -81,6 +81,18 @@ def python_files(*tops: str) -> list[str]:
     return [p for p in tree() if p.endswith(".py") and (not tops or p.split("/")[0] in tops)]
 
 
+@cache
+def parsed(source: str) -> ast.Module:
+    """The syntax tree of a file; each is parsed once for all rules."""
+    return ast.parse(source)
+
+
+@cache
+def nodes(source: str) -> tuple[ast.AST, ...]:
+    """Every node of a file."""
+    return tuple(ast.walk(parsed(source)))
+
+
 # rules: source -> complaints --------------------------------------------------------------------------------------
 
 
@@ -88,7 +100,7 @@ def sizes(source: str) -> Iterator[str]:
     """Files and functions that are too long."""
     if (lines := len(source.splitlines())) > FILE_LINES:
         yield f"1: {lines} lines, at most {FILE_LINES}"
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes(source):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = (node.end_lineno or node.lineno) - node.lineno + 1
             if length > FUNCTION_LINES:
@@ -100,7 +112,7 @@ def undocumented(source: str) -> Iterator[str]:
 
     A constant's docstring stands in the line below it; a comment in its line or on top of its block serves as well.
     """
-    module, lines = ast.parse(source), source.splitlines()
+    module, lines = parsed(source), source.splitlines()
     if module.body and not ast.get_docstring(module):
         yield "1: the module has no docstring"
     for node, after in zip(module.body, [*module.body[1:], None], strict=True):
@@ -128,6 +140,8 @@ def _commented(lines: list[str], number: int) -> bool:
 
 def _constant(node: ast.stmt) -> str:
     targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    if isinstance(node, ast.Assign) and ast.unparse(node.value).startswith(("TypeVar(", "ParamSpec(")):
+        return ""
     names = [t.id for t in targets if isinstance(t, ast.Name) and not t.id.startswith("_")]
     return names[0] if names else ""
 
@@ -148,7 +162,7 @@ def _function(node: ast.FunctionDef | ast.AsyncFunctionDef, owner: str) -> Itera
 
 def imports(source: str) -> Iterator[tuple[int, str, int]]:
     """(line, dotted name, level of a relative import) of every import, `importlib.import_module("...")` included."""
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes(source):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name, 0) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -185,14 +199,13 @@ def heavy_imports(source: str, path: str) -> Iterator[str]:
 
 def unsafe(source: str) -> Iterator[str]:
     """Calls that would run text, a file's content or a shell."""
-    module = ast.parse(source)
-    aliases = {}
-    for node in ast.walk(module):
+    aliases: dict[str, str] = {}
+    for node in nodes(source):
         if isinstance(node, ast.Import):
             aliases |= {a.asname or a.name: a.name for a in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
             aliases |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
-    for node in ast.walk(module):
+    for node in nodes(source):
         if not isinstance(node, ast.Call):
             continue
         head, _, rest = ast.unparse(node.func).partition(".")
