@@ -36,9 +36,6 @@ _TERM_FIRST = tuple(
         r"^(?P<term>.+?) (?P<body>have .+|has .+|with .+)$",
     )
 )
-CLOSED = frozenset(
-    "a an the of for to in on with by and or is are be that who which when where it its their".split(" ")
-)
 
 
 @lru_cache(maxsize=4096)

@@ -14,10 +14,9 @@ from verbal.models.embedded.lexicon import ASKING, CLOSED, CUES, SYNONYMS, noun,
 from verbal.models.embedded.words import Atom
 
 _LONGEST = 6
-_AT_START = frozenset(
-    ("show", "list", "find", "give", "name", "state", "order", "rank", "report", "count", "record", "return", "display")
-    + ("sort", "place", "number", "group", "describe", "select")
-)
+_STARTERS = """show list find give name state order rank report count record return display sort place number group
+describe select"""
+_AT_START = frozenset(_STARTERS.split())
 _SORTING = frozenset(("ascend", "descend", "alphabetical", "increase", "decrease", "reverse", "lexicographical"))
 
 
@@ -92,7 +91,7 @@ class Linker:
                 at = words.index("of")
                 after = [w for w in words[at + 1 :] if w not in ("the", "a", "an")]
                 columns = self.index.exact.get("".join((*after, *words[:at])), [])
-        proper = span[0].surface[:1].isupper() and start > 0 or span[0].kind == "quoted"
+        proper = (span[0].surface[:1].isupper() and start > 0) or span[0].kind == "quoted"
         if cells and (proper or not (tables or columns)):
             self.spans[start] = (length, self._value(cells, span), True)
             self._note_value(start, cells)
