@@ -19,7 +19,8 @@ newly:new uniquely:unique ordering:order listed:list lists:list named:name names
 purchased:purchase indices:index matrices:matrix analyses:analysis wives:wife knives:knife lives:live leaves:leaf
 shelves:shelf wolves:wolf halves:half feet:foot teeth:tooth mice:mouse geese:goose oxen:ox driven:drive drove:drive
 ran:run swam:swim movies:movie sang:sing sung:sing drew:draw drawn:draw grew:grow grown:grow ate:eat eaten:eat
-hidden:hide rose:rise left:left ordered:order rated:rate ranked:rank based:base placed:place priced:price paying:pay founded:found
+hidden:hide rose:rise left:left ordered:order rated:rate ranked:rank based:base placed:place priced:price
+paying:pay founded:found
 """
 
 IRREGULAR = dict(pair.split(":") for pair in _IRREGULAR.split())
@@ -31,8 +32,8 @@ cust:customer emp:employee prod:product cat:category acct:account amt:amount avg
 fname:first,name lname:last,name firstname:first,name lastname:last,name dob:birth,date yr:year mgr:manager
 org:organization temp:temperature lat:latitude long:longitude lng:longitude pct:percent perc:percent pop:population
 stu:student prof:professor ref:reference std:standard src:source dest:destination info:information loc:location
-img:image msg:message pwd:password cnt:count tot:total bal:balance inv:invoice ord:order sched:schedule sec:second mins:minute
-hrs:hour hr:hour wt:weight ht:height lang:language nat:nationality univ:university apt:apartment bldg:building
+img:image msg:message pwd:password cnt:count tot:total bal:balance inv:invoice ord:order
+sched:schedule sec:second mins:minute hrs:hour hr:hour wt:weight ht:height lang:language nat:nationality univ:university apt:apartment bldg:building
 ctr:center gov:government gnp:gnp stuid:student,id uid:user,id pid:pid sex:sex regno:registration,number
 datetime:date,time timestamp:date,time datestamp:date zipcode:zip,code postcode:postal,code mpg:mpg hp:horsepower
 birthdate:birth,date startdate:start,date enddate:end,date username:user,name filename:file,name songname:song,name
