@@ -288,7 +288,9 @@ def main() -> None:
 
             Console(stderr=True).print(error_panel(error))
         sys.exit(2 if isinstance(error, ValueError) else 1)
-    except KeyboardInterrupt:
+    except SystemExit as ended:
+        if ended.code != 130:
+            raise
         again = "" if "--resume" in sys.argv or "learn" not in sys.argv else " --resume"
         print(f"\nStopped; finished work is kept. Go on with: verbal {' '.join(sys.argv[1:])}{again}", file=sys.stderr)
         sys.exit(130)
