@@ -131,13 +131,13 @@ class Screen:
             self._tell(self._line())
 
     def stage(self, name: str) -> None:
-        """Names what happens next; the stage before gets its closing line."""
+        """Names what happens next; the stage before gets its closing line. An empty name only closes."""
         if self.quiet or self._err is None:
             return
         self._close_stage()
         self._stage, self._latest = visible(name, line=True), None
         self._stage_began, self._before = self._now(), self._usage()
-        if not self._err.is_terminal:
+        if self._stage and not self._err.is_terminal:
             self._tell(f"{self.title}: {self._stage}")
 
     def print(self, *things: RenderableType, style: str = "") -> None:
@@ -177,7 +177,8 @@ class Screen:
             self._err.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _close_stage(self, *, stopped: bool = False) -> None:
-        if not self._stage or self._err is None:
+        name = self._stage or (self.title if self._latest else "")
+        if not name or self._err is None:
             return
         now, spent = self._now(), self._usage()
         facts = self._facts(_minus(spent, self._before))
@@ -187,11 +188,11 @@ class Screen:
             from rich.text import Text
 
             sign = ("■ " if stopped else "✓ ", mark[1])
-            gap = "  " if len(self._stage) + len(words) + 4 <= self._err.width else "\n  "
-            self._err.print(Text.assemble(sign, (self._stage, "bold"), gap, (words, "dim")))
+            gap = "  " if len(name) + len(words) + 4 <= self._err.width else "\n  "
+            self._err.print(Text.assemble(sign, (name, "bold"), gap, (words, "dim")))
         else:
-            self._tell(f"{self._stage}: {mark[0]}, {words.replace(' · ', ', ')}")
-        self._stage = ""
+            self._tell(f"{name}: {mark[0]}, {words.replace(' · ', ', ')}")
+        self._stage, self._latest = "", None
 
     def _draw(self) -> RenderableType:
         """The live lines: stage and bar, what was used, the last note."""

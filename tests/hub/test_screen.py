@@ -90,6 +90,14 @@ def test_a_stage_counts_its_own_calls_and_a_stopped_one_says_so() -> None:
     assert lines[-1] == "two: stopped, 0 % solved (0 of 1, 1 kept from before), 24 calls, 23.0k tokens, $0.0642, 0:11"
 
 
+def test_progress_without_a_stage_is_closed_under_the_title_and_an_empty_stage_only_closes() -> None:
+    err = console()
+    with Screen("verbal learn", out=console(), err=err, now=Clock()) as screen:
+        Progress(total=2, changed=screen.show).update(done=2, solved=1)
+        screen.stage("")
+    assert written(err).splitlines() == ["verbal learn: done, 50 % solved (1 of 2), 0:00"]
+
+
 def test_an_unknown_price_is_not_a_number() -> None:
     err, now = console(), Clock()
     with Screen("demo", out=console(), err=err, now=now) as screen:
