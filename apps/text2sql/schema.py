@@ -233,7 +233,7 @@ def _number(value: Any) -> str:
 
 def literal(value: str) -> str:
     """`value` as an SQL string on one line (control characters become spaces)."""
-    return "'" + re.sub(r"[\x00-\x1f\x7f\u2028\u2029]+", " ", value).replace("'", "''") + "'"
+    return "'" + re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", value).replace("'", "''") + "'"
 
 
 def _always(name: str) -> str:
