@@ -342,6 +342,5 @@ def _explained(path: Path) -> Iterator[None]:
     except OSError as error:
         if isinstance(error, StoreError | DataError):
             raise
-        raise StoreError(
-            f"the store failed: {error.strerror or error}", where=str(path), todo="check the path"
-        ) from error
+        what = f"the store failed: {error.strerror or error}"
+        raise StoreError(what, where=str(path), todo="give a path you may write to: --store PATH") from error
