@@ -47,7 +47,8 @@ class ChromaMemory(ReflectionMemory):
 class ChromaIndex:
     """Vectors in one Chroma collection under a folder.
 
-    The folder holds `lock` (who has it open), `state.json` (what the index holds) and `chroma/` (Chroma's own files).
+    The folder holds `lock` (who has it open), `state.json` (what the index holds) and `chroma-<n>` (Chroma's own files;
+    each time they are made anew under the next number, because a process keeps what it knew of an earlier path).
 
     Raises:
         StoreError: the folder is open elsewhere, or cannot be written.
@@ -62,8 +63,10 @@ class ChromaIndex:
         self._collection: Any = None
         try:
             with self._explained():
-                if not self._state_file.is_file():
-                    shutil.rmtree(self._files, ignore_errors=True)
+                made = self._made()
+                self._files = made[-1] if made else self.folder / "chroma-1"
+                if made and not self._state_file.is_file():
+                    self._wipe()
                 self._connect()
         except StoreError:
             # Chroma cannot read its files: nothing is lost with them, so they are made anew.
@@ -109,7 +112,7 @@ class ChromaIndex:
                 distances = zip(found["ids"][0], found["distances"][0], strict=True)
                 pairs = sorted(((i, round(1.0 - d, 6)) for i, d in distances), key=lambda pair: (-pair[1], pair[0]))
                 # Which of several equals Chroma gives is chance, and ties go by id here: all of them must be seen.
-                if wanted >= held or pairs[-1][1] < pairs[min(k, len(pairs)) - 1][1]:
+                if not pairs or wanted >= held or pairs[-1][1] < pairs[min(k, len(pairs)) - 1][1]:
                     break
                 wanted *= 2
         return pairs[: max(k, 0)]
@@ -139,8 +142,7 @@ class ChromaIndex:
         """Empties it, damaged or not: Chroma's files are deleted and made anew."""
         with self._explained():
             self._disconnect()
-            self._state_file.unlink(missing_ok=True)
-            shutil.rmtree(self._files, ignore_errors=True)
+            self._wipe()
             self._connect()
 
     def close(self) -> None:
@@ -153,9 +155,15 @@ class ChromaIndex:
                 os.close(self._lock)
                 self._lock = -1
 
-    @property
-    def _files(self) -> Path:
-        return self.folder / "chroma"
+    def _made(self) -> list[Path]:
+        """Folders of Chroma's files, the newest last."""
+        return sorted(self.folder.glob("chroma-*"), key=lambda path: int(path.name.removeprefix("chroma-")))
+
+    def _wipe(self) -> None:
+        self._state_file.unlink(missing_ok=True)
+        self._files = self.folder / f"chroma-{int(self._files.name.removeprefix('chroma-')) + 1}"
+        for path in self._made():
+            shutil.rmtree(path, ignore_errors=True)
 
     @property
     def _state_file(self) -> Path:

@@ -277,7 +277,7 @@ class ReflectionMemory:
         durable = self._index if isinstance(self._index, DurableIndex) else None
         held = durable.state() if durable else {}
         self._file(self._read(int(held.get("version", 0))))
-        sound = durable is None or (held == self._held() and durable.count() == len(self._log.active()))
+        sound = durable is None or (held in ({}, self._held()) and durable.count() == len(self._log.active()))
         new = self._read()
         if sound:
             self._project(new)
