@@ -15,7 +15,7 @@ _CLAUSES = re.compile(r"^[^\w\n]*clauses[^\w\n:]*:(.*)$", re.IGNORECASE | re.MUL
 _HINT = re.compile(r"^[ \t>*-]*hint\**:\**[ \t]*(\S.*)$", re.IGNORECASE | re.MULTILINE)
 _QUESTION = re.compile(r"^[ \t>*-]*question\**:\**[ \t]*(\S.*)$", re.IGNORECASE | re.MULTILINE)
 _SCORE = re.compile(
-    r"^[^\w\n]*sql[ \t]*(\d{1,4})[^\w\n:]*:[^\w\n.]*(\d{1,9}(?:\.\d{1,9})?|\.\d{1,9})[^\w\n]*$",
+    r"^[^\w\n]*sql[ \t]*(\d{1,4})[^\w\n:]*:[ \t*]*(\d{1,9}(?:\.\d{1,9})?|\.\d{1,9})[ \t*]*$",
     re.IGNORECASE | re.MULTILINE,
 )
 _HINT_LENGTH = 400
