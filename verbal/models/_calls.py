@@ -207,7 +207,6 @@ class ModelCalls:
             if isinstance(source, AsyncGenerator):
                 stack.push_async_callback(source.aclose)
             reply = Reply(text="", usage=Usage(calls=1, cost=None))
-            settle([reply], 0.0)  # What holds when the reader stops early.
             seconds = 0.0
             while True:
                 started = time.monotonic()
@@ -219,8 +218,10 @@ class ModelCalls:
                     break
                 if isinstance(piece, Reply):
                     reply = piece
-                else:
-                    yield piece
+                    continue
+                # What holds when the stream breaks from here on, or its reader stops early.
+                settle([reply], seconds)
+                yield piece
             settle([reply], seconds)
 
     async def check(self) -> str:

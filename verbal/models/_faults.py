@@ -132,7 +132,9 @@ def foreign_fault(error: Exception, *, where: str, key: str = "") -> ModelError:
         return malformed(f"the answer cannot be read ({kind})", message, where=where)
     if isinstance(status, int) and status >= 400:
         said = error_message(body) if isinstance(body, Mapping) else message
-        headers = getattr(getattr(error, "response", None), "headers", None)
+        headers = getattr(error, "litellm_response_headers", None) or getattr(
+            getattr(error, "response", None), "headers", None
+        )
         return fault(status, said, where=where, headers=headers, code=error_code(body), key=key)
     if isinstance(error, TimeoutError | OSError) or re.search(r"Timeout|Connect|Protocol|Read|Write|Network", kind):
         cause = f" ({clip(str(error.__cause__), 120)})" if error.__cause__ else ""

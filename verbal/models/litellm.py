@@ -7,6 +7,7 @@ from the environment for the provider. Its import takes seconds, so it happens a
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
@@ -116,7 +117,10 @@ class LiteLLMModel:
         # What a provider has no word for (a seed, log-probabilities) litellm would refuse; the rest must be taken.
         known = self._known(litellm)
         sent = {k: v for k, v in sent.items() if k in known or k not in ("seed", "logprobs", "top_p")}
-        control = {"timeout": self._timeout, "max_retries": 0, "num_retries": 0, "caching": False}
+        control: dict[str, Any] = {"timeout": self._timeout, "max_retries": 0, "num_retries": 0, "caching": False}
+        if sent.get("tools") and importlib.util.find_spec("mcp") is None:
+            # With tools litellm imports its MCP gateway, which fails without the optional package mcp.
+            control["_skip_mcp_handler"] = True
         return sent | control | ({"api_base": self.url} if self.url else {}) | self._extra
 
     def _known(self, litellm: Any) -> frozenset[str]:

@@ -215,7 +215,9 @@ def _read_row(data: Any, where: str) -> _Row:
     if unknown := sorted(set(data) - set(_KEYS)):
         raise DataError(f"a row of a script has no key {unknown[0]!r}", where=where, todo=f"keys: {', '.join(_KEYS)}")
     reply, error = data.get("reply"), data.get("error", "")
-    replies = (reply,) if isinstance(reply, str) else tuple(reply or ())
+    replies = (
+        tuple(reply) if isinstance(reply, Sequence) and not isinstance(reply, str) else (reply,)[: reply is not None]
+    )
     if not all(isinstance(r, str) for r in replies) or (not replies and not error and not data.get("tool_calls")):
         raise DataError(f"reply is text or a list of texts, found {reply!r}", where=where)
     if error and error not in _ERRORS:
