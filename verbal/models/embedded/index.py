@@ -49,8 +49,8 @@ class SchemaIndex:
             for place, table in enumerate(schema.tables)
             if len(table.primary_key) == 1 and Col(table.name, table.primary_key[0]) in self.column_ids
         }
-        self.kinds = [self._kind(place) for place in range(len(self.columns))]
         self.labels = [self._label(place) for place in range(len(self.tables))]
+        self.kinds = [self._kind(place) for place in range(len(self.columns))]
         self._index_words()
 
     def _kind(self, place: int) -> str:
@@ -58,7 +58,7 @@ class SchemaIndex:
             return "key"
         if place in self.refs:
             return "ref"
-        return "cat" if self.details[place].values else self.details[place].type
+        return "cat" if self.details[place].values and place not in self.labels else self.details[place].type
 
     def _label(self, table: int) -> int | None:
         """The column that names a row of the table, if one does."""

@@ -33,7 +33,8 @@ fname:first,name lname:last,name firstname:first,name lastname:last,name dob:bir
 org:organization temp:temperature lat:latitude long:longitude lng:longitude pct:percent perc:percent pop:population
 stu:student prof:professor ref:reference std:standard src:source dest:destination info:information loc:location
 img:image msg:message pwd:password cnt:count tot:total bal:balance inv:invoice ord:order
-sched:schedule sec:second mins:minute hrs:hour hr:hour wt:weight ht:height lang:language nat:nationality univ:university apt:apartment bldg:building
+sched:schedule sec:second mins:minute hrs:hour hr:hour wt:weight ht:height
+lang:language nat:nationality univ:university apt:apartment bldg:building
 ctr:center gov:government gnp:gnp stuid:student,id uid:user,id pid:pid sex:sex regno:registration,number
 datetime:date,time timestamp:date,time datestamp:date zipcode:zip,code postcode:postal,code mpg:mpg hp:horsepower
 birthdate:birth,date startdate:start,date enddate:end,date username:user,name filename:file,name songname:song,name
