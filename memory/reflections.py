@@ -310,6 +310,7 @@ class ReflectionMemory:
                 self._keys.drop(item_id)
 
     def _refill(self) -> None:
+        self._stale = True  # until all of it is done
         if isinstance(self._index, DurableIndex):
             self._index.clear()
         else:

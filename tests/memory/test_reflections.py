@@ -1,0 +1,170 @@
+"""The memory over store, index and embedder: policies, freezing, other writers, plain indexes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from verbal.errors import ConfigError, StoreError, UnknownName
+from verbal.memory.exact import ExactIndex, ExactMemory
+from verbal.memory.hashing import HashingEmbedder
+from verbal.memory.reflections import ReflectionMemory
+from verbal.store import Store
+from verbal.types import MemoryOp, Reflection
+
+
+def add(text: str, task: str | None = None, id: str = "") -> MemoryOp:
+    return MemoryOp(op="ADD", item=Reflection(id=id, text=text, task=task))
+
+
+@pytest.fixture
+def store(tmp_path: Path):
+    with Store(tmp_path / "v.db") as store:
+        yield store
+
+
+async def test_last_gives_the_newest_first(store: Store) -> None:
+    memory = ExactMemory(store, policy="last")
+    await memory.apply([add(f"plan {i}", task=f"t{i % 2}") for i in range(1, 6)])
+    assert [r.id for r in await memory.search("anything", 3)] == ["r5", "r4", "r3"]
+    await memory.apply([MemoryOp(op="RETIRE", reflection="r5"), MemoryOp(op="TAG", reflection="r1", tag="shown")])
+    assert [r.id for r in await memory.search("", 3)] == ["r4", "r3", "r2"]
+    assert [r.id for r in await memory.search("", 9, exclude_tasks=["t0"])] == ["r3", "r1"]
+
+
+async def test_last_of_the_same_task_as_in_reflexion(store: Store) -> None:
+    memory = ExactMemory(store, policy="last", scope="task")
+    await memory.apply([add(f"plan {i}", task=f"t{i % 2}") for i in range(1, 12)])
+    assert [r.id for r in await memory.search("", 3, task="t1")] == ["r11", "r9", "r7"], "the last 3 of 6"
+    assert await memory.search("", 3, task="t7") == []
+    assert await memory.search("", 3, task="t1", exclude_tasks=["t1"]) == []
+    with pytest.raises(ConfigError, match="not told the task"):
+        await memory.search("", 3)
+
+
+async def test_the_token_cap_holds(store: Store) -> None:
+    memory = ExactMemory(store, token_cap=30)
+    await memory.apply([add("vip rule " + "x" * n) for n in (40, 400, 40, 40)])
+    assert [r.id for r in await memory.search("vip rule", 9)] == ["r1", "r3"]
+
+
+async def test_without_the_filter_everything_near_is_shown(store: Store) -> None:
+    memory = ExactMemory(store, min_overlap=0)
+    await memory.apply([add("vip means tier = 3", "t1"), add("late order means due"), add("churn means gone", "t2")])
+    found = [r.id for r in await memory.search("who is vip", 9)]
+    assert found[0] == "r1" and sorted(found) == ["r1", "r2", "r3"]
+    assert [r.id for r in await memory.search("nothing of it", 9, exclude_tasks=["t1", "t2"])] == ["r2"]
+
+
+async def test_a_frozen_memory_stays_as_it_was(store: Store) -> None:
+    memory = ExactMemory(store)
+    version = await memory.apply([add("vip means tier = 3")])
+    await memory.apply([MemoryOp(op="RETIRE", reflection="r1"), add("vip means tier = 4")])
+    frozen = ExactMemory(store, version=version)
+    assert [r.text for r in await frozen.search("vip", 3)] == ["vip means tier = 3"]
+    assert [r.text for r in await memory.search("vip", 3)] == ["vip means tier = 4"]
+    assert len(frozen.history()) == version == frozen.version
+    with pytest.raises(StoreError, match="frozen at version"):
+        await frozen.apply([add("x")])
+
+
+async def test_another_writer_of_the_same_store_is_seen(store: Store) -> None:
+    one, other = ExactMemory(store), ExactMemory(store)
+    await one.apply([add("vip means tier = 3")])
+    assert [r.id for r in await other.search("vip", 3)] == ["r1"]
+    await other.apply([add("late order means due"), MemoryOp(op="RETIRE", reflection="r1")])
+    assert one.version < other.version
+    assert await one.search("vip", 3) == []
+    assert (await one.refresh(), one.items()) == (other.version, other.items())
+
+
+async def test_an_id_of_ones_own_makes_a_repeat_harmless(store: Store) -> None:
+    memory = ExactMemory(store)
+    for _ in range(2):
+        await memory.apply([add("vip means tier = 3", id="run/1/t1")])
+    assert list(memory.items()) == ["run/1/t1"]
+    assert memory.history()[-1].reason == "ADD: the id 'run/1/t1' is taken"
+
+
+async def test_no_operations_are_no_version(store: Store) -> None:
+    memory = ExactMemory(store)
+    assert await memory.apply([]) == 0
+    assert store.memories() == {}
+
+
+async def test_the_embedder_is_recorded_and_a_foreign_log_embedded_again(store: Store) -> None:
+    small = ExactMemory(store, embedder=HashingEmbedder(16))
+    await small.apply([add("vip means tier = 3"), add("late order means due")])
+    assert small.history()[0].reason == "embedder hashing-16"
+    large = ExactMemory(store)
+    assert {r.id for r in await large.search("vip orders that are late", 3)} == {"r1", "r2"}
+    assert large.verify() == []
+    await large.apply([add("churn means gone")])
+    assert [len(r.embedding) for r in large.items().values()] == [16, 16, 384]
+    assert [r.id for r in await small.search("churn", 3)] == ["r3"]
+    assert small.verify() == []
+
+
+def test_wrong_names_are_told(store: Store) -> None:
+    for options in ({"policy": "similr"}, {"scope": "taks"}, {"embedder": "hashin"}):
+        with pytest.raises(UnknownName, match="did you mean"):
+            ExactMemory(store, **options)
+
+
+class ForgetfulIndex:
+    """An index that keeps the contract, but fails or loses what it is told to."""
+
+    def __init__(self) -> None:
+        self.inner, self.fail, self.lose = ExactIndex(), 0, set[str]()
+
+    def _count(self) -> None:
+        if self.fail:
+            self.fail -= 1
+            raise StoreError("the disk is full")
+
+    def put(self, ids: Sequence[str], vectors: Sequence[Sequence[float]]) -> None:
+        self._count()
+        kept = [(i, v) for i, v in zip(ids, vectors, strict=True) if i not in self.lose]
+        self.inner.put([i for i, _ in kept], [v for _, v in kept])
+
+    def drop(self, ids: Sequence[str]) -> None:
+        self.inner.drop(ids)
+
+    def nearest(self, vector: Sequence[float], k: int) -> list[tuple[str, float]]:
+        self._count()
+        return self.inner.nearest(vector, k)
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+async def test_an_index_that_fails_loses_nothing(store: Store) -> None:
+    index = ForgetfulIndex()
+    memory = ReflectionMemory(store, index, min_coverage=0.0)
+    await memory.apply([add("vip means tier = 3"), add("vip guest means tier = 4")])
+    index.fail = 1
+    version = await memory.apply([add("vip club means tier = 5")])
+    assert version == len(memory.history()), "the operation is logged although the index failed"
+    assert {r.id for r in await memory.search("vip", 3)} == {"r1", "r2", "r3"}
+    index.fail = 1
+    assert {r.id for r in await memory.search("vip", 3)} == {"r1", "r2", "r3"}, "filled again from the log"
+    index.fail = 5
+    with pytest.raises(StoreError, match="disk is full"):
+        await memory.search("vip", 3)
+    index.fail = 0
+    assert {r.id for r in await memory.search("vip", 3)} == {"r1", "r2", "r3"}
+    assert memory.verify() == []
+    memory.close()
+
+
+async def test_verify_names_what_is_lost(store: Store) -> None:
+    index = ForgetfulIndex()
+    index.lose = {"r2"}
+    memory = ReflectionMemory(store, index)
+    await memory.apply([add("vip means tier = 3"), add("late order means due"), add("late order means due")])
+    assert memory.verify() == ["r2"], "also though r3 has the same words"
+    index.lose = set()
+    memory.rebuild()
+    assert memory.verify() == []

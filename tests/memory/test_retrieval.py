@@ -1,0 +1,212 @@
+"""Words, vectors, BM25, rank fusion, the relevance filter and the token cap."""
+
+from __future__ import annotations
+
+import doctest
+import math
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from verbal.errors import ConfigError
+from verbal.memory import words as words_module
+from verbal.memory.bm25 import BM25
+from verbal.memory.hashing import HashingEmbedder
+from verbal.memory.retrieval import KeyWords, fuse, tokens, within_tokens
+from verbal.memory.words import informative, split_term, words
+from verbal.types import Reflection
+
+
+def test_the_examples_of_the_docs() -> None:
+    assert doctest.testmod(words_module).failed == 0
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("orders", "order"),
+        ("Categories", "category"),
+        ("addresses", "address"),
+        ("status", "status"),
+        ("analysis", "analysis"),
+        ("STRASSE", "straße"),
+        ("ﬁne", "fine"),
+        ("e\u0301cole", "école"),
+        ("user_name", "User Name"),
+        ("boxes", "box"),
+    ],
+)
+def test_words_fold(one: str, other: str) -> None:
+    assert words(one) == words(other)
+
+
+@given(text=st.text())
+def test_words_are_total(text: str) -> None:
+    assert all(words(text)) and set(informative(text)) <= set(words(text))
+    split_term(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("vip means tier = 3", ("vip", "tier = 3")),
+        ('"Net revenue" is defined as price - refund.', ('Net revenue"', "price - refund.")),
+        ("VIP stands for very important person", ("VIP", "very important person")),
+        ("Use LIMIT 1. That means one row", None),
+        ("means nothing", None),
+        ("x means ", None),
+    ],
+)
+def test_split_term(text: str, found: tuple[str, str] | None) -> None:
+    assert split_term(text) == found
+
+
+# vectors --------------------------------------------------------------------------------------------------------------
+
+
+def test_near_texts_are_near() -> None:
+    one, same, near, far = HashingEmbedder().embed(
+        [
+            "active customer means status A",
+            "The active customers mean status A!",
+            "customers who are active",
+            "late order shipped after due date",
+        ]
+    )
+    cosine = [math.fsum(a * b for a, b in zip(one, v, strict=True)) for v in (same, near, far)]
+    assert cosine[0] > 0.9 > cosine[1] > 0.3 > cosine[2]
+
+
+def test_vectors_are_the_same_in_another_process(root: Path) -> None:
+    code = "from verbal.memory.hashing import HashingEmbedder as H; print(H(32).embed(['größe of the order', '']))"
+    env = {"PYTHONPATH": str(root), "PYTHONHASHSEED": "77"}
+    out = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
+    assert out.strip() == str(HashingEmbedder(32).embed(["größe of the order", ""]))
+
+
+def test_a_dimension_must_make_sense() -> None:
+    with pytest.raises(ConfigError):
+        HashingEmbedder(1)
+
+
+# BM25 -----------------------------------------------------------------------------------------------------------------
+
+
+def slow_bm25(texts: dict[str, str], query: str, k1: float = 1.5, b: float = 0.75) -> dict[str, float]:
+    """The formula, text by text."""
+    docs = {i: informative(t) for i, t in texts.items()}
+    mean = sum(map(len, docs.values())) / len(docs) if docs else 1
+    found = {}
+    for i, doc in docs.items():
+        score = 0.0
+        for word in set(informative(query)) & set(doc):
+            n = sum(word in d for d in docs.values())
+            f = Counter(doc)[word]
+            idf = math.log(1 + (len(docs) - n + 0.5) / (n + 0.5))
+            score += idf * f * (k1 + 1) / (f + k1 * (1 - b + b * len(doc) / mean))
+        if score:
+            found[i] = score
+    return found
+
+
+TEXTS = st.text(alphabet="abc ", max_size=12)
+
+
+@given(
+    puts=st.lists(st.tuples(st.sampled_from("xyz"), TEXTS), max_size=8),
+    drops=st.sets(st.sampled_from("xyzw")),
+    query=TEXTS,
+)
+def test_bm25_follows_the_formula_however_it_was_filled(
+    puts: list[tuple[str, str]], drops: set[str], query: str
+) -> None:
+    bm25, texts = BM25(), {}
+    for key, text in puts:
+        bm25.put(key, text)
+        texts[key] = text
+    for key in drops:
+        bm25.drop(key)
+        texts.pop(key, None)
+    assert len(bm25) == len(texts)
+    assert bm25.scores(query) == pytest.approx(slow_bm25(texts, query))
+
+
+# what is shown --------------------------------------------------------------------------------------------------------
+
+
+def test_fusion_by_hand() -> None:
+    assert fuse([["a", "b"], ["b", "c"]]) == ["b", "a", "c"]  # 1/62 + 1/61, 1/61, 1/62
+    assert fuse([["b", "a"], ["a", "b"]]) == ["a", "b"], "ties go by id"
+    assert fuse([[], []]) == []
+
+
+GLOSSARY = [
+    "active customer means status = 'A'",
+    "new customer means joined >= date('now', '-30 days')",
+    "loyal customer means orders >= 10",
+    "late order means shipped > due",
+    "net revenue means price * quantity - refund",
+    "churn means status = 'C'",
+    "handle means the column user_name",
+]
+
+
+def shown(query: str, texts: list[str] = GLOSSARY, **options: object) -> list[str]:
+    keys = KeyWords(**options)  # type: ignore[arg-type]
+    for i, text in enumerate(texts):
+        keys.put(Reflection(id=str(i), text=text))
+    found = keys.relevant(query, [str(i) for i in range(len(texts))])
+    return [text.split(" means ")[0] for i, text in enumerate(texts) if str(i) in found]
+
+
+@pytest.mark.parametrize(
+    ("query", "terms"),
+    [
+        ("How many active customers are there?", ["active customer"]),
+        ("List all customers", []),
+        ("How many orders did active clients place?", ["active customer"]),
+        ("Which orders of loyal customers were late?", ["loyal customer", "late order"]),
+        ("What is the total net revenue?", ["net revenue"]),
+        ("Show the handle of each new customer", ["new customer", "handle"]),
+        ("What is the churn by month?", ["churn"]),
+        ("How many products are there?", []),
+        ("", []),
+        ("the of and", []),
+    ],
+)
+def test_only_telling_words_call_an_item_up(query: str, terms: list[str]) -> None:
+    assert shown(query) == terms
+
+
+def test_the_filter_has_a_dial() -> None:
+    assert shown("List all customers", min_coverage=0.0) == ["active customer", "new customer", "loyal customer"]
+    assert shown("active clients", min_overlap=2) == []
+    assert shown("list customers", GLOSSARY[:1]) == [], "also when the memory holds one item only"
+    assert shown("late shipments", common=["late"]) == []
+
+
+def test_a_lesson_that_defines_no_term_is_filed_under_title_when_and_text() -> None:
+    keys = KeyWords()
+    keys.put(Reflection(id="a", text="Join on the key", title="Duplicate rows", when="a sum over two joined tables"))
+    assert [keys.relevant(q, ["a"]) for q in ("duplicate rows?", "the sum of it", "which key?", "any names?")] == [
+        {"a"},
+        {"a"},
+        {"a"},
+        set(),
+    ]
+    keys.drop("a")
+    keys.drop("a")
+    assert keys.relevant("duplicate rows", ["a"]) == set()
+
+
+def test_the_token_cap_passes_over_what_does_not_fit() -> None:
+    items = [Reflection(id=i, text="x" * n) for i, n in (("a", 40), ("b", 400), ("c", 40), ("d", 40))]
+    assert [tokens(item) for item in items] == [13, 103, 13, 13]
+    assert [r.id for r in within_tokens(items, 9, 30)] == ["a", "c"]
+    assert [r.id for r in within_tokens(items, 2, None)] == ["a", "b"]
+    assert within_tokens(items, 9, 0) == [] and within_tokens(items, 0, None) == []
