@@ -313,7 +313,7 @@ def train_embedded(out: Path, minutes: float, seed: int, *, quiet: bool) -> dict
     """Trains the embedded model from nothing."""
     from verbal.models.embedded.train import train
 
-    made: dict[str, Any] = train(out, minutes=minutes, seed=seed, quiet=quiet)
+    made: dict[str, Any] = train(out, minutes, seed, report=(lambda line: None) if quiet else print)
     return made
 
 
