@@ -1,11 +1,17 @@
+from __future__ import annotations
+
+import asyncio
 import importlib.util
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+
+from verbal.contracts import Reply, Sampling
+from verbal.types import Message, Usage
 
 
 def _load() -> ModuleType:
@@ -16,6 +22,44 @@ def _load() -> ModuleType:
         sys.modules[name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules[name])
     return sys.modules[name]
+
+
+class SlowModel:
+    """A model whose calls wait until they are let go; it counts how many are under way."""
+
+    name = "test/slow"
+
+    def __init__(self, tokens: int = 1) -> None:
+        self.go = asyncio.Event()
+        self.active = self.most = self.calls = 0
+        self.tokens = tokens
+
+    async def generate(self, messages: Sequence[Message], n: int, sampling: Sampling) -> list[Reply]:
+        self.calls += 1
+        self.active += 1
+        self.most = max(self.most, self.active)
+        try:
+            await self.go.wait()
+        finally:
+            self.active -= 1
+        usage = Usage(calls=1, prompt_tokens=self.tokens, completion_tokens=self.tokens, cost=None)
+        return [Reply(text="done", usage=usage)] * n
+
+    async def stream(self, messages: Sequence[Message], sampling: Sampling) -> AsyncIterator[str]:
+        yield "a"
+        await self.go.wait()
+        yield "b"
+
+    async def check(self) -> str:
+        return "ok"
+
+    async def aclose(self) -> None:
+        return None
+
+
+@pytest.fixture
+def slow_model() -> SlowModel:
+    return SlowModel()
 
 
 @pytest.fixture

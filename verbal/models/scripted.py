@@ -215,10 +215,10 @@ def _read_row(data: Any, where: str) -> _Row:
     if unknown := sorted(set(data) - set(_KEYS)):
         raise DataError(f"a row of a script has no key {unknown[0]!r}", where=where, todo=f"keys: {', '.join(_KEYS)}")
     reply, error = data.get("reply"), data.get("error", "")
-    replies = (
-        tuple(reply) if isinstance(reply, Sequence) and not isinstance(reply, str) else (reply,)[: reply is not None]
-    )
-    if not all(isinstance(r, str) for r in replies) or (not replies and not error and not data.get("tool_calls")):
+    listed = [reply] if isinstance(reply, str) else reply if isinstance(reply, list | tuple) else []
+    replies = tuple(r for r in listed if isinstance(r, str))
+    odd = len(replies) != len(listed) or (reply is not None and not replies)
+    if odd or not (replies or error or data.get("tool_calls")):
         raise DataError(f"reply is text or a list of texts, found {reply!r}", where=where)
     if error and error not in _ERRORS:
         raise DataError(f"no error is named {error!r}", where=where, todo=f"one of: {', '.join(_ERRORS)}")
