@@ -7,9 +7,10 @@ from collections import defaultdict
 from verbal.models.embedded.ast import Col
 from verbal.models.embedded.fields import Column, Schema
 from verbal.models.embedded.lexicon import ASKING, CLOSED, root
+from verbal.models.embedded.vocabulary import KNOWN
 from verbal.models.embedded.words import atoms, identifier_words
 
-_LABELS = ("name", "title", "full name", "label", "code", "description")
+_LABELS = ("name", "title", "full name", "label", "detail", "description")
 
 
 class SchemaIndex:
@@ -32,7 +33,7 @@ class SchemaIndex:
                 self.details.append(column)
                 self.table_of.append(place)
         self.column_ids = {column: place for place, column in enumerate(self.columns)}
-        self.words = [identifier_words(column.name) for column in self.columns]
+        self.words = [_own_words(column) for column in self.columns]
         self.table_words = [identifier_words(name) for name in self.tables]
         self.name_words = frozenset(word for words in self.table_words for word in words)
         self.refs: dict[int, int] = {}
@@ -63,12 +64,15 @@ class SchemaIndex:
     def _label(self, table: int) -> int | None:
         """The column that names a row of the table, if one does."""
         texts = [place for place in self.columns_of[table] if self.details[place].type == "text"]
-        for label in _LABELS[:-2]:
+        for place in texts:
+            if self.words[place] == self.table_words[table]:
+                return place
+        for label in _LABELS[:4]:
             for place in texts:
                 words = " ".join(self.words[place])
                 if words == label or words == " ".join((*self.table_words[table], label)):
                     return place
-        for label in _LABELS[:2]:
+        for label in (*_LABELS[:2], *_LABELS[4:]):
             for place in texts:
                 if self.words[place] and self.words[place][-1] == label:
                     return place
@@ -88,6 +92,8 @@ class SchemaIndex:
             names = {"".join(words), "".join(word for word in words if word not in ("of", "the"))}
             if len(words) > len(own) and words[: len(own)] == own:
                 names.add("".join(words[len(own) :]))
+            names |= {"name"} if place in self.labels else set()
+            names |= {"id"} if place in self.keys else set()
             for name in names - CLOSED - {""}:
                 self.exact[name].append(place)
             parts = {"".join(words[i:j]) for i in range(len(words)) for j in range(i + 1, len(words) + 1)}
@@ -107,6 +113,22 @@ class SchemaIndex:
                     self.partial_tables[word].append(place)
             for word in {root(word) for word in words if word not in CLOSED and word not in ASKING}:
                 self.root_tables[word].append(place)
+
+
+def _own_words(column: Col) -> tuple[str, ...]:
+    """Words of a column's name, without the initial of its table before them (`cName` of college: name)."""
+    words = identifier_words(column.name)
+    initial = column.table[:1].lower()
+    if len(words) > 1 and words[0] == initial:
+        return words[1:]
+    if (
+        len(words) == 1
+        and words[0] not in KNOWN
+        and words[0][:1] == initial
+        and words[0][1:] in ("name", "id", "title")
+    ):
+        return (words[0][1:],)
+    return words
 
 
 def cell_key(text: str) -> str:

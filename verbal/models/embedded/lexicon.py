@@ -21,6 +21,7 @@ shelves:shelf wolves:wolf halves:half feet:foot teeth:tooth mice:mouse geese:goo
 ran:run swam:swim movies:movie sang:sing sung:sing drew:draw drawn:draw grew:grow grown:grow ate:eat eaten:eat
 hidden:hide rose:rise left:left ordered:order rated:rate ranked:rank based:base placed:place priced:price
 paying:pay founded:found
+ids:id used:use uses:use using:use alphabetic:alphabetical lexicographic:alphabetical lexicographical:alphabetical
 """
 
 IRREGULAR = dict(pair.split(":") for pair in _IRREGULAR.split())
@@ -37,6 +38,7 @@ sched:schedule sec:second mins:minute hrs:hour hr:hour wt:weight ht:height
 lang:language nat:nationality univ:university apt:apartment bldg:building
 ctr:center gov:government gnp:gnp stuid:student,id uid:user,id pid:pid sex:sex regno:registration,number
 datetime:date,time timestamp:date,time datestamp:date zipcode:zip,code postcode:postal,code mpg:mpg hp:horsepower
+surname:last,name forename:first,name givenname:first,name familyname:last,name
 birthdate:birth,date startdate:start,date enddate:end,date username:user,name filename:file,name songname:song,name
 hiredate:hire,date homecity:home,city homepage:homepage deptname:department,name phonenumber:phone,number
 """
@@ -242,6 +244,8 @@ def _inflections(word: str) -> tuple[str, ...]:
     elif word.endswith("ed"):
         body = word[:-2]
     else:
+        return (single,)
+    if len(body) < 3:
         return (single,)
     doubled = (body[:-1],) if len(body) > 3 and body[-1] == body[-2] else ()
     return (single, body, body + "e", *doubled, body[:-1] + "y" if body.endswith("i") else body)

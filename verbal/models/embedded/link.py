@@ -63,11 +63,29 @@ class Linker:
             for start in range(len(text) - length + 1):
                 if not any(covered[start : start + length]) and self._partial(start, length):
                     covered[start : start + length] = [True] * length
+        self._years()
         for start, length, places in self._columns_at:
             exact = self.spans[start][2]
             self.spans[start][1].extend(self._choose(start, places, exact))
             self.spans[start] = (length, self.spans[start][1], exact)
         return self._items()
+
+    def _years(self) -> None:
+        """Links a year that no column name stands before to the columns that hold years or dates."""
+        index = self.index
+        for place, atom in enumerate(self.text):
+            linked = any(place - 2 < at + size <= place and self._named(at) for at, size, _ in self._columns_at)
+            if place in self.spans or linked or atom.kind != "number" or not _is_year(atom.surface):
+                continue
+            dated = [c for c, detail in enumerate(index.details) if detail.type == "date" or "year" in index.words[c]]
+            near = [c for c in dated if index.table_of[c] in self.mentioned] or dated
+            if near:
+                self.spans[place] = (1, [Item("value", atom.surface, "number")], False)
+                self._columns_at.append((place, 1, near[:2]))
+
+    def _named(self, start: int) -> bool:
+        items = self.spans[start][1]
+        return not (items and items[0].kind == "value")
 
     def _exact(self, start: int, length: int) -> bool:
         """Finds a cell or a whole name at these atoms."""
@@ -90,7 +108,8 @@ class Linker:
             if not columns and not tables and length > 2 and "of" in words:
                 at = words.index("of")
                 after = [w for w in words[at + 1 :] if w not in ("the", "a", "an")]
-                columns = self.index.exact.get("".join((*after, *words[:at])), [])
+                if "".join(after) not in self.index.exact_tables:
+                    columns = self.index.exact.get("".join((*after, *words[:at])), [])
         proper = (span[0].surface[:1].isupper() and start > 0) or span[0].kind == "quoted"
         if cells and (proper or not (tables or columns)):
             self.spans[start] = (length, self._value(cells, span), True)
@@ -162,6 +181,8 @@ class Linker:
         if not tables and not columns:
             return False
         tables.sort(key=lambda table: (len(self.index.table_words[table]), table))
+        if tables:
+            columns = [place for place in columns if self.index.kinds[place] not in ("key", "ref")]
         items = [Item("table", target=table, sure=False) for table in tables[:2]]
         self.spans[start] = (length, items, False)
         if tables and not columns:
@@ -207,6 +228,10 @@ class Linker:
                 near = 100.0 if any(other in self.mentioned for other in index.neighbours[table]) else 0.0
             return (-near - (0 if place in index.refs else 0.1), places.index(place))
 
+        if exact and not value and not any(index.table_of[place] in self.mentioned for place in places):
+            joined = "".join(self.keys[start : start + self.spans[start][0]])
+            near = [place for place in index.partial.get(joined, ()) if index.table_of[place] in self.mentioned]
+            places, exact = [*places, *near], exact and not near
         ranked = sorted(dict.fromkeys(places), key=score)
         if ranked and index.table_of[ranked[0]] in self.mentioned:
             ranked = [place for place in ranked if index.table_of[place] in self.mentioned][: 2 if exact else 3]
@@ -243,3 +268,7 @@ class Linker:
 _BEFORE_ORDER = frozenset(
     ("ascending", "descending", "alphabetical", "increasing", "decreasing", "in", "sort", "sorted")
 )
+
+
+def _is_year(text: str) -> bool:
+    return len(text) == 4 and text.isdigit() and "1000" <= text <= "2100"

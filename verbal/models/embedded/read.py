@@ -138,7 +138,7 @@ def _known(keys: Sequence[ForeignKey], tables: Sequence[Table]) -> tuple[Foreign
 
 
 def _inferred(known: Sequence[ForeignKey], tables: Sequence[Table]) -> list[ForeignKey]:
-    """Keys that nobody declared: a column called as the primary key of exactly one other table, or TABLE_id for its id."""
+    """Keys that nobody declared: named like the primary key of one other table, or TABLE_id."""
     taken = {(key.table, key.column) for key in known}
     linked = {frozenset((key.table, key.target)) for key in known}
     targets: dict[str, list[tuple[Table, str]]] = {}

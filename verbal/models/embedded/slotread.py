@@ -21,6 +21,8 @@ from verbal.models.embedded.ast import (
     Query,
     Unsupported,
     columns_in,
+    join_tree,
+    used_tables,
 )
 from verbal.models.embedded.slots import Binding, is_number
 from verbal.models.embedded.slotsql import LIKE, implied_key
@@ -248,10 +250,18 @@ class Reader:
         self._need("(")
         inner = self._core(inner=True)
         self._need(")")
-        key = implied_key(self.index, table, inner)
+        key = implied_key(self.index, table, inner) or self._distant_key(table, inner)
         if key is None:
             raise Unsupported(f"no foreign key from the subquery to {self.index.tables[table]!r}")
         return Condition(self._key(table), operator, replace(inner, select=(key,)))
+
+    def _distant_key(self, table: int, inner: Query) -> Col | None:
+        """The key to `table` of the first table on the path from the subquery's tables to it."""
+        name = self.index.tables[table]
+        for _, key in join_tree(self.index.schema, (name, *used_tables(inner))):
+            if key is not None and key.target == name:
+                return Col(key.table, key.column)
+        return None
 
 
 def _counted(item: Expression) -> bool:

@@ -17,6 +17,10 @@ _PIECE = re.compile(
     |(?P<mark><=|>=|!=|<>|[-+*/()<>=,:%])""",
     re.VERBOSE,
 )
+_NOT = re.compile(r"(?<=[a-z])n['’]t\b")
+_FIRST_AND_LAST = re.compile(
+    r"\b(first|last|given|family)( and | or |, )(first|last|given|family) (names?)\b", re.IGNORECASE
+)
 _PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\dA-Za-z_]+|\d+")
 
 
@@ -50,6 +54,7 @@ def identifier_words(name: str) -> tuple[str, ...]:
 def atoms(text: str) -> tuple[Atom, ...]:
     """The text's atoms in order; sentence marks other than the comma are dropped."""
     found: list[Atom] = []
+    text = _FIRST_AND_LAST.sub(r"\1 \4\2\3 \4", _NOT.sub(" not", text))
     for match in _PIECE.finditer(text):
         kind, piece = str(match.lastgroup), match.group()
         if kind == "quoted":
