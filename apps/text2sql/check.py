@@ -12,6 +12,7 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote as quote_url
@@ -51,7 +52,7 @@ async def check_app(app: Text2Sql, critic: Critic | None = None, *, split: str |
         findings.append(_runs(task, seen))
         if not findings[-1]["ok"]:
             continue
-        findings.append(_determined(task))
+        findings.append(await _determined(app, task))
         findings += await _scores(app, judge, task)
     return [*findings, *_distinct(tasks, results)]
 
@@ -87,17 +88,46 @@ def _runs(task: Task, seen: Observation) -> Finding:
     return _finding("gold runs", task.id, not info["truncated"], seen.text)
 
 
-def _determined(task: Task) -> Finding:
-    """The gold query gives the same rows when SQLite scans its tables backwards (no ties at a LIMIT)."""
+async def _determined(app: Text2Sql, task: Task) -> Finding:
+    """Neither ties in ORDER BY nor the order in which SQLite scans its tables decide what the gold query gives."""
+    tied = keyed(task.gold or "")
+    if tied is not None:
+        query, keys = tied
+        rows = (await app.execute(task, query)).info["rows"]
+        for first, second in pairwise(rows):
+            if first[-keys:] == second[-keys:] and first[:-keys] != second[:-keys]:
+                return _finding("gold is determined", task.id, False, f"ties decide; SQL: {task.gold}")
     uri = f"file:{quote_url(str(Path(task.info['db']).resolve()))}?mode=ro"
     results = []
     for backwards in (0, 1):
         with closing(sqlite3.connect(uri, uri=True)) as connection:
+            connection.text_factory = bytes
             connection.execute(f"PRAGMA reverse_unordered_selects = {backwards}")
             rows = connection.execute(task.gold or "").fetchall()
-            results.append(rows if "order by" in (task.gold or "").lower() else sorted(rows, key=repr))
+            results.append(rows if tied is not None else sorted(rows, key=repr))
     same = len(results[0]) == len(results[1]) and all(map(_same, *results))
-    return _finding("gold is determined", task.id, same, "one result" if same else f"ties decide; SQL: {task.gold}")
+    what = "one result" if same else f"the order of the scan decides; SQL: {task.gold}"
+    return _finding("gold is determined", task.id, same, what)
+
+
+def keyed(sql: str) -> tuple[str, int] | None:
+    """The query with its sort keys as last columns and one row more, and how many keys; None when it has no order."""
+    import sqlglot
+    from sqlglot import exp
+
+    try:
+        tree = sqlglot.parse_one(sql, read="sqlite")
+    except sqlglot.errors.SqlglotError:
+        return None
+    order, limit = tree.args.get("order"), tree.args.get("limit")
+    if not isinstance(tree, exp.Select) or order is None or tree.args.get("distinct"):
+        return None
+    keys = [ordered.this for ordered in order.expressions]
+    if any(isinstance(key, exp.Literal) for key in keys):
+        return None
+    if limit is not None:
+        limit.set("expression", exp.Literal.number(int(limit.expression.name) + 1))
+    return tree.select(*(key.copy() for key in keys)).sql(dialect="sqlite"), len(keys)
 
 
 def _same(first: tuple[Any, ...], second: tuple[Any, ...]) -> bool:
