@@ -190,7 +190,7 @@ def sampled(solve: Solve, cases: Sequence[Case], k: int = 8, temperature: float 
         best += any(marks)
         mean += sum(marks) / k
         with closing(case.world.connect()) as connection:
-            chosen = voted([first, *samples], lambda sql: run(connection, sql))  # noqa: B023
+            chosen = voted([first, *samples], lambda sql: run(connection, sql))
         vote += right(case, chosen)
     n = len(cases)
     return {
@@ -204,7 +204,7 @@ def sampled(solve: Solve, cases: Sequence[Case], k: int = 8, temperature: float 
 
 
 def retried(solve: Solve, cases: Sequence[Case], rounds: int = 3, temperature: float = 0.8) -> dict[str, float]:
-    """Accuracy of the first answer, and after retries of wrong ones (told by an oracle) in two ways: critique, resampling.
+    """Accuracy of the first answer, and after retries of wrong ones (told by an oracle): critiques or resampling.
 
     Both get the same number of attempts. A critique is asked of the model itself, with the execution result; its
     rewritten query is the next attempt. Resampling draws an answer that differs from those tried.
@@ -242,7 +242,7 @@ def _rewrites(solve: Solve, case: Case, fields: Fields, answer: Answer, rounds: 
 
 
 def judged(solve: Solve, seed: int, count: int) -> dict[str, float]:
-    """The critic's verdicts on spoiled and right queries of held-out databases: accuracy, wrong ones caught, false alarms.
+    """The critic's verdicts on spoiled and right queries: accuracy, wrong ones caught, false alarms.
 
     Also the share of wrong ones whose rewritten query gives the right rows.
     """
@@ -272,7 +272,7 @@ def judged(solve: Solve, seed: int, count: int) -> dict[str, float]:
 
 
 def reflected(solve: Solve, seed: int, count: int) -> dict[str, float]:
-    """Hints written from a wrong and a right query: share equal to the true hint, and share of silence where none is due."""
+    """Hints from a wrong and a right query: share equal to the true hint, and of silence where none is due."""
     rng, words = Random(seed), lexicon(test=True)
     exact = due = silent = none = 0
     while due + none < count:

@@ -7,7 +7,17 @@ from dataclasses import replace
 from random import Random
 
 from verbal.models.embedded.ast import (
-    FUNCTIONS, Aggregate, Arithmetic, Both, Col, Condition, Expression, Literal, Order, Predicate, Query,
+    FUNCTIONS,
+    Aggregate,
+    Arithmetic,
+    Both,
+    Col,
+    Condition,
+    Expression,
+    Literal,
+    Order,
+    Predicate,
+    Query,
 )  # fmt: skip
 from verbal.models.embedded.corpus.terms import Term
 from verbal.models.embedded.corpus.world import ColumnInfo, World
@@ -233,7 +243,12 @@ def corrupted(rng: Random, world: World, query: Query, times: int = 0) -> Query 
 
 
 def without_term(rng: Random, world: World, query: Query, term: Term) -> Query | None:
-    """The query as someone who does not know the term would write it."""
+    """The query as someone who does not know the term would write it; None where that gives nothing new."""
+    made = _ignorant(rng, world, query, term)
+    return None if made == query else made
+
+
+def _ignorant(rng: Random, world: World, query: Query, term: Term) -> Query | None:
     if term.condition is not None:
         found = [item for item in _conditions(query.where) if item == term.condition]
         if not found:
@@ -295,6 +310,10 @@ def _replaced(query: Query, old: Expression | None, new: Expression) -> Query:
         column if column != old else new for column in query.group_by if column != old or isinstance(new, Col)
     )
     return replace(
-        query, select=tuple(swap(item) for item in query.select), where=inside(query.where), having=inside(query.having),
-        order_by=tuple(replace(order, by=swap(order.by)) for order in query.order_by), group_by=group,  # type: ignore[arg-type]
-    )  # fmt: skip
+        query,
+        select=tuple(swap(item) for item in query.select),
+        where=inside(query.where),
+        having=inside(query.having),
+        order_by=tuple(replace(order, by=swap(order.by)) for order in query.order_by),
+        group_by=group,  # type: ignore[arg-type]
+    )

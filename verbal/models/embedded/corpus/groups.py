@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from verbal.models.embedded.ast import Aggregate, Condition, Literal, Order, Query
-from verbal.models.embedded.corpus.asker import NUMBER_WORDS, Asker, all_of
+from verbal.models.embedded.corpus.asker import Asker, all_of
+from verbal.models.embedded.corpus.namer import NUMBER_WORDS
 from verbal.models.embedded.corpus.phrases import say
 from verbal.models.embedded.corpus.single import (
-    Asked, a_table, aggregates, compare, conditions, group_key, literal, more_than, plural_of, slots_for,
+    Asked,
+    a_table,
+    aggregates,
+    compare,
+    conditions,
+    group_key,
+    literal,
+    more_than,
+    plural_of,
+    slots_for,
 )  # fmt: skip
 
 
@@ -134,7 +144,8 @@ def having_aggregate(ask: Asker) -> Asked | None:
     made = aggregates(ask, table, 1)
     if made is None or not isinstance(made[0][0], Aggregate):
         return None
-    (item,), phrase = made
+    item, phrase = made[0][0], made[1]
+    assert isinstance(item, Aggregate)
     column = ask.rng.choice(numbers)
     words, op, value = compare(ask, ask.rng.uniform(column.low, column.high) * (5 if item.function == "sum" else 1))
     slots = slots_for(ask, table, (key,), ()) | {

@@ -5,12 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from verbal.models.embedded.ast import Aggregate, Condition, Literal, Order, Query
-from verbal.models.embedded.corpus.asker import NUMBER_WORDS, Asker, Clause, all_of
+from verbal.models.embedded.ast import Aggregate, Condition, Expression, Literal, Order, Query
+from verbal.models.embedded.corpus.asker import Asker, Clause, all_of
+from verbal.models.embedded.corpus.namer import NUMBER_WORDS
 from verbal.models.embedded.corpus.phrases import say
 from verbal.models.embedded.corpus.single import (
-    Asked, aggregates, amount, compare, condition, conditions, extreme, group_key, literal, more_than, plural_of,
-    slots_for, some_columns, things,
+    Asked,
+    aggregates,
+    amount,
+    compare,
+    condition,
+    conditions,
+    extreme,
+    group_key,
+    literal,
+    more_than,
+    plural_of,
+    slots_for,
+    some_columns,
+    things,
 )  # fmt: skip
 from verbal.models.embedded.corpus.world import ColumnInfo, Link, TableInfo
 
@@ -36,7 +49,7 @@ class Pair:
 def pairs(ask: Asker, child: bool | None = None, bridges: bool = True) -> list[Pair]:
     """Pairs of tables of this database; those that a term in play speaks of, if there are any."""
     found: list[Pair] = []
-    single = {}
+    single: dict[frozenset[str], int] = {}
     for link in ask.world.links:
         key = frozenset((link.child.name, link.parent.name))
         single[key] = single.get(key, 0) + 1
@@ -55,7 +68,7 @@ def pairs(ask: Asker, child: bool | None = None, bridges: bool = True) -> list[P
     direct = {frozenset((link.child.name, link.parent.name)) for link in ask.world.links}
     found = [pair for pair in found if pair.through is None or frozenset((pair.near.name, pair.far.name)) not in direct]
     if child is not None:
-        found = [pair for pair in found if pair.child is child or pair.through is not None]
+        found = [pair for pair in found if pair.child is child]
     wanted = {term.table for term in ask.terms}
     preferred = [pair for pair in found if wanted & {pair.near.name, pair.far.name}]
     return preferred or found
@@ -190,7 +203,7 @@ def per_parent(ask: Asker) -> Asked | None:
     clauses = conditions(ask, pair.far, none=0.8) if ask.chance(0.5) else []
     total = aggregates(ask, pair.far, 2) if pair.through is None and ask.chance(0.35) else None
     slots = parent_slots(ask, pair, shown, clauses)
-    items: Sequence[object] = [Aggregate("count")]
+    items: Sequence[Expression] = [Aggregate("count")]
     key = "per_parent"
     if total is not None:
         items, slots["aggs"] = total
@@ -207,7 +220,7 @@ def per_parent(ask: Asker) -> Asked | None:
         from verbal.models.embedded.corpus.groups import count_order
 
         orders, words, limit = count_order(ask)
-        orders = (Order(items[0], orders[0].descending),)  # type: ignore[arg-type]
+        orders = (Order(items[0], orders[0].descending),)
         question = question.rstrip("?.") + words
     query = Query(
         select,
@@ -215,7 +228,7 @@ def per_parent(ask: Asker) -> Asked | None:
         where=all_of(clauses),
         group_by=(pair.near.key.col,),
         order_by=orders,
-        limit=limit,  # type: ignore[arg-type]
+        limit=limit,
     )
     return question, query
 
@@ -299,7 +312,7 @@ def most_children(ask: Asker) -> Asked | None:
     if (
         name == "top_sum"
         and limit == 1
-        and (" by " in question or slots["n"] == "" and question.startswith(("Show the  ", "What are the  ")))
+        and (" by " in question or (slots["n"] == "" and question.startswith(("Show the  ", "What are the  "))))
     ):
         return None
     return question, query

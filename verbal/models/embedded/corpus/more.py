@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from verbal.models.embedded.ast import Aggregate, Condition, Expression, Order, Query
-from verbal.models.embedded.corpus.asker import AGGREGATES, Asker, Clause, all_of
+from verbal.models.embedded.corpus.asker import Asker, Clause, all_of
 from verbal.models.embedded.corpus.groups import count_order
 from verbal.models.embedded.corpus.joined import a_pair, far_clause, parent_slots
+from verbal.models.embedded.corpus.namer import AGGREGATES
 from verbal.models.embedded.corpus.phrases import say
 from verbal.models.embedded.corpus.single import (
-    Asked, a_table, aggregates, conditions, group_key, literal, more_than, plural_of, slots_for, some_columns,
+    Asked,
+    a_table,
+    aggregates,
+    conditions,
+    group_key,
+    literal,
+    more_than,
+    plural_of,
+    slots_for,
+    some_columns,
     things,
 )  # fmt: skip
 
@@ -143,9 +153,10 @@ def per_parent_having(ask: Asker) -> Asked | None:
     )
     question = question.rstrip() + " " + tail.format(t=ask.noun(pair.far))
     if ask.chance(0.5):
-        question = f"{ask.pick('Show', 'List', 'What are', 'Find')} the {slots['colsp']} and {ask.pick('the number of', 'how many')} {slots['things']} for {slots['parents']} {ask.pick('with', 'that have', 'having')} {words} {ask.noun(pair.far)}."
+        slots |= {"far": ask.noun(pair.far)}
+        question = say(ask.rng, "per_parent_having", slots)
     having = Condition(Aggregate("count"), op, literal(number))
-    select = (*(column.col for column in shown), Aggregate("count"))
+    select: tuple[Expression, ...] = (*(column.col for column in shown), Aggregate("count"))
     return question, Query(select, pair.tables, where=all_of(clauses), group_by=(pair.near.key.col,), having=having)
 
 
@@ -181,11 +192,19 @@ def above_extreme(ask: Asker) -> Asked | None:
     function = "max" if up == every else "min"
     noun = ask.noun(table)
     slots = slots_for(ask, table, shown, ()) | {
-        "col": ask.name(column), "above": ask.pick("greater than", "larger than", "higher than", "above") if up else ask.pick("less than", "lower than", "smaller than", "below"),
-        "quant": ask.pick("all", "that of all", "every one of the", "those of all") if every else ask.pick("any", "that of any", "some", "at least one of the"),
-        "others": things(ask, noun, clauses), "othersall": things(ask, f"{ask.pick('', 'all ', 'the ')}{noun}", clauses),
-        "extreme": ask.pick(*{"max": ("maximum", "highest", "largest"), "min": ("minimum", "lowest", "smallest")}[function]),
-    }  # fmt: skip
+        "col": ask.name(column),
+        "above": ask.pick("greater than", "larger than", "higher than", "above")
+        if up
+        else ask.pick("less than", "lower than", "smaller than", "below"),
+        "quant": ask.pick("all", "that of all", "every one of the", "those of all")
+        if every
+        else ask.pick("any", "that of any", "some", "at least one of the"),
+        "others": things(ask, noun, clauses),
+        "othersall": things(ask, f"{ask.pick('', 'all ', 'the ')}{noun}", clauses),
+        "extreme": ask.pick(
+            *{"max": ("maximum", "highest", "largest"), "min": ("minimum", "lowest", "smallest")}[function]
+        ),
+    }
     inner = Query((Aggregate(function, column.col),), (table.name,), where=all_of(clauses))
     where = Condition(column.col, ">" if up else "<", inner)
     if ask.chance(0.35):

@@ -9,7 +9,16 @@ from verbal.models.embedded.corpus.asker import Asker, Clause, all_of
 from verbal.models.embedded.corpus.joined import Pair, a_pair, far_clause
 from verbal.models.embedded.corpus.phrases import say
 from verbal.models.embedded.corpus.single import (
-    Asked, a_table, column_clause, condition, conditions, group_key, plural_of, slots_for, some_columns, things,
+    Asked,
+    a_table,
+    column_clause,
+    condition,
+    conditions,
+    group_key,
+    plural_of,
+    slots_for,
+    some_columns,
+    things,
 )  # fmt: skip
 from verbal.models.embedded.corpus.world import TableInfo
 
@@ -36,9 +45,12 @@ def no_children(ask: Asker) -> Asked | None:
     parents = things(ask, ask.noun(pair.near), [clause for clause in near if clause.before])
     near = [clause for clause in near if clause.before]
     slots = slots_for(ask, pair.far, (), clauses) | {
-        "cols": ask.names(shown), "colsp": ask.names(shown, many=True), "parents": parents,
-        "parent": ask.noun(pair.near, many=False), "verb": pair.link.verb,
-    }  # fmt: skip
+        "cols": ask.names(shown),
+        "colsp": ask.names(shown, many=True),
+        "parents": parents,
+        "parent": ask.noun(pair.near, many=False),
+        "verb": pair.link.verb,
+    }
     slots["parent"] = things(ask, slots["parent"], near)
     where = all_of([*near, Clause(lacking)])
     if ask.chance(0.25):
@@ -59,15 +71,19 @@ def above_average(ask: Asker) -> Asked | None:
     clauses = conditions(ask, table, (column, *shown), none=0.8)
     name = ask.name(column)
     slots = slots_for(ask, table, shown, clauses) | {
-        "col": name, "colagain": name, "above": ask.pick("above", "greater than", "higher than", "more than", "larger than", "over") if up else ask.pick("below", "less than", "lower than", "smaller than", "under"),
-    }  # fmt: skip
+        "col": name,
+        "colagain": name,
+        "above": ask.pick("above", "greater than", "higher than", "more than", "larger than", "over")
+        if up
+        else ask.pick("below", "less than", "lower than", "smaller than", "under"),
+    }
     inner = Query((Aggregate("avg", column.col),), (table.name,))
     where = all_of([*clauses, Clause(Condition(column.col, ">" if up else "<", inner))])
     if column.more and ask.chance(0.2) and not ask.terms:
         own = ask.rng.choice(column.more if up or not column.less else column.less)
         slots["things"] = things(ask, slots["nouns"], clauses)
         where = all_of([*clauses, Clause(Condition(column.col, ">" if own in column.more else "<", inner))])
-        question = f"{ask.pick('Show', 'List', 'What are', 'Find')} the {slots['colsp']} of {slots['things']} {own} {ask.pick('the average', 'average')}."
+        question = say(ask.rng, "own_above_average", slots | {"own": own})
         return question, Query(tuple(other.col for other in shown), where=where)
     if ask.chance(0.3):
         return say(ask.rng, "count_above_average", slots), Query((Aggregate("count"),), (table.name,), where=where)
@@ -87,10 +103,10 @@ def two_clauses(ask: Asker, table: TableInfo) -> tuple[Clause, Clause] | None:
             return None
         made = [ask.equality(column, value, table.person) for value in ask.rng.sample(values, 2)]
     elif column.kind == "number":
-        values = sorted({float(str(cell)) for cell in ask.world.cells(column)})
-        if len(values) < 4:
+        numbers = sorted({float(str(cell)) for cell in ask.world.cells(column)})
+        if len(numbers) < 4:
             return None
-        low, high = str(round(values[len(values) // 2])), str(round(values[len(values) // 3]))
+        low, high = str(round(numbers[len(numbers) // 2])), str(round(numbers[len(numbers) // 3]))
         above = Clause(
             Condition(column.col, ">", Literal(low)),
             after=ask.about(column, f"{ask.pick('above', 'more than', 'higher than', 'over')} {low}"),
@@ -118,8 +134,10 @@ def set_operation(ask: Asker) -> Asked | None:
     first, second = clauses
     noun = ask.noun(table)
     slots = {
-        "keyp": plural_of(ask, key), "a": things(ask, noun, [first]), "b": things(ask, noun, [second]),
-    }  # fmt: skip
+        "keyp": plural_of(ask, key),
+        "a": things(ask, noun, [first]),
+        "b": things(ask, noun, [second]),
+    }
     one = Query((key.col,), (table.name,), where=first.predicate)
     two = Query((key.col,), (table.name,), where=second.predicate)
     roll = ask.rng.random()
@@ -148,9 +166,12 @@ def parents_with_both(ask: Asker) -> Asked | None:
     columns = tuple(column.col for column in shown[:1])
     noun = ask.noun(pair.far)
     slots = {
-        "cols": ask.names(shown[:1]), "colsp": ask.names(shown[:1], many=True), "parents": ask.noun(pair.near),
-        "a": things(ask, noun, [clauses[0]]), "b": things(ask, noun, [clauses[1]]),
-    }  # fmt: skip
+        "cols": ask.names(shown[:1]),
+        "colsp": ask.names(shown[:1], many=True),
+        "parents": ask.noun(pair.near),
+        "a": things(ask, noun, [clauses[0]]),
+        "b": things(ask, noun, [clauses[1]]),
+    }
     values = [clause.predicate.right for clause in clauses if isinstance(clause.predicate, Condition)]
     if all(isinstance(value, Literal) and value.quoted for value in values) and ask.chance(0.3):
         said = [ask.quoted(value.text) for value in values if isinstance(value, Literal)]
@@ -174,8 +195,10 @@ def union(ask: Asker) -> Asked | None:
         return None
     noun = ask.noun(table)
     slots = {
-        "colsp": ask.names(shown, many=True), "a": things(ask, noun, [first]), "b": things(ask, noun, [second]),
-    }  # fmt: skip
+        "colsp": ask.names(shown, many=True),
+        "a": things(ask, noun, [first]),
+        "b": things(ask, noun, [second]),
+    }
     columns = tuple(column.col for column in shown)
     one = Query(columns, (table.name,), where=first.predicate)
     return say(ask.rng, "union", slots), _set(one, "union", Query(columns, (table.name,), where=second.predicate))

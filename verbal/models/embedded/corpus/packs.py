@@ -60,8 +60,7 @@ def segments(
     while True:
         made = world(rng, words)
         bench = Bench(rng, made, words)
-        stable = rng.random() < 0.25
-        order = SlotOrder(stable=stable, seed=None if stable else rng.getrandbits(30))
+        order = SlotOrder(seed=None if rng.random() < 0.25 else rng.getrandbits(30))
         found: dict[tuple[int, ...], list[tuple[list[int], int]]] = {}
         for _ in range(per_world):
             example = bench.example()
@@ -69,7 +68,7 @@ def segments(
                 continue
             try:
                 prompt = encode(example.fields, slots=order, trees=example.trees)
-                answer = encode_answer(prompt, example.answer)
+                answer = encode_answer(prompt, example.answer, trees=example.trees)
             except Unsupported as error:
                 counts.unsupported += 1
                 reason = f"{example.kind}: {str(error)[:60]}"

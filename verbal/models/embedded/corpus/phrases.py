@@ -8,6 +8,8 @@ from functools import lru_cache
 from importlib import resources
 from random import Random
 
+from verbal.models.embedded.vocabulary import KNOWN
+
 _OPTIONS = re.compile(r"\[([^\]]*)\]")
 
 
@@ -43,6 +45,7 @@ _CASUAL = (
     ("Show ", "can you show "), ("List ", "could you list "), ("Find ", "I would like to find "),
     ("Show ", "please show "), ("Give me ", "I need "), ("Find ", "please find "), ("What is ", "Tell me "),
 )  # fmt: skip
+_KNOWN = sorted(KNOWN)
 _TAILS = (" in our records", " in the database", " in total", " we have", " please", " overall", " in the data")
 
 
@@ -63,6 +66,15 @@ def noisy(rng: Random, question: str) -> str:
     elif rng.random() < 0.05:
         question = question.replace("?", " ?")
     return question
+
+
+def _stray(rng: Random, question: str) -> str:
+    """The question with one word in it that does not matter."""
+    words = question.split(" ")
+    if len(words) < 4 or any(mark in question for mark in "'\""):
+        return question
+    words.insert(rng.randint(1, len(words) - 1), rng.choice(_KNOWN))
+    return " ".join(words)
 
 
 def _names(question: str) -> bool:

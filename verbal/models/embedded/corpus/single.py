@@ -8,9 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from verbal.models.embedded.ast import Aggregate, Both, Condition, Expression, Literal, Order, Query
-from verbal.models.embedded.corpus.asker import (
-    AGGREGATES, AT_LEAST, ABOVE, BELOW, LARGEST, NUMBER_WORDS, SMALLEST, Asker, Clause, all_of,
-)  # fmt: skip
+from verbal.models.embedded.corpus.asker import Asker, Clause, all_of
+from verbal.models.embedded.corpus.namer import (  # fmt: skip
+    ABOVE,
+    AGGREGATES,
+    AT_LEAST,
+    BELOW,
+    LARGEST,
+    NUMBER_WORDS,
+    SMALLEST,
+)
 from verbal.models.embedded.corpus.phrases import say
 from verbal.models.embedded.corpus.words import plural
 from verbal.models.embedded.corpus.world import ColumnInfo, TableInfo
@@ -96,7 +103,7 @@ def column_clause(ask: Asker, column: ColumnInfo, table: TableInfo) -> Clause | 
         return ask.equality(column, value, table.person)
     if column.kind == "date":
         if roll > 0.9:
-            return ask.span(column, *sorted((value, other)), table.person)
+            return ask.span(column, min(value, other), max(value, other), table.person)
         return ask.year(column, value) if roll > 0.55 else ask.date(column, value, table.person)
     if column.kind in ("name", "text") and roll > 0.68:
         return ask.like(column, value)
@@ -384,6 +391,7 @@ def plural_of(ask: Asker, column: ColumnInfo) -> str:
 
 
 SINGLE: tuple[tuple[Callable[[Asker], Asked | None], int, int], ...] = (
-    (listing, 1, 20), (attribute, 1, 6), (counting, 1, 9), (count_distinct, 2, 5), (aggregating, 2, 10), (superlative, 2, 12),
+    (listing, 1, 20), (attribute, 1, 6), (counting, 1, 9), (count_distinct, 2, 5),
+    (aggregating, 2, 10), (superlative, 2, 12),
 )  # fmt: skip
 """Kinds of this file with their level and weight."""

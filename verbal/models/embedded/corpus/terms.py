@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from random import Random
 
 from verbal.models.embedded.ast import Aggregate, Arithmetic, Col, Condition, Expression, Literal
+from verbal.models.embedded.corpus.phrases import say
 from verbal.models.embedded.corpus.words import Lexicon, plural
 from verbal.models.embedded.corpus.world import ColumnInfo, TableInfo, World
 
@@ -50,7 +51,7 @@ def expression_text(item: Expression, qualified: bool = False) -> str:
         return f"'{item.text}'" if item.quoted else item.text
     if isinstance(item, Arithmetic):
         left, right = expression_text(item.left, qualified), expression_text(item.right, qualified)
-        if isinstance(item.right, Arithmetic) or (isinstance(item.right, Arithmetic) and item.op in "*/"):
+        if isinstance(item.right, Arithmetic):
             right = f"({right})"
         if isinstance(item.left, Arithmetic) and item.op in "*/" and item.left.op in "+-":
             left = f"({left})"
@@ -141,23 +142,10 @@ def _predicate(rng: Random, table: TableInfo, words: Lexicon) -> Term | None:
     noun, nouns = table.noun, plural(table.noun)
     subject = rng.choice((f"{phrase} {noun}", f"{phrase} {noun}", phrase, f"{phrase} {nouns}"))
     meaning = text if rng.random() < 0.6 else said
-    hint = rng.choice(_PREDICATE_HINTS).format(
-        s=subject,
-        m=meaning,
-        n=noun,
-        ns=nouns,
-        p=phrase,
-        w=said.replace(" is ", " ", 1) if " is " in said else said,
-        t=text,
-    )
+    words_for = said.replace(" is ", " ", 1)
+    slots = {"s": subject, "m": meaning, "n": noun, "ns": nouns, "p": phrase, "w": words_for, "t": text}
+    hint = say(rng, "hint_predicate", slots)
     return Term(phrase, "predicate", table.name, text, hint, f"{phrase} {noun} means {text}", condition=condition)
-
-
-_PREDICATE_HINTS = (
-    "{s} means {t}", "{s} means {t}", "{s} means {t}", "{s} means {m}", "{s}: {m}", "by {s} we mean {m}", "count as {s} when {m}", "{s} is one where {m}",
-    "{p} {ns} are those whose {m}", "{p} {ns} are {ns} with {w}", "{s} = {m}", "{s} means that {m}", "a {n} is {p} when {m}", "a {n} is {p} if {m}",
-    "{s} stands for {t}", "{s} refers to {ns} with {w}", "'{s}' means {t}", "{s} is defined as {t}", "we call a {n} {p} when {m}", "{p} {ns} have {w}",
-)  # fmt: skip
 
 
 def _measure(rng: Random, table: TableInfo, world: World, words: Lexicon) -> Term | None:
@@ -191,23 +179,14 @@ def _measure(rng: Random, table: TableInfo, world: World, words: Lexicon) -> Ter
     )
     text = expression_text(amount, crossed or rng.random() < 0.1)
     plain = expression_text(amount, crossed)
-    hint = rng.choice(_MEASURE_HINTS).format(p=phrase, t=text, of=f"{phrase} of {plural(table.noun)}")
+    hint = say(rng, "hint_measure", {"p": phrase, "t": text, "of": f"{phrase} of {plural(table.noun)}"})
     return Term(phrase, "measure", table.name, plain, hint, f"{phrase} means {plain}", amount=amount, total=total)
-
-
-_MEASURE_HINTS = (
-    "{p} means {t}", "{p} means {t}", "{p} means {t}", "{p} is {t}", "{p}: {t}", "{p} = {t}", "by {p} we mean {t}", "compute {p} as {t}", "{p} is computed as {t}",
-    "{p} is defined as {t}", "the {p} is {t}", "{p} stands for {t}", "calculate {p} as {t}", "'{p}' means {t}", "{of} means {t}",
-)  # fmt: skip
 
 
 def _column(rng: Random, table: TableInfo, column: ColumnInfo, words: Lexicon) -> Term:
     phrase = words.attribute(rng)
     name = column.name if rng.random() < 0.85 else f"{table.name}.{column.name}"
-    hint = rng.choice((
-        "{p} means the column {c}", "{p} means the column {c}", "{p} means {c}", "{p} is the column {c}", "{p}: {c}", "{p} is stored in {c}", "by {p} we mean {c}",
-        "{p} = {c}", "{p} refers to the column {c}", "use the column {c} for {p}",
-    )).format(p=phrase, c=name)  # fmt: skip
+    hint = say(rng, "hint_column", {"p": phrase, "c": name})
     return Term(
         phrase, "column", table.name, column.name, hint, f"{phrase} means the column {column.name}", column=column.col
     )
@@ -215,10 +194,7 @@ def _column(rng: Random, table: TableInfo, column: ColumnInfo, words: Lexicon) -
 
 def _table(rng: Random, table: TableInfo, words: Lexicon) -> Term:
     phrase = rng.choice(words.entities)
-    hint = rng.choice((
-        "{p} means the table {t}", "{p} means the table {t}", "{p} means {t}", "{p} is the table {t}", "{p}: the table {t}", "{p}: rows of {t}", "by {p} we mean {t}",
-        "{ps} are stored in the table {t}", "{p} refers to the table {t}", "{p} is another word for {n}",
-    )).format(p=phrase, ps=plural(phrase), t=table.name, n=table.noun)  # fmt: skip
+    hint = say(rng, "hint_table", {"p": phrase, "ps": plural(phrase), "t": table.name, "n": table.noun})
     return Term(phrase, "table", table.name, table.name, hint, f"{phrase} means the table {table.name}")
 
 

@@ -142,7 +142,7 @@ def _cell(column: ColumnInfo, rng: Random) -> object:
 
 def identifier(phrase: str, style: str) -> str:
     """A phrase as a name in one of five styles: snake, camel, pascal, upper, joined."""
-    words = re.findall(r"[A-Za-z0-9]+", phrase)
+    words: list[str] = re.findall(r"[A-Za-z0-9]+", phrase)
     if style == "camel":
         return words[0].lower() + "".join(word.capitalize() for word in words[1:])
     if style == "pascal":
