@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,16 +12,17 @@ from verbal.contracts import CriticContext, Observation
 from verbal.errors import ConfigError, CriticError, DataError
 from verbal.types import Attempt, Feedback, Task
 
+from .sql_result import compare, is_ordered
+
 _FIELDS = ("correction", "text", "value")
 
 
 class User:
     """Value 1 where the answer does what the person's correction does, 0 where not; `correction` is the right answer.
 
-    A correction is given only for an answer that differs from it. When both can be run, their results are compared
-    (columns by place, rows in order where the correction orders them, numbers to six digits); two empty results prove
-    nothing and give None. Where nothing can be run only an equal text gives a value. On a task of split `test` the
-    value is None: nothing may be learned there.
+    A correction is given only for an answer that differs from it, and only when it runs. When both can be run, their
+    results are compared as by the critic `sql_result`; two empty results prove nothing and give None. Where nothing can
+    be run only an equal text gives a value. On a task of split `test` the value is None: nothing may be learned there.
 
     Args:
         corrections: What the person said: a JSONL file with `task` (its id) and one or more of `correction`, `text`,
@@ -80,10 +80,10 @@ class User:
                 value, reason = _compare(attempt.answer, seen, correction, results.get(correction))
             elif value is None:
                 reason = "the user gave words only"
-            text, right = said.get("text", ""), value == 1.0
-            found.append(
-                self._feedback(attempt, value=value, text=text, correction="" if right else correction, reason=reason)
-            )
+            if value == 1.0 or (correction in results and results[correction].info.get("error")):
+                correction = ""
+            text = said.get("text", "")
+            found.append(self._feedback(attempt, value=value, text=text, correction=correction, reason=reason))
         return found
 
     async def _listen(self, task: Task, attempt: Attempt) -> dict[str, Any] | None:
@@ -130,20 +130,13 @@ def read_corrections(path: str | Path) -> dict[str, dict[str, Any]]:
             row = json.loads(line)
             if not isinstance(row, dict) or not isinstance(row.get("task"), str):
                 raise ValueError('a line is an object with "task", the id of a task')
-            found[row.pop("task")] = _checked(row)
+            task = row.pop("task")
+            found[task] = _checked(row)
         except ValueError as error:
             raise DataError(
                 f"not a correction: {error}", where=f"{path}, line {number}", todo=f"fields: task, {', '.join(_FIELDS)}"
             ) from error
     return found
-
-
-def same_result(one: Observation, other: Observation, *, ordered: bool) -> bool:
-    """Whether two answers gave the same rows: numbers to six digits, columns by place, in order only if `ordered`."""
-    rows = [[tuple(map(_plain, row)) for row in seen.info.get("rows", ())] for seen in (one, other)]
-    if not ordered:
-        rows = [sorted(r, key=repr) for r in rows]
-    return rows[0] == rows[1]
 
 
 def _compare(
@@ -152,11 +145,11 @@ def _compare(
     """(value, reason when it is None)."""
     if " ".join(answer.split()) == " ".join(correction.split()):
         return 1.0, ""
-    if seen is None or right is None or "rows" not in right.info:
-        return None, "the answer and the correction cannot both be run here, and their texts differ"
-    if right.info.get("error"):
+    if right is not None and right.info.get("error"):
         return None, f"the user's correction does not run: {right.info['error']}"
-    if seen.info.get("error") or "rows" not in seen.info:
+    if seen is None or right is None or not {"rows", "columns"} <= set(right.info):
+        return None, "the answer and the correction cannot both be run here, and their texts differ"
+    if seen.info.get("error") or not {"rows", "columns"} <= set(seen.info):
         return 0.0, ""
     if not seen.info["rows"] and not right.info["rows"]:
         return None, "both results are empty, which proves nothing"
@@ -164,7 +157,7 @@ def _compare(
         return 0.0, ""
     if seen.info.get("truncated") or right.info.get("truncated"):
         return None, "the results are too long to be compared"
-    return float(same_result(seen, right, ordered="order by" in " ".join(correction.lower().split()))), ""
+    return float(compare(seen.info, right.info, ordered=is_ordered(correction)).match), ""
 
 
 def _count(seen: Observation) -> int:
@@ -186,12 +179,6 @@ def _checked(said: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(f"`value` is a number from 0 to 1, found {value!r}")
         return {**said, "value": float(value)}
     return dict(said)
-
-
-def _plain(cell: Any) -> Any:
-    if isinstance(cell, bool) or not isinstance(cell, int | float):
-        return cell
-    return float(f"{cell:.6g}") if math.isfinite(cell) else repr(cell)
 
 
 __all__ = ["User"]
