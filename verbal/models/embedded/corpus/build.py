@@ -14,7 +14,7 @@ STYLES = ("snake", "snake", "snake", "title", "camel", "pascal", "upper", "joine
 
 def world(rng: Random, words: Lexicon, tables: int | None = None) -> World:
     """A database of `tables` tables (default: mostly 1 to 4, at times up to 10), filled."""
-    count = tables or rng.choices(range(1, 11), (9, 25, 26, 16, 9, 5, 3, 3, 2, 2))[0]
+    count = tables or rng.choices(range(1, 11), (8, 22, 25, 17, 11, 6, 4, 3, 2, 2))[0]
     style = rng.choice(STYLES)
     plurals, prefix = rng.random() < 0.35, rng.random() < 0.25
     made: list[TableInfo] = []

@@ -68,15 +68,28 @@ class Namer:
         """True with this probability."""
         return self.rng.random() < share
 
-    def term(self, kind: str, table: str = "", column: Col | None = None, share: float = 0.9) -> Term | None:
-        """A term in play of this kind that speaks of this table or column; it counts as used."""
+    def term(
+        self, kind: str, table: str = "", column: Col | None = None, share: float = 0.9, fresh: bool = False
+    ) -> Term | None:
+        """A term in play of this kind that speaks of this table or column; it counts as used.
+
+        Args:
+            kind: kind of term.
+            table: the table it must speak of, if any.
+            column: the column it must stand for, if any.
+            share: probability of using it.
+            fresh: only one that was not used yet.
+        """
         for term in self.terms:
-            if term.kind == kind and (not table or term.table == table) and (column is None or term.column == column):
-                if self.chance(share):
-                    if term not in self.used:
-                        self.used.append(term)
-                    return term
+            if term.kind != kind or (table and term.table != table) or (column is not None and term.column != column):
+                continue
+            if fresh and term in self.used:
+                continue
+            if not self.chance(share):
                 return None
+            if term not in self.used:
+                self.used.append(term)
+            return term
         return None
 
     def noun(self, table: TableInfo, many: bool = True) -> str:

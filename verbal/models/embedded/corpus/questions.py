@@ -85,12 +85,16 @@ def _parts(query: Query) -> tuple[Query, ...]:
 
 
 def _terms(rng: Random, world: World, words: Lexicon) -> tuple[Term, ...]:
-    terms: list[Term] = []
-    for _ in range(1 if rng.random() < 0.85 else 2):
-        term = invent(rng, world, words)
-        if term is not None and all(term.phrase != other.phrase for other in terms):
-            terms.append(term)
-    return tuple(terms)
+    first = invent(rng, world, words)
+    if first is None:
+        return ()
+    if rng.random() < 0.82:
+        return (first,)
+    same = world.table(first.table) if rng.random() < 0.6 else None
+    second = invent(rng, world, words, table=same)
+    if second is None or set(second.phrase.split()) & set(first.phrase.split()):
+        return (first,)
+    return (first, second)
 
 
 def _uses_all(query: Query, ask: Asker, world: World) -> bool:

@@ -38,7 +38,7 @@ def a_table(ask: Asker, *kinds: str) -> TableInfo | None:
 def some_columns(ask: Asker, table: TableInfo, most: int = 3) -> list[ColumnInfo]:
     """One to three columns to show, names first come."""
     pool = table.of("name", "text", "number", "category", "date")
-    if not pool or ask.chance(0.12):
+    if not pool or ask.chance(0.2):
         pool = table.of("key", "name", "text", "number", "category", "date")
     if not pool:
         return []
@@ -57,8 +57,8 @@ def some_columns(ask: Asker, table: TableInfo, most: int = 3) -> list[ColumnInfo
 
 def condition(ask: Asker, table: TableInfo, avoid: Sequence[ColumnInfo] = ()) -> Clause | None:
     """One condition on a table: a term's, if one is in play, or one of the schema's own."""
-    term = ask.term("predicate", table.name)
-    if term is not None and term.condition is not None and not any(t is term for t in ask.used[:-1]):
+    term = ask.term("predicate", table.name, fresh=True)
+    if term is not None and term.condition is not None:
         return term_clause(ask, term.phrase, term.condition, table)
     pool = [column for column in table.of("name", "text", "number", "category", "date", "key") if column not in avoid]
     weights = [{"name": 5, "category": 9, "number": 8, "date": 6, "text": 3, "key": 1}[column.kind] for column in pool]
@@ -124,10 +124,10 @@ def said_of(clause: Clause) -> object:
 
 def conditions(ask: Asker, table: TableInfo, avoid: Sequence[ColumnInfo] = (), none: float = 0.4) -> list[Clause]:
     """No condition, one or two; always one where a term in play needs it."""
-    wanted = any(term.kind == "predicate" and term.table == table.name for term in ask.terms)
+    wanted = sum(term.kind == "predicate" and term.table == table.name for term in ask.terms)
     count = ask.rng.choices((0, 1, 2), (none, 0.78 * (1 - none), 0.22 * (1 - none)))[0]
     found: list[Clause] = []
-    for _ in range(max(count, 1 if wanted else 0)):
+    for _ in range(max(count, wanted)):
         clause = condition(ask, table, avoid if ask.chance(0.6) else ())
         if clause is not None and all(said_of(clause) != said_of(other) for other in found):
             found.append(clause)

@@ -62,9 +62,9 @@ def expression_text(item: Expression, qualified: bool = False) -> str:
     raise TypeError(f"a hint cannot say {item!r}")
 
 
-def invent(rng: Random, world: World, words: Lexicon, kind: str = "") -> Term | None:
-    """A term for this database, of the given kind or any; None where the database has nothing for it."""
-    table = rng.choice(world.tables)
+def invent(rng: Random, world: World, words: Lexicon, kind: str = "", table: TableInfo | None = None) -> Term | None:
+    """A term for this database (or this table), of the given kind or any; None where there is nothing for it."""
+    table = table or rng.choice(world.tables)
     kind = kind or rng.choices(KINDS, (56, 26, 10, 8))[0]
     if kind == "predicate":
         return _predicate(rng, table, words)
