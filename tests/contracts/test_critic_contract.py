@@ -37,7 +37,7 @@ ANSWERS = {
 
 def judge_reply(messages: Sequence[Message], index: int, seed: int | None) -> str:
     """Grades and marks every candidate alike, in the form that each prompt asks for."""
-    count = messages[-1].content.count("\nSQL")
+    count = messages[-1].content.split("<candidates>")[-1].split("</candidates>")[0].count("\nSQL")
     return "It seems fine.\n<score>8</score>\n" + "\n".join(f"SQL{i}: 0.50" for i in range(count))
 
 
