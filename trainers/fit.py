@@ -24,7 +24,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from verbal.errors import TrainError
 
-__all__ = ["Progress", "Run", "fit"]
+__all__ = ["Progress", "Run", "fit", "quiet"]
 
 Progress = Callable[[int, int, float], None]
 """Called after each step with (steps done, steps in all, loss)."""
@@ -125,7 +125,7 @@ def fit(
     """
     state = out / "resume"
     start = _saved(state, _fingerprint(rows, run, lora), resume)
-    with _quiet(), _threads(run.threads):
+    with quiet(), _threads(run.threads):
         prepared = collator is not None
         trainer = _Trainer(
             model=model,
@@ -245,15 +245,19 @@ def _threads(n: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No bars and no advice on the terminal: progress is reported by `on_progress`, errors by exceptions."""
-    bars, level = datasets.are_progress_bars_disabled(), transformers.logging.get_verbosity()
+    logging = transformers.logging
+    rows_bars, weights_bars = not datasets.are_progress_bars_disabled(), logging.is_progress_bar_enabled()
+    level = logging.get_verbosity()
     datasets.disable_progress_bars()
-    transformers.logging.disable_progress_bar()
-    transformers.logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
-        transformers.logging.set_verbosity(level)
-        if not bars:
+        logging.set_verbosity(level)
+        if weights_bars:
+            logging.enable_progress_bar()
+        if rows_bars:
             datasets.enable_progress_bars()

@@ -11,7 +11,7 @@ import transformers
 
 from verbal.errors import TrainError
 
-from .fit import Progress, Run, fit
+from .fit import Progress, Run, fit, quiet
 
 if TYPE_CHECKING:
     from .sft import SFT
@@ -35,7 +35,8 @@ def train_huggingface(
         TrainError: it cannot be loaded, or its tokenizer has no chat template.
     """
     lora = {"r": method.lora_rank, "lora_alpha": 2 * method.lora_rank} if method.lora_rank else None
-    half = method.precision == "bfloat16"
+    gpu = method.device == "auto" and torch.cuda.is_available()
+    half = gpu and torch.cuda.is_bf16_supported() if method.precision == "auto" else method.precision == "bfloat16"
     weights, tokenizer = _opened(model, torch.bfloat16 if half and lora else torch.float32)
     run = Run(
         epochs=method.epochs or 3.0,
@@ -51,24 +52,21 @@ def train_huggingface(
         save_steps=method.save_steps,
     )
     trained, figures = fit(weights, tokenizer, rows, out, run, lora=lora, on_progress=on_progress, resume=resume)
-    trained.save_pretrained(out)
-    tokenizer.save_pretrained(out)
+    with quiet():
+        trained.save_pretrained(out)
+        tokenizer.save_pretrained(out)
     return figures
 
 
 def _opened(model: str, dtype: torch.dtype) -> tuple[Any, Any]:
-    level = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(model)
-        weights = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=dtype)
+        with quiet():
+            tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+            weights = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=dtype)
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         todo = "give a folder with config.json and weights, or a model name that can be downloaded"
         raise TrainError(f"the model {model!r} cannot be loaded: {first}", where="model", todo=todo) from error
-    finally:
-        transformers.logging.set_verbosity(level)
     if tokenizer.chat_template is None:
         raise TrainError(
             f"the tokenizer of {model!r} has no chat template", where="model", todo="take an instruction-tuned model"

@@ -56,8 +56,9 @@ class SFT:
     """Rows in memory at once (Hugging Face models); None: all of `batch`."""
     max_length: int = 2048
     """Tokens; longer rows are left out and counted."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """`bfloat16`: autocast over float32 weights; with LoRA the frozen weights are bfloat16 too."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """`bfloat16`: autocast over float32 weights; with LoRA the frozen weights are bfloat16 too. `auto`: where the
+    hardware multiplies it (of CPUs only for the embedded model)."""
     device: Literal["auto", "cpu"] = "auto"
     """Where a Hugging Face model trains; the embedded model always trains on the CPU."""
     lora_rank: int = 0

@@ -97,8 +97,10 @@ def test_it_is_a_method_that_parts_find():
 def test_a_huggingface_model_learns_its_rows(tiny, tmp_path, capfd):
     seen = []
     method = SFT(epochs=40, batch=4, learning_rate=5e-3, device="cpu")
-    papers = method.train(make_rows(), tiny, str(tmp_path / "out"), seed=3, on_progress=lambda *step: seen.append(step))
-    figures = papers
+    figures = method.train(
+        make_rows(), tiny, str(tmp_path / "out"), seed=3, on_progress=lambda *step: seen.append(step)
+    )
+    assert capfd.readouterr() == ("", "")
     assert (figures["steps"], figures["rows"], figures["too_long"]) == (120, 12, 0)
     assert figures["loss_first"] > 2 > 0.1 > figures["loss_last"]
     assert figures["tokens"] == 40 * 12 * 17
@@ -109,8 +111,6 @@ def test_a_huggingface_model_learns_its_rows(tiny, tmp_path, capfd):
         "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
         "verbal.json",
     ]  # fmt: skip
-    printed = capfd.readouterr()
-    assert printed.out == "" and printed.err == ""
 
 
 def test_the_loss_is_on_the_completion_only(tiny):
