@@ -6,20 +6,17 @@ from collections.abc import Callable
 
 from verbal.models.embedded.ast import Aggregate, Condition, Literal, Order, Query
 from verbal.models.embedded.corpus.asker import Asker, all_of
+from verbal.models.embedded.corpus.counts import compare, literal, more_than, plural_of
 from verbal.models.embedded.corpus.namer import NUMBER_WORDS
 from verbal.models.embedded.corpus.phrases import say
-from verbal.models.embedded.corpus.single import (
+from verbal.models.embedded.corpus.single import (  # fmt: skip
     Asked,
     a_table,
     aggregates,
-    compare,
     conditions,
     group_key,
-    literal,
-    more_than,
-    plural_of,
     slots_for,
-)  # fmt: skip
+)
 
 
 def group_count(ask: Asker) -> Asked | None:

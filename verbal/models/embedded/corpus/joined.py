@@ -7,24 +7,21 @@ from dataclasses import dataclass
 
 from verbal.models.embedded.ast import Aggregate, Condition, Expression, Literal, Order, Query
 from verbal.models.embedded.corpus.asker import Asker, Clause, all_of
+from verbal.models.embedded.corpus.counts import compare, literal, more_than, plural_of
 from verbal.models.embedded.corpus.namer import NUMBER_WORDS
 from verbal.models.embedded.corpus.phrases import say
-from verbal.models.embedded.corpus.single import (
+from verbal.models.embedded.corpus.single import (  # fmt: skip
     Asked,
     aggregates,
     amount,
-    compare,
     condition,
     conditions,
     extreme,
     group_key,
-    literal,
-    more_than,
-    plural_of,
     slots_for,
     some_columns,
     things,
-)  # fmt: skip
+)
 from verbal.models.embedded.corpus.world import ColumnInfo, Link, TableInfo
 
 
@@ -97,7 +94,7 @@ def joined_listing(ask: Asker) -> Asked | None:
         order, slots["tail"] = ask.direction(ask.rng.choice(shown))
         orders = (order,)
     key = "distinct" if ask.chance(0.12) and not orders else "list" if ask.chance(0.85) or orders else "which"
-    question = say(ask.rng, key, slots)
+    question = ask.say(key, slots, pair.near, () if key == "distinct" else shown)
     distinct = key == "distinct"
     query = Query(
         tuple(column.col for column in shown), pair.tables, distinct=distinct, where=all_of(clauses), order_by=orders
@@ -211,7 +208,7 @@ def per_parent(ask: Asker) -> Asked | None:
     elif any(term.kind == "measure" for term in ask.terms):
         return None
     first = ask.chance(0.6)
-    question = say(ask.rng, key if first else f"{key}_last", slots)
+    question = ask.say(key if first else f"{key}_last", slots, pair.near, shown)
     columns = tuple(column.col for column in shown)
     select = (*columns, *items)
     orders: tuple[Order, ...] = ()
@@ -302,7 +299,7 @@ def most_children(ask: Asker) -> Asked | None:
         limit = ask.rng.choice((2, 3, 3, 5))
         name = "top_sum" if found is not None else "top_children"
     slots["n"] = (NUMBER_WORDS[limit] if ask.chance(0.4) else str(limit)) if limit > 1 else ""
-    question = say(ask.rng, name, slots)
+    question = ask.say(name, slots, pair.near, shown)
     if name == "top_sum" and limit > 1 and str(slots["n"]) not in question.split():
         limit = 1
     query = Query(
@@ -330,7 +327,7 @@ def children_having(ask: Asker) -> Asked | None:
     words, op, number = more_than(ask)
     slots = parent_slots(ask, pair, shown, clauses) | {"more": words}
     having = Condition(Aggregate("count"), op, literal(number))
-    return say(ask.rng, "children_having", slots), Query(
+    return ask.say("children_having", slots, pair.near, shown), Query(
         tuple(column.col for column in shown),
         pair.tables,
         where=all_of(clauses),
@@ -375,7 +372,7 @@ def joined_superlative(ask: Asker) -> Asked | None:
         "cols": ask.names(shown), "colsp": ask.names(shown, many=True), "super": superlative,
         "superq": f"{noun} {ask.pick('has', 'is associated with', 'belongs to')} the {words}",
     }  # fmt: skip
-    return say(ask.rng, "superlative", slots), Query(
+    return ask.say("superlative", slots, pair.near, shown), Query(
         tuple(column.col for column in shown), pair.tables, where=all_of(clauses), order_by=(order,), limit=limit
     )
 

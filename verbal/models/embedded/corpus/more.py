@@ -6,23 +6,21 @@ from collections.abc import Callable
 
 from verbal.models.embedded.ast import Aggregate, Condition, Expression, Order, Query
 from verbal.models.embedded.corpus.asker import Asker, Clause, all_of
+from verbal.models.embedded.corpus.counts import literal, more_than, plural_of
 from verbal.models.embedded.corpus.groups import count_order
 from verbal.models.embedded.corpus.joined import a_pair, far_clause, parent_slots
 from verbal.models.embedded.corpus.namer import AGGREGATES
 from verbal.models.embedded.corpus.phrases import say
-from verbal.models.embedded.corpus.single import (
+from verbal.models.embedded.corpus.single import (  # fmt: skip
     Asked,
     a_table,
     aggregates,
     conditions,
     group_key,
-    literal,
-    more_than,
-    plural_of,
     slots_for,
     some_columns,
     things,
-)  # fmt: skip
+)
 
 
 def ordered_groups(ask: Asker) -> Asked | None:
@@ -93,7 +91,7 @@ def with_children(ask: Asker) -> Asked | None:
     if ask.chance(0.35):
         count = Aggregate("count", pair.near.key.col, True)
         return say(ask.rng, "count_with_children", slots), Query((count,), pair.tables, where=all_of(clauses))
-    return say(ask.rng, "with_children", slots), Query(
+    return ask.say("with_children", slots, pair.near, shown), Query(
         tuple(column.col for column in shown), pair.tables, where=all_of(clauses)
     )
 
@@ -237,7 +235,9 @@ def far_both(ask: Asker) -> Asked | None:
     slots = slots_for(ask, pair.near, shown, clauses)
     if ask.chance(0.4) and (pair.child and pair.through is None):
         return say(ask.rng, "count", slots), Query((Aggregate("count"),), pair.tables, where=all_of(clauses))
-    return say(ask.rng, "list", slots), Query(tuple(c.col for c in shown), pair.tables, where=all_of(clauses))
+    return ask.say("list", slots, pair.near, shown), Query(
+        tuple(c.col for c in shown), pair.tables, where=all_of(clauses)
+    )
 
 
 MORE: tuple[tuple[Callable[[Asker], Asked | None], int, int], ...] = (

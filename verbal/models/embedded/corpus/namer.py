@@ -6,13 +6,15 @@ one, and notes which cells were mentioned. No torch, no numpy.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from random import Random
 
 from verbal.models.embedded.ast import Aggregate, Col, Expression, Literal, Order
+from verbal.models.embedded.corpus.phrases import say
 from verbal.models.embedded.corpus.terms import Term
 from verbal.models.embedded.corpus.words import past, plural, third_person
 from verbal.models.embedded.corpus.world import ColumnInfo, Link, TableInfo, World
+from verbal.models.embedded.index import index_of
 
 ABOVE = (
     "greater than",
@@ -41,6 +43,25 @@ AGGREGATES = {
 NUMBER_WORDS = dict(enumerate(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]))
 
 
+_BARE = {
+    "list": "bare_list",
+    "which": "bare_list",
+    "superlative": "bare_superlative",
+    "per_parent": "bare_per_parent",
+    "per_parent_last": "bare_per_parent",
+    "agg_per_parent": "bare_agg_per_parent",
+    "agg_per_parent_last": "bare_agg_per_parent",
+    "most_children": "bare_most_children",
+    "fewest_children": "bare_fewest_children",
+    "top_children": "bare_top_children",
+    "top_sum": "bare_top_sum",
+    "children_having": "bare_children_having",
+    "no_children": "bare_no_children",
+    "with_children": "bare_with_children",
+    "above_average": "bare_above_average",
+}
+
+
 class Namer:
     """Words for one database, one question."""
 
@@ -67,6 +88,21 @@ class Namer:
     def chance(self, share: float) -> bool:
         """True with this probability."""
         return self.rng.random() < share
+
+    def label(self, table: TableInfo) -> ColumnInfo | None:
+        """The column that names the rows of a table, if one does; what `which singer` asks for."""
+        index = index_of(self.world.schema)
+        place = index.labels[index.table_ids[table.name]]
+        if place is None:
+            return None
+        return next(column for column in table.columns if column.col == index.columns[place])
+
+    def say(self, key: str, slots: Mapping[str, str], table: TableInfo, shown: Sequence[ColumnInfo]) -> str:
+        """A sentence of `key`; where only the name of the rows is asked for, at times one that takes it for granted."""
+        bare = _BARE.get(key)
+        if bare and len(shown) == 1 and not slots.get("tail") and shown[0] is self.label(table) and self.chance(0.55):
+            key = bare
+        return say(self.rng, key, slots)
 
     def term(
         self, kind: str, table: str = "", column: Col | None = None, share: float = 0.9, fresh: bool = False

@@ -6,20 +6,20 @@ from collections.abc import Callable
 
 from verbal.models.embedded.ast import Aggregate, Condition, Literal, Order, Query
 from verbal.models.embedded.corpus.asker import Asker, Clause, all_of
+from verbal.models.embedded.corpus.counts import plural_of
 from verbal.models.embedded.corpus.joined import Pair, a_pair, far_clause
 from verbal.models.embedded.corpus.phrases import say
-from verbal.models.embedded.corpus.single import (
+from verbal.models.embedded.corpus.single import (  # fmt: skip
     Asked,
     a_table,
     column_clause,
     condition,
     conditions,
     group_key,
-    plural_of,
     slots_for,
     some_columns,
     things,
-)  # fmt: skip
+)
 from verbal.models.embedded.corpus.world import TableInfo
 
 
@@ -55,7 +55,7 @@ def no_children(ask: Asker) -> Asked | None:
     where = all_of([*near, Clause(lacking)])
     if ask.chance(0.25):
         return say(ask.rng, "count_no_children", slots), Query((Aggregate("count"),), (pair.near.name,), where=where)
-    return say(ask.rng, "no_children", slots), Query(tuple(column.col for column in shown), where=where)
+    return ask.say("no_children", slots, pair.near, shown), Query(tuple(column.col for column in shown), where=where)
 
 
 def above_average(ask: Asker) -> Asked | None:
@@ -87,7 +87,7 @@ def above_average(ask: Asker) -> Asked | None:
         return question, Query(tuple(other.col for other in shown), where=where)
     if ask.chance(0.3):
         return say(ask.rng, "count_above_average", slots), Query((Aggregate("count"),), (table.name,), where=where)
-    return say(ask.rng, "above_average", slots), Query(tuple(other.col for other in shown), where=where)
+    return ask.say("above_average", slots, table, shown), Query(tuple(other.col for other in shown), where=where)
 
 
 def two_clauses(ask: Asker, table: TableInfo) -> tuple[Clause, Clause] | None:

@@ -7,19 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from verbal.models.embedded.ast import Aggregate, Both, Condition, Expression, Literal, Order, Query
+from verbal.models.embedded.ast import Aggregate, Both, Condition, Expression, Order, Query
 from verbal.models.embedded.corpus.asker import Asker, Clause, all_of
 from verbal.models.embedded.corpus.namer import (  # fmt: skip
-    ABOVE,
     AGGREGATES,
-    AT_LEAST,
-    BELOW,
     LARGEST,
     NUMBER_WORDS,
     SMALLEST,
 )
 from verbal.models.embedded.corpus.phrases import say
-from verbal.models.embedded.corpus.words import plural
 from verbal.models.embedded.corpus.world import ColumnInfo, TableInfo
 
 Asked = tuple[str, Query]
@@ -37,6 +33,9 @@ def a_table(ask: Asker, *kinds: str) -> TableInfo | None:
 
 def some_columns(ask: Asker, table: TableInfo, most: int = 3) -> list[ColumnInfo]:
     """One to three columns to show, names first come."""
+    label = ask.label(table)
+    if label is not None and ask.chance(0.16):
+        return [label]
     pool = table.of("name", "text", "number", "category", "date")
     if not pool or ask.chance(0.2):
         pool = table.of("key", "name", "text", "number", "category", "date")
@@ -181,7 +180,7 @@ def listing(ask: Asker) -> Asked | None:
     if clauses and key == "which" and orders:
         key = "list"
     query = Query(tuple(column.col for column in columns), distinct=distinct, where=all_of(clauses), order_by=orders)
-    return say(ask.rng, key, slots), query
+    return ask.say(key, slots, table, shown=() if distinct else columns), query
 
 
 def attribute(ask: Asker) -> Asked | None:
@@ -294,7 +293,7 @@ def superlative(ask: Asker) -> Asked | None:
     words, which, order, limit = made
     slots = {"cols": ask.names(shown), "colsp": ask.names(shown, many=True), "super": words, "superq": which}
     query = Query(tuple(column.col for column in shown), where=all_of(clauses), order_by=(order,), limit=limit)
-    return say(ask.rng, "superlative", slots), query
+    return ask.say("superlative", slots, table, shown), query
 
 
 def extreme(ask: Asker, table: TableInfo, clauses: Sequence[Clause]) -> tuple[str, str, Order, int] | None:
@@ -344,30 +343,6 @@ def extreme(ask: Asker, table: TableInfo, clauses: Sequence[Clause]) -> tuple[st
     return words, f"{lead}{noun} {verb} the {amount_words}", order, limit
 
 
-def more_than(ask: Asker, noun: str = "") -> tuple[str, str, int]:
-    """Words, operator and number of a condition on a count: `more than 3`."""
-    number = ask.rng.choice((1, 1, 2, 2, 3, 3, 4, 5, 8))
-    said = NUMBER_WORDS[number] if number <= 10 and ask.chance(0.4) else str(number)
-    roll = ask.rng.random()
-    if roll < 0.45:
-        return f"{ask.pick('more than', 'more than', 'over', 'greater than')} {said}", ">", number
-    if roll < 0.75:
-        return (f"{ask.pick(*AT_LEAST[:4])} {said}" if ask.chance(0.7) else f"{said} or more"), ">=", number
-    if roll < 0.87:
-        return f"{ask.pick('fewer than', 'less than', 'under')} {said}", "<", number
-    if roll < 0.93:
-        return f"{ask.pick('at most', 'no more than')} {said}", "<=", number
-    return f"exactly {said}", "=", number
-
-
-def compare(ask: Asker, limit: float) -> tuple[str, str, str]:
-    """Words, operator and number of a condition on an aggregate."""
-    value = str(round(limit))
-    op = ask.rng.choices((">", "<", ">=", "<="), (5, 3, 2, 1))[0]
-    words = {">": ABOVE, "<": BELOW, ">=": AT_LEAST, "<=": ("at most", "no more than")}[op]
-    return f"{ask.pick(*words)} {ask.number(value)}", op, value
-
-
 def group_key(ask: Asker, table: TableInfo) -> ColumnInfo | None:
     """A column to group by."""
     pool = table.of("category", "category", "category", "text", "name")
@@ -378,16 +353,6 @@ def group_key(ask: Asker, table: TableInfo) -> ColumnInfo | None:
     if numbers and ask.chance(0.1):
         return ask.rng.choice(numbers)
     return ask.rng.choice(pool) if pool else None
-
-
-def literal(number: int) -> Literal:
-    """A whole number as SQL."""
-    return Literal(str(number))
-
-
-def plural_of(ask: Asker, column: ColumnInfo) -> str:
-    """A column's name in the plural."""
-    return plural(ask.name(column))
 
 
 SINGLE: tuple[tuple[Callable[[Asker], Asked | None], int, int], ...] = (
