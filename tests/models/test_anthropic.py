@@ -87,7 +87,9 @@ async def test_streams(model: Any, anthropic_server: Any, servers: Any) -> None:
     assert (reply.usage.prompt_tokens, reply.usage.completion_tokens, reply.finish) == (7, 3, "tool_calls")
     start = 'data: {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "half"}}\n\n'
     error = 'event: error\ndata: {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}\n\n'
+    odd = 'data: {"type": "content_block_delta", "index": 0, "delta": [1]}\n\n'
     for events, abort, kind in (
+        ([odd], False, TransientError),
         ([start], False, TransientError),
         ([start], True, TransientError),
         ([start, "data: {no\n\n"], False, TransientError),

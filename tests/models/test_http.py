@@ -13,7 +13,7 @@ from verbal.contracts import Model, Sampling
 from verbal.errors import ConfigError, ContextLengthError, ModelError, RefusedError, TransientError, UnknownName
 from verbal.models import OverloadedError, open_model
 from verbal.models._faults import fault, read_retry_after, redact
-from verbal.models._wire import read_events, read_replies
+from verbal.models._wire import read_events, read_replies, read_stream
 from verbal.models.http import HttpModel
 from verbal.types import Message, ToolCall
 
@@ -320,7 +320,7 @@ json_values = st.recursive(
     | st.dictionaries(
         st.sampled_from(
             ["choices", "message", "content", "usage", "prompt_tokens", "tool_calls", "function", "name", "index",
-             "logprobs", "token_ids", "error", "arguments", "finish_reason", "id"]
+             "logprobs", "token_ids", "error", "arguments", "finish_reason", "id", "delta"]
         ),
         inner, max_size=5,
     ),
@@ -336,6 +336,20 @@ def test_any_json_is_read_or_refused(value: Any) -> None:
     except ModelError:
         return
     assert all(isinstance(r.text, str) for r in replies)
+
+
+@given(st.lists(json_values.filter(bool), max_size=4), st.booleans())
+@settings(max_examples=200, deadline=None)
+async def test_any_stream_is_read_or_refused(values: list[Any], done: bool) -> None:
+    async def chunks() -> Any:
+        for value in [*values, {"choices": [{"delta": {}, "finish_reason": "stop"}]}][: len(values) + done]:
+            yield f"data: {json.dumps(value)}\n\n".encode()
+
+    try:
+        *pieces, reply = [p async for p in read_stream(chunks(), name="m", where="w")]
+    except ModelError:
+        return
+    assert "".join(pieces) == reply.text
 
 
 @given(st.lists(st.text(alphabet=st.characters(exclude_characters="\r\n", codec="utf-8"))), st.integers(1, 7))

@@ -131,3 +131,15 @@ assert litellm.model_cost["gpt-4o"] and litellm.telemetry is False and litellm.c
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and done.stdout == "", done.stderr
+
+
+async def test_closing_one_model_leaves_the_others_working(openai_server: Any, keys: str) -> None:
+    url = f"{openai_server.url}/v1"
+    first, second = LiteLLMModel("openai/tiny-1", url=url), LiteLLMModel("openai/tiny-2", url=url)
+    for model in (first, second):
+        await model.generate(ASK, 1, Sampling())
+    await first.aclose()
+    assert len(await second.generate(ASK, 1, Sampling())) == 1
+    await second.aclose()
+    assert len(await second.generate(ASK, 1, Sampling())) == 1, "it opens again"
+    await second.aclose()

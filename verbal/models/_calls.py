@@ -226,7 +226,9 @@ class ModelCalls:
 
     async def check(self) -> str:
         """What the model's own check says."""
-        return await self.model.check()
+        with self._explained():
+            async with asyncio.timeout(self._timeout):
+                return await self.model.check()
 
     async def aclose(self) -> None:
         """Closes the model's connections."""

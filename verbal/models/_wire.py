@@ -228,9 +228,17 @@ class StreamedReply:
         self._chunks = 0
 
     def add(self, chunk: Any) -> str:
-        """The text this chunk (parsed JSON) adds, perhaps empty."""
-        if not isinstance(chunk, Mapping):
-            raise malformed("a piece of the stream is not a JSON object", chunk, where=self._where)
+        """The text this chunk (parsed JSON) adds, perhaps empty.
+
+        Raises:
+            TransientError: it is not a chunk of a completion.
+        """
+        try:
+            return self._add(chunk)
+        except (AttributeError, TypeError, ValueError, KeyError, IndexError):
+            raise malformed("a piece of the stream cannot be read", chunk, where=self._where) from None
+
+    def _add(self, chunk: Any) -> str:
         self._chunks += 1
         self._usage = chunk.get("usage") or self._usage
         choices = chunk.get("choices") or ()
@@ -241,8 +249,8 @@ class StreamedReply:
         for call in delta.get("tool_calls") or ():
             part = self._calls.setdefault(int(call.get("index") or 0), {"id": "", "name": "", "arguments": ""})
             function = call.get("function") or {}
-            part["id"] = call.get("id") or part["id"]
-            part["name"] = function.get("name") or part["name"]
+            part["id"] = str(call.get("id") or part["id"])
+            part["name"] = str(function.get("name") or part["name"])
             part["arguments"] += function.get("arguments") or ""
         piece = delta.get("content") or ""
         if not isinstance(piece, str):

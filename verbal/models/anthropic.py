@@ -31,7 +31,7 @@ class AnthropicModel:
     Args:
         model: Name of the model.
         url: Address of the API without `/v1`; the environment's or Anthropic's own when None.
-        timeout: Seconds for one attempt.
+        timeout: Seconds for one attempt; `ModelCalls` usually stops it earlier.
         extra: More fields of every request, such as `{"thinking": {...}}`.
 
     Raises:
@@ -41,7 +41,7 @@ class AnthropicModel:
     one_per_call = True
 
     def __init__(
-        self, model: str, *, url: str | None = None, timeout: float = 120.0, extra: Mapping[str, Any] | None = None
+        self, model: str, *, url: str | None = None, timeout: float = 600.0, extra: Mapping[str, Any] | None = None
     ) -> None:
         self.name = f"anthropic/{model}"
         self.model = model
@@ -80,7 +80,11 @@ class AnthropicModel:
                         raise malformed("an event of the stream is not a JSON object", event, where=self._where)
                     if event.get("type") == "error":
                         raise stream_fault(event, where=self._where, key=_KEY)
-                    if piece := streamed.add(event):
+                    try:
+                        piece = streamed.add(event)
+                    except (AttributeError, TypeError, ValueError):
+                        raise malformed("an event of the stream cannot be read", event, where=self._where) from None
+                    if piece:
                         yield piece
                     if event.get("type") == "message_stop":
                         break

@@ -34,7 +34,7 @@ class HttpModel:
     Args:
         model: Name of the model on the server.
         url: Address of the API, such as `http://127.0.0.1:8000/v1`.
-        timeout: Seconds for one attempt (for a stream: between two pieces).
+        timeout: Seconds for one attempt (for a stream: between two pieces); `ModelCalls` usually stops it earlier.
         key_variable: Environment variable that holds the key; the default one may be unset (no key is sent then).
         token_ids: With `Sampling.logprobs`, ask for token ids too (vLLM).
         max_tokens_field: Name of the parameter that limits a reply.
@@ -49,7 +49,7 @@ class HttpModel:
         model: str,
         url: str,
         *,
-        timeout: float = 120.0,
+        timeout: float = 600.0,
         key_variable: str = "VERBAL_HTTP_KEY",
         token_ids: bool = True,
         max_tokens_field: str = "max_tokens",

@@ -11,12 +11,15 @@ import importlib.util
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
+from weakref import WeakSet
 
 from verbal.contracts import Reply, Sampling
 from verbal.errors import ConfigError, UnknownName
 from verbal.models._sdk import translated
 from verbal.models._wire import Dialect, StreamedReply, check_url, read_replies, together, with_seed
 from verbal.types import Message
+
+_IN_USE: WeakSet[LiteLLMModel] = WeakSet()
 
 
 class LiteLLMModel:
@@ -25,7 +28,7 @@ class LiteLLMModel:
     Args:
         model: `PROVIDER/MODEL` in litellm's words, such as `groq/llama-3.1-8b-instant`.
         url: Address of the API, when it is not the provider's own.
-        timeout: Seconds for one attempt.
+        timeout: Seconds for one attempt; `ModelCalls` usually stops it earlier.
         extra: More arguments of every call.
 
     Raises:
@@ -33,7 +36,7 @@ class LiteLLMModel:
     """
 
     def __init__(
-        self, model: str, *, url: str | None = None, timeout: float = 120.0, extra: Mapping[str, Any] | None = None
+        self, model: str, *, url: str | None = None, timeout: float = 600.0, extra: Mapping[str, Any] | None = None
     ) -> None:
         self.name = f"litellm/{model}"
         self.model = model
@@ -100,9 +103,15 @@ class LiteLLMModel:
         return f"{self._where}: provider known, keys set (not called){note}"
 
     async def aclose(self) -> None:
-        """Closes the connections litellm keeps."""
-        if self._takes is not None:
-            await load_litellm().close_litellm_async_clients()
+        """Closes the connections litellm keeps, unless another model still uses them (litellm shares them)."""
+        if self not in _IN_USE:
+            return
+        _IN_USE.discard(self)
+        if not _IN_USE:
+            litellm = load_litellm()
+            await litellm.close_litellm_async_clients()
+            # litellm would go on with the closed clients.
+            litellm.in_memory_llm_clients_cache.flush_cache()
 
     async def _complete(self, messages: Sequence[Message], n: int, sampling: Sampling) -> list[Reply]:
         litellm = load_litellm()
@@ -124,6 +133,7 @@ class LiteLLMModel:
         return sent | control | ({"api_base": self.url} if self.url else {}) | self._extra
 
     def _known(self, litellm: Any) -> frozenset[str]:
+        _IN_USE.add(self)
         if self._takes is None:
             with translated(self._where, ""):
                 self._takes = frozenset(litellm.get_supported_openai_params(self.model) or ())

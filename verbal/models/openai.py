@@ -30,7 +30,7 @@ class OpenAIModel:
     Args:
         model: Name of the model.
         url: Address of the API; the environment's or OpenAI's own when None.
-        timeout: Seconds for one attempt.
+        timeout: Seconds for one attempt; `ModelCalls` usually stops it earlier.
         extra: More fields of every request, such as `{"reasoning_effort": "low"}`.
 
     Raises:
@@ -38,7 +38,7 @@ class OpenAIModel:
     """
 
     def __init__(
-        self, model: str, *, url: str | None = None, timeout: float = 120.0, extra: Mapping[str, Any] | None = None
+        self, model: str, *, url: str | None = None, timeout: float = 600.0, extra: Mapping[str, Any] | None = None
     ) -> None:
         self.name = f"openai/{model}"
         self.model = model
