@@ -283,7 +283,8 @@ class _Reading:
         pattern = self.expression(node.expression)
         if not isinstance(pattern, Literal):
             raise Unsupported("LIKE with anything but a value")
-        return Condition(self.expression(node.this), "like", Literal(pattern.text, True))
+        operator = "not like" if node.args.get("negate") else "like"
+        return Condition(self.expression(node.this), operator, Literal(pattern.text, True))
 
     def _is(self, node: Any) -> Condition:
         if type(node.expression).__name__ != "Null":
