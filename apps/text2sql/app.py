@@ -57,7 +57,7 @@ class Text2Sql:
         questions: str | Path | None = None,
         *,
         seconds: float = 5.0,
-        rows: int = 10_000,
+        rows: int = 50_000,
         workers: int = 2,
         prompts: str | None = None,
         cache: str | Path | None = None,

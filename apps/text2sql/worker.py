@@ -36,7 +36,7 @@ class Limits:
 
     seconds: float = 5.0
     """Wall time."""
-    rows: int = 10_000
+    rows: int = 50_000
     """Rows fetched; more are cut and the result is marked truncated."""
     size: int = 8 * 2**20
     """Bytes fetched, about; more are cut."""
@@ -105,7 +105,7 @@ class _Worker:
 
     def _receive(self, deadline: float) -> dict[str, Any] | None:
         head = self._read(4, deadline)
-        body = None if head is None else self._read(struct.unpack(">I", head)[0], deadline + 30.0)
+        body = None if head is None else self._read(struct.unpack(">I", head)[0], deadline + 2.0)
         if body is None:
             return None
         reply: dict[str, Any] = json.loads(body)

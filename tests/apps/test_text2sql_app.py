@@ -36,7 +36,7 @@ def db(tmp_path: Path) -> Path:
 
 @pytest_asyncio.fixture
 async def app(db: Path) -> AsyncIterator[Text2Sql]:
-    made = make_part("apps", "text2sql", db=str(db), workers=1)
+    made = make_part("apps", "text2sql", db=str(db), workers=1, rows=10_000)
     yield made
     await made.aclose()
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import closing
@@ -221,3 +224,29 @@ def test_readings_of_a_term_in_one_and_in_several_tables() -> None:
     assert other_readings(task) == ["SELECT 1 FROM orders WHERE delivered > promised"]
     joined = task.replace(gold="SELECT 1 FROM orders JOIN x WHERE orders.shipped > orders.promised")
     assert other_readings(joined) == ["SELECT 1 FROM orders JOIN x WHERE orders.delivered > orders.promised"]
+
+
+_FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from verbal.apps.text2sql.demo import demo_database
+from verbal.errors import DataError
+resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+try:
+    demo_database(Path(sys.argv[1]))
+except DataError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_is_a_data_error_and_leaves_nothing_behind(tmp_path: Path, root: Path) -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", _FULL_DISK, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        check=True,
+    )
+    assert "the demo database cannot be built" in found.stdout and "free space" in found.stdout
+    assert list(tmp_path.iterdir()) == []
+    assert demo_database(tmp_path).is_file()

@@ -195,7 +195,7 @@ def _plain(cell: Any) -> Any:
 
 
 def test_many_equal_columns_do_not_take_for_ever() -> None:
-    rows = [[n % 2] * 11 + [n] for n in range(2000)]
-    wrong = [[(n + 1) % 2] * 10 + [n % 2, n] for n in range(2000)]
+    rows = [[n % 2] * 11 + [n] for n in range(300)]
+    wrong = [[(n + 1) % 2] * 10 + [n % 2, n] for n in range(300)]
     assert compare(result(wrong), result(rows)).match is False
     assert compare(result([row[::-1] for row in rows]), result(rows)).match is True
