@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from verbal.models.embedded.ast import (
     CLAUSES,
@@ -215,7 +216,7 @@ def _role_words(index: SchemaIndex, place: int) -> list[str]:
 def _spoken(items: Sequence[Item], binding: Binding) -> list[str]:
     """The question's tokens; gives out aliases and values by order of mention."""
     tokens: list[str] = []
-    for item in items:
+    for place, item in enumerate(items):
         if item.kind == "word":
             if item.sure or item.text in KNOWN:
                 tokens.append(binding.word(item.text, item.surface))
@@ -225,6 +226,9 @@ def _spoken(items: Sequence[Item], binding: Binding) -> list[str]:
             tokens += [item.text] * (item.text in INDEX)
         elif item.kind == "value":
             slot = binding.value(item.text)
+            columns = takewhile(lambda one: one.kind == "column", items[place + 1 :])
+            if slot and not binding.found.get(item.text) and item.surface == "quoted":
+                binding.found[item.text] = tuple(one.target for one in columns)
             tokens += [slot, *_value_kind(item)] if slot else []
         else:
             alias = binding.alias("b" if item.kind == "table" else "a", item.target)

@@ -9,9 +9,10 @@ from threading import Lock
 
 import numpy as np
 
-from verbal.models.embedded.codec import Answer, Encoded, Unsupported, allowed, decode_answer
+from verbal.models.embedded.codec import Answer, Encoded, Unsupported, decode_answer
 from verbal.models.embedded.forward import Array, Cache, Network, choose, log_softmax
-from verbal.models.embedded.vocabulary import DIGITS, INDEX, VOCABULARY
+from verbal.models.embedded.mask import Mask
+from verbal.models.embedded.vocabulary import INDEX, VOCABULARY
 
 _EOS = INDEX["<eos>"]
 _CACHED = 32
@@ -109,7 +110,7 @@ class Decoder:
         top_p: float,
         room: int,
     ) -> list[tuple[list[int], list[float]]]:
-        mask = _Mask(encoded)
+        mask = Mask(encoded)
         done: list[tuple[list[int], list[float]]] = [([], []) for _ in rngs]
         active = list(range(len(rngs)))
         scores = np.repeat(first[None], len(rngs), axis=0)
@@ -184,45 +185,3 @@ def _understood(encoded: Encoded, ids: list[int], logprobs: list[float]) -> Samp
     except Unsupported as error:
         answer, problem = None, str(error)
     return Sample(tokens, tuple(logprobs), answer, problem, finished)
-
-
-class _Mask:
-    """Which tokens may come next: those that the prompt allows, and after some words only those that fit."""
-
-    def __init__(self, encoded: Encoded) -> None:
-        binding = encoded.binding
-        words = allowed(encoded)
-        details = binding.index.details
-        columns = {slot: details[place].type for slot, place in binding.columns.items() if slot in words}
-        numbers = {slot for slot, kind in columns.items() if kind in ("int", "real")}
-        values = {word for word in words if word[0] in "vu" and word[1:].isdigit()}
-        numeric = {f"v{place}" for place, text in enumerate(binding.values) if text.isdigit()} & words
-        slots = set(columns) | (set(binding.table_slots.values()) & words)
-        summed = numbers | {"(", "distinct"} if numbers else set(columns) | {"("}
-        self.open = _penalty(words)
-        self.after = {
-            "sum": summed,
-            "avg": summed,
-            **{word: values for word in ("contains", "starts", "ends", "not_contains")},
-            "year": set(columns),
-            "month": set(columns),
-            "limit": numeric | set(DIGITS),
-            "group_by": slots,
-            "from": set(binding.table_slots.values()) & words,
-        }
-        self.closed = {
-            INDEX[word]: _penalty(fitting)
-            for word, fitting in self.after.items()
-            if fitting and encoded.role != "proposer"
-        }
-
-    def apply(self, scores: Array, sofar: Sequence[int]) -> Array:
-        """Scores with tokens that may not come next at minus infinity."""
-        penalty = self.closed.get(sofar[-1], self.open) if sofar else self.open
-        return scores + penalty
-
-
-def _penalty(words: Collection[str]) -> Array:
-    penalty = np.full(len(VOCABULARY), -np.inf, np.float32)
-    penalty[[INDEX[word] for word in words]] = 0.0
-    return penalty

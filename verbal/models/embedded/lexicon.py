@@ -210,6 +210,12 @@ value start end begin time word letter substring all
 ASKING = frozenset(_ASKING.split())
 """Words of questions: a name only where they are the whole name."""
 
+SEXES = {
+    **dict.fromkeys(("female", "woman", "girl"), ("f", "female", "woman", "w")),
+    **dict.fromkeys(("male", "man", "boy"), ("m", "male", "man")),
+}
+"""A word for a sex, and cells that say it."""
+
 _ENDINGS = ("izations", "ization", "ations", "ation", "ments", "ment", "ings", "ing", "ions", "ion", "ers", "er", "ors")
 _MORE_ENDINGS = ("or", "ed", "es", "al", "ity", "ly", "ance", "ence", "e", "y", "s")
 

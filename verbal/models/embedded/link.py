@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from verbal.models.embedded.fields import Value
 from verbal.models.embedded.index import SchemaIndex, cell_key
-from verbal.models.embedded.lexicon import ASKING, CLOSED, CUES, SYNONYMS, noun, root
+from verbal.models.embedded.lexicon import ASKING, CLOSED, CUES, SEXES, SYNONYMS, noun, root
 from verbal.models.embedded.words import Atom
 
 _LONGEST = 6
@@ -123,6 +123,10 @@ class Linker:
             self.mentioned.setdefault(table, []).append(start)
         if columns:
             self._columns_at.append((start, length, list(columns)))
+            for place in columns:
+                table = self.index.table_of[place]
+                if length > 1 and "".join(words).startswith("".join(self.index.table_words[table])):
+                    self.mentioned.setdefault(table, []).append(start)
         return True
 
     def _whole(self, span: Sequence[Atom]) -> list[int] | None:
@@ -139,6 +143,8 @@ class Linker:
         word = self.keys[start]
         after = self.keys[start + 1] if start + 1 < len(self.keys) else ""
         before = self.keys[start - 1] if start else ""
+        if word == "year" and after == "old":
+            return True
         if start == 0 and word in _AT_START and after not in ("of", "and", "for"):
             return True
         if word == "order" and (after == "by" or (before or "").rstrip("ing") in _SORTING or before in _BEFORE_ORDER):
@@ -176,6 +182,8 @@ class Linker:
         joined = "".join(words)
         tables = list(self.index.partial_tables.get(joined, ()))
         columns = list(self.index.partial.get(joined, ())) if len(joined) > 1 else []
+        if length == 1 and words[0] in SEXES and self._sex(start, words[0]):
+            return True
         if length == 1 and not (tables or columns):
             tables, columns = self._loose(words[0], self.text[start].stem)
         if not tables and not columns:
@@ -191,6 +199,17 @@ class Linker:
         if columns:
             self._columns_at.append((start, length, columns))
         return True
+
+    def _sex(self, start: int, word: str) -> bool:
+        """Reads `female` as the cell that says so (`F`) where a column of sexes has one."""
+        index = self.index
+        for place in (*index.exact.get("gender", ()), *index.exact.get("sex", ())):
+            for value in index.details[place].values:
+                if value.lower() in SEXES[word]:
+                    self.spans[start] = (1, [Item("value", value, "quoted")], False)
+                    self._columns_at.append((start, 1, [place]))
+                    return True
+        return False
 
     def _loose(self, word: str, base: str) -> tuple[list[int], list[int]]:
         index = self.index

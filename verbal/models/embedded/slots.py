@@ -62,6 +62,8 @@ class Binding:
     tables: dict[str, int] = field(default_factory=dict)
     values: list[str] = field(default_factory=list)
     """Texts of v0, v1, ..."""
+    found: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Text of a value to the columns in which it is known to occur."""
     words: dict[str, str] = field(default_factory=dict)
     """Token of a word to the word as the prompt wrote it first."""
 
