@@ -19,7 +19,7 @@ from typing import Any
 from verbal.contracts import Memory
 from verbal.distill import Trainer
 from verbal.evaluate import Interval, Scores, difference, evaluate_arm, interval
-from verbal.parts import make_part
+from verbal.parts import load_function, make_part
 from verbal.recipe import Recipe, load_recipe
 from verbal.run import Progress, Workshop, learn, open_workshop
 from verbal.screen import Screen, arms_table, lessons_table, usage_table
@@ -63,6 +63,7 @@ def run_demo(
         results = asyncio.run(story.tell())
         (out / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False), encoding="utf-8")
         page = write_report(results, out / "index.html")
+        screen.stage("")
         screen.print(arms_table(results))
         screen.print(lessons_table(results["lessons"]))
         screen.print(usage_table(results["usage"]))
@@ -178,7 +179,7 @@ class Story:
             fit = await trainer.answer()
             fits.append(fit)
             self.timing.append({"stage": f"training, seed {seed + 1}", "seconds": fit.get("seconds", 0.0)})
-            self.store.put_checkpoint(f"demo-{seed}", fit["path"], {"opens_as": "embedded", **fit})
+            load_function("trainers", "checkpoint", "register")(self.store, f"demo-{seed}", fit["path"])
             async with self._workshop(f"embedded:{fit['path']}", seed, shop.app) as trained:
                 for arm, hints in (("distilled", "none"), ("distilled+memory", "memory")):
                     parts[arm].append(await self._score(trained, dev, arm, hints, [seed], memories))

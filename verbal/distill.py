@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from verbal.errors import TrainError
-from verbal.parts import make_part
+from verbal.parts import load_function, make_part
 from verbal.store import Store
-from verbal.verbs import make_recipe, model_of, open_store, pick_tasks
+from verbal.verbs import make_recipe, open_store, pick_tasks, resolve_checkpoint
 
 
 def run_distill(
@@ -59,7 +59,7 @@ def run_distill(
 
     with open_store(path) as store, Screen(f"verbal distill: {method}", quiet=quiet) as screen:
         if model.startswith("checkpoint:"):
-            model = model_of(store.checkpoint(model.removeprefix("checkpoint:")))
+            model = resolve_checkpoint(store, model)
         trainer = make_part("trainers", method, where="--method", **_options(overrides))
         examples = trainer.examples(store, run=run)
         screen.print(f"{len(examples)} rows from run {run!r}; hints are not in the prompts")
@@ -67,17 +67,16 @@ def run_distill(
         score = _Score(store, run, split, app, screen)
         figures: dict[str, Any] = {"method": method, "base": model, "rows": len(examples), "run": run, "name": name}
         if split:
-            figures["before"] = score.of(model, "before")
+            figures["before"] = score.of(model if model.startswith(("embedded", "hf:")) else f"hf:{model}", "before")
         screen.stage("training")
         progress = Progress(changed=screen.show)
         figures |= trainer.train(
             examples, model, str(out), seed=seed,
             on_progress=lambda done, total, loss: progress.update(done=done, total=total, note=f"loss {loss:.3f}"),
         )  # fmt: skip
-        opens_as = "embedded" if model.startswith("embedded") else "hf"
-        store.put_checkpoint(name, str(out), {"opens_as": opens_as, **figures})
+        load_function("trainers", "checkpoint", "register")(store, name, out)
         if split:
-            figures["after"] = score.of(f"{opens_as}:{out}", f"after {name}")
+            figures["after"] = score.of(resolve_checkpoint(store, name), f"after {name}")
             screen.print(f"{split}: {figures['before']} -> {figures['after']} (one greedy attempt, no memory)")
         screen.print(f"registered: use it with --model checkpoint:{name}")
     return {**figures, "path": str(out)}

@@ -10,6 +10,7 @@ VerbalError
 │   ├── ContextLengthError             the prompt is longer than the model reads
 │   ├── RefusedError                   the provider refused the call (key, quota, content); not retried
 │   └── TransientError                 rate limit, time-out, dropped connection; retried by the one retry owner
+│       └── OverloadedError            the server asked for less (429, 503, 529); lives in verbal/models
 ├── EnvironmentFault (RuntimeError)    an environment broke (not the model's fault)
 ├── CriticError (RuntimeError)         a critic broke
 ├── StoreError (OSError)               the store or the memory cannot be read or written

@@ -36,6 +36,11 @@ class ModelTable:
 
     name: str = "embedded"
     roles: dict[str, str] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    """Passed to the adapter (`extra`, `url`)."""
+    price_in: float | None = None
+    """US dollars per million prompt tokens, where the price table does not know the model."""
+    price_out: float | None = None
     temperature: float = 0.8
     """Of every attempt but the first, which is greedy."""
     max_tokens: int = 1024

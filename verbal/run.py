@@ -146,9 +146,16 @@ def _open_models(recipe: Recipe, store: Store, run: str, progress: Progress, giv
     )
     callers: dict[str, Any] = {}
     for spec in dict.fromkeys([table.name, *table.roles.values()]):
-        model = given if given is not None and spec == table.name else open_model(spec)
+        own = spec == table.name
+        model = given if given is not None and own else open_model(spec, **(table.options if own else {}))
         callers[spec] = ModelCalls(
-            model, budget=budget, on_call=on_call, timeout=table.timeout, concurrency=table.concurrency
+            model,
+            budget=budget,
+            on_call=on_call,
+            timeout=table.timeout,
+            concurrency=table.concurrency,
+            price_in=table.price_in if own else None,
+            price_out=table.price_out if own else None,
         )
 
     def roles(role: str) -> Any:

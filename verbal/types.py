@@ -323,6 +323,8 @@ def _typed(hint: Any, value: Any) -> Any:
     if origin is tuple:
         if not isinstance(value, list | tuple):
             raise ValueError(f"expected a list, found {value!r}")
+        if args[0] in (float, int) and all(type(v) is args[0] for v in value):
+            return tuple(value)  # vectors and token ids are long
         return tuple(_typed(args[0] if args[-1] is Ellipsis else args[i], v) for i, v in enumerate(value))
     if isinstance(hint, type) and issubclass(hint, _Record):
         return value if isinstance(value, hint) else hint.from_dict(value)

@@ -23,15 +23,20 @@ def make_recipe(options: dict[str, Any], store: Store | None = None) -> Recipe:
     if options["app"]:
         app = dataclasses.replace(recipe.app, options={**recipe.app.options, **options["app"]})
         recipe = dataclasses.replace(recipe, app=app)
-    if recipe.model.name.startswith("checkpoint:") and store is not None:
-        found = store.checkpoint(recipe.model.name.removeprefix("checkpoint:"))
-        recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, name=model_of(found)))
+    if store is not None and recipe.model.name.startswith("checkpoint:"):
+        name = resolve_checkpoint(store, recipe.model.name)
+        recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, name=name))
     return recipe
 
 
-def model_of(checkpoint: dict[str, Any]) -> str:
-    """The `--model` string that opens a registered checkpoint."""
-    return f"{checkpoint['info'].get('opens_as', 'embedded')}:{checkpoint['path']}"
+def resolve_checkpoint(store: Store, name: str) -> str:
+    """The `--model` string that opens a registered checkpoint, `checkpoint:NAME`; its files are checked.
+
+    Raises:
+        UnknownName: none of that name. DataError: its files are gone or were changed.
+    """
+    found: str = load_function("trainers", "checkpoint", "resolve")(store, name)["model"]
+    return found if found.startswith("embedded") else f"hf:{found}"
 
 
 def run_doctor(models: list[str], *, quiet: bool) -> dict[str, Any]:

@@ -27,7 +27,7 @@ _HOMES = {
 }  # fmt: skip
 
 FORMS = (
-    "embedded", "embedded:WEIGHTS", "scripted:FILE.jsonl", "openai/MODEL", "anthropic/MODEL",
+    "embedded", "embedded:WEIGHTS", "hf:FOLDER", "scripted:FILE.jsonl", "openai/MODEL", "anthropic/MODEL",
     "http/MODEL@http://HOST:PORT/v1", "litellm/PROVIDER/MODEL", "PROVIDER/MODEL", "./FILE.py:CLASS",
 )  # fmt: skip
 """The ways to name a model; `PROVIDER/MODEL` goes to litellm."""
@@ -38,9 +38,11 @@ class ModelSpec:
     """What the name of a model says."""
 
     part: str
-    """Part of `verbal.models`, or `FILE.py:CLASS`."""
+    """Name of the part, or `FILE.py:CLASS`."""
     config: dict[str, str]
     """What the part's constructor is given."""
+    room: str = "models"
+    """Where the part is; what needs torch is in `trainers`."""
 
 
 def parse_model(spec: str) -> ModelSpec:
@@ -57,6 +59,8 @@ def parse_model(spec: str) -> ModelSpec:
         return ModelSpec("embedded", {})
     if match := re.fullmatch(r"embedded:(.+)", text):
         return ModelSpec("embedded", {"path": match.group(1)})
+    if match := re.fullmatch(r"hf:(.+)", text):
+        return ModelSpec("local", {"path": match.group(1)}, room="trainers")
     if match := re.fullmatch(r"scripted:(.+)", text):
         return ModelSpec("scripted", {"file": match.group(1)})
     if match := re.fullmatch(r"http/(.+?)@(https?://\S+)", text):
@@ -86,7 +90,7 @@ def open_model(spec: str, **options: Any) -> Model:
     from verbal.parts import make_part
 
     found = parse_model(spec)
-    model: Model = make_part("models", found.part, where=f"model {spec!r}", **found.config, **options)
+    model: Model = make_part(found.room, found.part, where=f"model {spec!r}", **found.config, **options)
     return model
 
 
