@@ -151,7 +151,13 @@ def _starred(item: object) -> bool:
 
 def _compound(first: Query, second: Query, operator: str) -> Query:
     def bare(query: Query, **more: object) -> Query:
-        kept = {"select": query.select, "tables": query.tables, "where": query.where, "group_by": query.group_by}
+        width = min(len(first.select), len(second.select))
+        kept = {
+            "select": query.select[:width],
+            "tables": query.tables,
+            "where": query.where,
+            "group_by": query.group_by,
+        }
         return Query(**kept, **more)  # type: ignore[arg-type]
 
     return bare(first, set_op=operator, other=bare(second))

@@ -88,10 +88,10 @@ def encode(fields: Fields, *, slots: SlotOrder | None = None, trees: Mapping[str
     index = index_of(fields.schema)
     queries = [_tree(sql, fields, trees) for sql in _sql_parts(fields)]
     question = insert_hints(atoms(fields.question), fields.hints, index.name_words)
-    items = Linker(index, fields.values).link(question) if question else []
-    items = _proper_names(items)
+    linker = Linker(index, fields.values)
+    items = _proper_names(linker.link(question) if question else [])
     order = slots or STABLE
-    binding = Binding(index, order)
+    binding = Binding(index, order, spellings=linker.spellings)
     columns, tables = _shown(index, items, [query for query in queries if query])
     binding.show(columns, tables)
     schema = _schema(index, binding, columns, tables)

@@ -42,6 +42,8 @@ class Linker:
         """Prepares lookups of the cells that this prompt names."""
         self.index = index
         self.cells: dict[str, list[tuple[int, str]]] = {}
+        self.spellings: dict[tuple[str, int], str] = {}
+        """How a value (as its item's text) is spelled in a column, where that differs."""
         for value in values:
             place = next((c for c in index.whole.get(f"{value.table}.{value.column}".lower(), ())), None)
             if place is not None:
@@ -64,6 +66,7 @@ class Linker:
                 if not any(covered[start : start + length]) and self._partial(start, length):
                     covered[start : start + length] = [True] * length
         self._years()
+        self._columns_at = [one for one in self._columns_at if not self._explained(one[0])]
         for start, length, places in self._columns_at:
             exact = self.spans[start][2]
             self.spans[start][1].extend(self._choose(start, places, exact))
@@ -82,6 +85,11 @@ class Linker:
             if near:
                 self.spans[place] = (1, [Item("value", atom.surface, "number")], False)
                 self._columns_at.append((place, 1, near[:2]))
+
+    def _explained(self, start: int) -> bool:
+        """Whether a number that also is a cell follows the name of the column that it is about."""
+        before = any(start - 3 < at + size <= start and self._named(at) for at, size, _ in self._columns_at)
+        return self.text[start].kind == "number" and not self._named(start) and before
 
     def _named(self, start: int) -> bool:
         items = self.spans[start][1]
@@ -110,6 +118,10 @@ class Linker:
                 after = [w for w in words[at + 1 :] if w not in ("the", "a", "an")]
                 if "".join(after) not in self.index.exact_tables:
                     columns = self.index.exact.get("".join((*after, *words[:at])), [])
+        if cells and length == 1 and span[0].kind == "word" and not (span[0].surface[:1].isupper() and start > 0):
+            listed = any(text.lower() == span[0].surface.lower() for _, text in cells) and self.index.cells
+            parts = words[0] in self.index.partial or words[0] in self.index.partial_tables
+            cells = [] if parts and not (listed and span[0].surface.lower() in self.index.cells) else cells
         proper = (span[0].surface[:1].isupper() and start > 0) or span[0].kind == "quoted"
         if cells and (proper or not (tables or columns)):
             self.spans[start] = (length, self._value(cells, span), True)
@@ -169,6 +181,7 @@ class Linker:
 
     def _value(self, cells: list[tuple[int, str]], span: Sequence[Atom]) -> list[Item]:
         kind = span[0].kind if len(span) == 1 and span[0].kind in ("number", "date") else "quoted"
+        self.spellings |= {(cells[0][1], place): text for place, text in cells if text != cells[0][1]}
         return [Item("value", cells[0][1], kind)]
 
     def _note_value(self, start: int, cells: list[tuple[int, str]]) -> None:

@@ -73,6 +73,8 @@ class Reader:
             if not text.isdigit():
                 raise Unsupported(f"slot SQL: limit {text!r}")
             limit = int(text)
+        if found.other is not None and len(found.select) != len(found.other.select):
+            raise Unsupported("slot SQL: a set operator between queries of different width")
         return replace(found, order_by=tuple(order), limit=limit)
 
     def _order(self) -> Order:
@@ -96,6 +98,7 @@ class Reader:
             while self._take(","):
                 group.append(self._group())
         having = self._predicate() if self._take("having") else None
+        tables = tuple(name for name in tables if name not in _excluded(where)) or tables
         return Query(tuple(select), tables, via, distinct, where, tuple(group), having)
 
     def _from(self) -> tuple[tuple[str, ...], tuple[Col, ...]]:
@@ -155,6 +158,8 @@ class Reader:
         text = ""
         if token[:1] == "v" and token[1:].isdigit() and int(token[1:]) < len(self.binding.values):
             text = self.binding.values[int(token[1:])]
+            if column is not None:
+                text = self.binding.spellings.get((text, column), text)
             self.place += 1
         elif token[:1] == "u" and token[1:].isdigit() and column is not None:
             categories = self.index.details[column].values
@@ -262,6 +267,17 @@ class Reader:
             if key is not None and key.target == name:
                 return Col(key.table, key.column)
         return None
+
+
+def _excluded(where: Predicate | None) -> frozenset[str]:
+    """Tables whose rows a NOT IN keeps out: joining them as well would leave nothing."""
+    if isinstance(where, Both):
+        return (
+            frozenset().union(*(_excluded(part) for part in where.parts)) if where.connective == "and" else frozenset()
+        )
+    if where is not None and where.op == "not in" and isinstance(where.right, Query):
+        return frozenset(used_tables(where.right))
+    return frozenset()
 
 
 def _counted(item: Expression) -> bool:

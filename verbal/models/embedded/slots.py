@@ -64,6 +64,8 @@ class Binding:
     """Texts of v0, v1, ..."""
     found: dict[str, tuple[int, ...]] = field(default_factory=dict)
     """Text of a value to the columns in which it is known to occur."""
+    spellings: dict[tuple[str, int], str] = field(default_factory=dict)
+    """Text of a value and a column to the value's spelling in that column, where it differs."""
     words: dict[str, str] = field(default_factory=dict)
     """Token of a word to the word as the prompt wrote it first."""
 
@@ -149,7 +151,7 @@ class Binding:
         if text in self.values:
             return (f"v{self.values.index(text)}",)
         for place, value in enumerate(self.values):
-            same = value.lower() == text.lower()
+            same = value.lower() == text.lower() or (column is not None and self.spellings.get((value, column)) == text)
             if same or (is_number(value) and is_number(text) and float(value) == float(text)):
                 return (f"v{place}",)
         categories = self.index.details[column].values if column is not None else ()
