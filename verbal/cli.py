@@ -227,10 +227,12 @@ def distill(
     from verbal.distill import run_distill
 
     target = out or store.parent / "weights" / name
-    settings: dict[str, Any] = dict(
-        method=method, model=model, run=run, name=name, seed=seed, overrides=set_ or [], split=evaluate_on
-    )
-    _emit(run_distill(store, target, db=db, questions=questions, quiet=json_, **settings), json_)
+    scored = _options("reflect", model, db, questions, None, None)["app"]
+    made = run_distill(
+        store, target, method=method, model=model, run=run, name=name, seed=seed, overrides=set_ or [],
+        split=evaluate_on, app=scored, quiet=json_,
+    )  # fmt: skip
+    _emit(made, json_)
 
 
 @app.command()

@@ -26,6 +26,7 @@ from verbal.screen import Screen, arms_table, lessons_table, usage_table
 from verbal.store import Store
 from verbal.types import Task
 
+# What each arm is, in words.
 ABOUT = {
     "base": "no memory, one attempt",
     "retry": "no memory, as many attempts as the memory arm, told right or wrong",

@@ -31,8 +31,7 @@ def run_distill(
     seed: int,
     overrides: list[str],
     split: str,
-    db: Path | None,
-    questions: Path | None,
+    app: dict[str, str],
     quiet: bool,
 ) -> dict[str, Any]:
     """Trains on what a run collected, scores before and after, registers the checkpoint.
@@ -44,11 +43,10 @@ def run_distill(
         model: `embedded`, `embedded:FOLDER`, `checkpoint:NAME` or a Hugging Face model folder.
         run: Whose attempts are distilled.
         name: Name of the checkpoint.
-        seed: Of everything random in training.
+        seed: Of training.
         overrides: Options of the method, `lr=1e-4`.
         split: Split to score on; empty for none.
-        db: The database of the scored tasks; the demo's if not given.
-        questions: Their questions file.
+        app: Options of the app whose tasks are scored; the demo's when empty.
         quiet: Print nothing.
 
     Raises:
@@ -63,7 +61,6 @@ def run_distill(
         trainer = make_part("trainers", method, where="--method", **_options(overrides))
         examples = trainer.examples(store, run=run)
         screen.print(f"{len(examples)} rows from run {run!r}; hints are not in the prompts")
-        app = {k: str(v) for k, v in (("db", db), ("questions", questions)) if v is not None}
         score = _Score(store, run, split, app, screen)
         figures: dict[str, Any] = {"method": method, "base": model, "rows": len(examples), "run": run, "name": name}
         if split:

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from verbal.errors import VerbalError
 
+# How much a finding matters.
 Level = Literal["ok", "warning", "error"]
 
 # Artefacts of litellm that carried a credential stealer (OSV MAL-2026-2144).

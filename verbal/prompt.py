@@ -77,7 +77,11 @@ def load_prompt(name: str, folder: str | None = None) -> Prompt:
         UnknownName: no such prompt. ConfigError: the file is malformed.
     """
     if folder is not None and (path := Path(folder) / f"{name}.md").is_file():
-        return parse_prompt(name, path.read_text(encoding="utf-8"), where=str(path))
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"the prompt is not UTF-8: {error}", where=str(path), todo="save it as UTF-8") from error
+        return parse_prompt(name, text, where=str(path))
     root = resources.files("verbal.prompts")
     file = root.joinpath(*f"{name}.md".split("/"))
     if not file.is_file():

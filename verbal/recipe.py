@@ -156,7 +156,10 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     if path.suffix == ".toml":
         if not path.is_file():
             raise ConfigError(f"no recipe file {str(path)!r}", todo=f"or a shipped one: {', '.join(recipe_names())}")
-        text, where = path.read_text(encoding="utf-8"), str(path)
+        try:
+            text, where = path.read_text(encoding="utf-8"), str(path)
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"the recipe is not UTF-8: {error}", where=str(path), todo="save it as UTF-8") from error
     else:
         if str(source) not in recipe_names():
             raise UnknownName.of("recipe", str(source), recipe_names(), where="--recipe")

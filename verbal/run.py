@@ -8,6 +8,7 @@ seed gives the same attempts in whatever order the calls return.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import inspect
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -110,6 +111,7 @@ async def open_workshop(
             make_part("critics", name, where="[critics]", **recipe.critics.options.get(name, {}))
             for name in recipe.critics.names
         ]
+        recipe = _named(recipe, critics)
         roles, callers = _open_models(recipe, store, run, progress, model)
         for caller in callers:
             stack.push_async_callback(caller.aclose)
@@ -124,6 +126,13 @@ async def open_workshop(
             wants_model = "model" in inspect.signature(maker).parameters
             curator = maker(model=roles("curator")) if wants_model else maker()
         yield Workshop(recipe, store, app, roles, critics, memory, curator, progress)
+
+
+def _named(recipe: Recipe, critics: Sequence[Critic]) -> Recipe:
+    """The recipe with each critic under its own name: feedback carries that, also of a user's `./mine.py:MyCritic`."""
+    names = {spec: critic.name for spec, critic in zip(recipe.critics.names, critics, strict=True)}
+    table = dataclasses.replace(recipe.critics, names=tuple(names.values()), verdict=names[recipe.critics.verdict])
+    return dataclasses.replace(recipe, critics=table)
 
 
 def _open_models(recipe: Recipe, store: Store, run: str, progress: Progress, given: Any) -> tuple[Roles, list[Any]]:

@@ -307,6 +307,11 @@ class Store:
 
 def _connect(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+    names = {r[0] for r in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if names and "meta" not in names:  # `meta` is made first, so a store that another process is just making has it
+        db.close()
+        what = "this database is not a store of verbal, so it is left alone"
+        raise StoreError(what, where=str(path), todo="give another path: --store PATH")
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = NORMAL")
     return db

@@ -19,6 +19,7 @@ from verbal.errors import ConfigError, ModelError, TransientError
 from verbal.models._faults import clip, error_message, malformed, stream_fault
 from verbal.types import Message, ToolCall, Usage
 
+# Why a reply ended (`Reply.finish`).
 Finish = Literal["stop", "length", "tool_calls", "content_filter", "error"]
 _log = logging.getLogger("verbal.models")
 _FINISH: dict[str, Finish] = {

@@ -73,6 +73,7 @@ class Aggregate:
     distinct: bool = False
 
 
+# What can stand in a select list.
 Expression = Col | Literal | Part | Arithmetic | Aggregate
 
 
@@ -97,6 +98,7 @@ class Both:
     parts: tuple[Condition | Both, ...]
 
 
+# What can stand after WHERE.
 Predicate = Condition | Both
 
 

@@ -21,6 +21,8 @@ from verbal.models.embedded.read import read_prompt, write_reply
 from verbal.types import Message, Usage
 
 if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
+
     from verbal.models.embedded.decode import Decoder, Sample
 
 SHIPPED = Path(__file__).parent / "weights"
@@ -45,6 +47,7 @@ class EmbeddedModel:
         self.name = f"embedded/{self.folder.name if path else 'pocket'}"
         self._decoder: Decoder | None = None
         self._lock = Lock()
+        self._pools: ThreadpoolController | None = None
 
     def __repr__(self) -> str:
         return f"EmbeddedModel({str(self.folder)!r})"
@@ -56,7 +59,7 @@ class EmbeddedModel:
             ConfigError: the weights cannot be read.
             ModelError: the prompt is outside the model's limits; the message says which.
         """
-        return await asyncio.to_thread(self._replies, tuple(messages), n, sampling)
+        return await asyncio.to_thread(self._calm, tuple(messages), n, sampling)
 
     async def stream(self, messages: Sequence[Message], sampling: Sampling) -> AsyncIterator[str]:
         """The reply, in one piece."""
@@ -94,6 +97,16 @@ class EmbeddedModel:
                         todo="train them with `verbal embedded train`, or name another model with --model",
                     ) from error
             return self._decoder
+
+    def _calm(self, messages: tuple[Message, ...], n: int, sampling: Sampling) -> list[Reply]:
+        """The replies with one BLAS thread: products this small spin in several, ten times slower on busy cores."""
+        self._open()
+        if self._pools is None:
+            from threadpoolctl import ThreadpoolController
+
+            self._pools = ThreadpoolController()
+        with self._pools.limit(limits=1, user_api="blas"):
+            return self._replies(messages, n, sampling)
 
     def _replies(self, messages: tuple[Message, ...], n: int, sampling: Sampling) -> list[Reply]:
         started = time.perf_counter()

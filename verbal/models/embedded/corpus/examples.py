@@ -10,13 +10,14 @@ from verbal.models.embedded.ast import Query, Unsupported, differing_clauses, to
 from verbal.models.embedded.codec import Answer
 from verbal.models.embedded.corpus.corrupt import corrupted, without_term
 from verbal.models.embedded.corpus.questions import Question, hints, question
+from verbal.models.embedded.corpus.terms import Term
 from verbal.models.embedded.corpus.words import Lexicon
 from verbal.models.embedded.corpus.world import World
 from verbal.models.embedded.fields import Fields
 
 ROLES = ("solve", "solve_hinted", "criticise", "reflect", "propose")
 """Kinds of examples."""
-SHARES = (58, 18, 15, 6, 3)
+SHARES = (55, 18, 14, 10, 3)
 """Their shares in training, in percent."""
 
 
@@ -30,6 +31,11 @@ class Example:
     trees: dict[str, Query]
     """Queries behind the SQL texts of the prompt and the answer, so that nothing needs parsing."""
     asked: Question
+
+
+def lesson(term: Term) -> str:
+    """The hint that the reflector is taught: the term's own words and what they mean."""
+    return f"{term.phrase} means {term.plain.split(' means ', 1)[1]}"
 
 
 class Bench:
@@ -117,7 +123,7 @@ class Bench:
 
     def reflect(self) -> Example | None:
         """A wrong and a right query: the hint that would have helped, or none where no term explains the mistake."""
-        hinted = self.rng.random() < 0.8
+        hinted = self.rng.random() < 0.9
         asked = question(self.rng, self.world, self.words, hinted=hinted)
         if asked is None or len(asked.terms) > 1:
             return None
@@ -141,7 +147,8 @@ class Bench:
             result=self.result(text),
             right=asked.sql,
         )
-        answer = Answer(hint=asked.terms[0].plain if asked.terms else "")
+        # The hint names the private words alone: a table's name is a link in the prompt, which no answer can repeat.
+        answer = Answer(hint=lesson(asked.terms[0]) if asked.terms else "")
         return Example("reflect", fields, answer, {text: wrong, asked.sql: asked.query}, asked)
 
     def propose(self) -> Example | None:

@@ -16,6 +16,7 @@ from verbal.models.embedded.corpus.words import past, plural, third_person
 from verbal.models.embedded.corpus.world import ColumnInfo, Link, TableInfo, World
 from verbal.models.embedded.index import index_of
 
+# Ways to say a comparison, an extreme, a number.
 ABOVE = (
     "greater than",
     "more than",
@@ -40,6 +41,7 @@ AGGREGATES = {
     "min": ("minimum", "lowest", "smallest", "min", "least"),
 }
 """Words for each aggregate function."""
+# Numbers in words.
 NUMBER_WORDS = dict(enumerate(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]))
 
 

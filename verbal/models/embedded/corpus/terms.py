@@ -14,6 +14,7 @@ from verbal.models.embedded.corpus.world import ColumnInfo, TableInfo, World
 KINDS = ("predicate", "measure", "column", "table")
 """What a term may stand for: a condition on rows, an amount, a column, a table."""
 
+# Ways to say a comparison in a hint.
 WORDS_FOR = {
     ">": ("above", "over", "greater than", "more than", "higher than"),
     "<": ("below", "under", "less than", "lower than"),
