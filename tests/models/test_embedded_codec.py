@@ -384,3 +384,10 @@ def test_any_question_and_hint_can_be_encoded(question: str, hints: list[str]) -
     encoded = solver(question, *hints)
     assert set(encoded.tokens) <= set(VOCABULARY)
     assert len(encoded.ids) == len(encoded.tokens)
+
+
+def test_all_columns_of_a_table_are_one_slot() -> None:
+    encoded = solver("Show all information about orders")
+    tokens = encode_answer(encoded, Answer(sql="SELECT * FROM orders WHERE total > 5"))
+    assert tokens == ("select", "b0", "from", "b0", "where", encoded.binding.column_slots[11], ">", "#5", "<eos>")
+    assert decode_answer(encoded, tokens).sql == "SELECT order_id, customer_id, day, total FROM orders WHERE total > 5"

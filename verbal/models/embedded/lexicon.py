@@ -20,7 +20,7 @@ purchased:purchase indices:index matrices:matrix analyses:analysis wives:wife kn
 shelves:shelf wolves:wolf halves:half feet:foot teeth:tooth mice:mouse geese:goose oxen:ox driven:drive drove:drive
 ran:run swam:swim movies:movie sang:sing sung:sing drew:draw drawn:draw grew:grow grown:grow ate:eat eaten:eat
 hidden:hide rose:rise left:left ordered:order rated:rate ranked:rank based:base placed:place priced:price
-paying:pay founded:found
+paying:pay founded:found campuses:campus bonuses:bonus viruses:virus statuses:status surnames:surname
 ids:id used:use uses:use using:use alphabetic:alphabetical lexicographic:alphabetical lexicographical:alphabetical
 """
 
@@ -33,12 +33,15 @@ cust:customer emp:employee prod:product cat:category acct:account amt:amount avg
 fname:first,name lname:last,name firstname:first,name lastname:last,name dob:birth,date yr:year mgr:manager
 org:organization temp:temperature lat:latitude long:longitude lng:longitude pct:percent perc:percent pop:population
 stu:student prof:professor ref:reference std:standard src:source dest:destination info:information loc:location
-img:image msg:message pwd:password cnt:count tot:total bal:balance inv:invoice ord:order
+img:image msg:message pwd:password cnt:count tot:total bal:balance inv:invoice ord:order acc:account
+jan:january feb:february mar:march apr:april jun:june jul:july aug:august sep:september oct:october
+nov:november dec:december
 sched:schedule sec:second mins:minute hrs:hour hr:hour wt:weight ht:height
 lang:language nat:nationality univ:university apt:apartment bldg:building
 ctr:center gov:government gnp:gnp stuid:student,id uid:user,id pid:pid sex:sex regno:registration,number
 datetime:date,time timestamp:date,time datestamp:date zipcode:zip,code postcode:postal,code mpg:mpg hp:horsepower
-surname:last,name forename:first,name givenname:first,name familyname:last,name
+surname:last,name forename:first,name
+givenname:first,name familyname:last,name
 birthdate:birth,date startdate:start,date enddate:end,date username:user,name filename:file,name songname:song,name
 hiredate:hire,date homecity:home,city homepage:homepage deptname:department,name phonenumber:phone,number
 """
@@ -144,18 +147,18 @@ for _line in _GROUPS.strip().splitlines():
         SYNONYMS[_word] = tuple(dict.fromkeys((*SYNONYMS.get(_word, ()), *(w for w in _words if w != _word))))
 
 _CUES = """
-old older oldest young younger youngest aged:age birthday birth
+old older oldest young younger youngest aged:age birthday birth / date year
 cheap cheaper cheapest expensive pricey costly:price cost fee rate
 heavy heavier heaviest light lighter lightest weigh:weight
 tall taller tallest:height
 high higher highest:height elevation altitude
-long longer longest short shorter shortest last:length duration runtime distance time
-fast faster fastest slow slower slowest:speed time
+long longer longest short shorter shortest last:length duration runtime distance / time
+fast faster fastest slow slower slowest:speed / time
 far farther farthest near nearer nearest:distance
 large larger largest big bigger biggest small smaller smallest:size area population capacity surface
-early earlier earliest late later latest recent newest newer new:date year time
-when:date year time
-where:location city country address place town state region
+early earlier earliest late later latest recent newest newer new:date / year / time
+when:date / year / time
+where:location place / city / address / country / town state region
 born:birth birthday birthplace
 rich richer richest poor poorer poorest:salary income net budget worth money
 earn paid pay:salary wage income pay
@@ -174,17 +177,17 @@ release publish:year date release publication
 found establish:founded founder establishment creation
 create:creation creation
 graduate:graduation
-locate base live from:location city country address state
+locate base live:location city / country address state
 weekday:day
 successful:profit win gross
 """
 
-CUES: dict[str, tuple[str, ...]] = {}
-"""A word of a question that is no name, and words of columns it may speak of (a weak link)."""
+CUES: dict[str, tuple[tuple[str, ...], ...]] = {}
+"""A word of a question that is no name, and words of columns it may speak of (a weak link), likelier ones first."""
 for _line in _CUES.strip().splitlines():
     _before, _after = _line.split(":")
     for _word in _before.split():
-        CUES[_word] = tuple(dict.fromkeys((*CUES.get(_word, ()), *_after.split())))
+        CUES[_word] = (*CUES.get(_word, ()), *(tuple(_tier.split()) for _tier in _after.split("/")))
 
 _CLOSED = """
 a an the this that these those there here it its they their them he him his she her who whom whose what which when where
@@ -269,4 +272,4 @@ def root(word: str) -> str:
 @lru_cache(maxsize=65536)
 def noun(word: str) -> str:
     """The form in which names are compared: plurals are undone, forms in -ed and -ing are not."""
-    return word if word.endswith(("ed", "ing")) else stem(word)
+    return "time" if word == "times" else word if word.endswith(("ed", "ing")) else stem(word)

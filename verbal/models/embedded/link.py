@@ -10,13 +10,14 @@ from dataclasses import dataclass
 
 from verbal.models.embedded.fields import Value
 from verbal.models.embedded.index import SchemaIndex, cell_key
-from verbal.models.embedded.lexicon import ASKING, CLOSED, CUES, SEXES, SYNONYMS, noun, root
-from verbal.models.embedded.words import Atom
+from verbal.models.embedded.lexicon import ABBREVIATIONS, ASKING, CLOSED, CUES, SEXES, SYNONYMS, noun, root
+from verbal.models.embedded.words import Atom, atoms
 
 _LONGEST = 6
 _STARTERS = """show list find give name state order rank report count record return display sort place number group
 describe select"""
 _AT_START = frozenset(_STARTERS.split())
+_VERBS_AND_NAMES = frozenset(("start", "end", "rank", "time", "record"))
 _SORTING = frozenset(("ascend", "descend", "alphabetical", "increase", "decrease", "reverse", "lexicographical"))
 
 
@@ -51,7 +52,7 @@ class Linker:
 
     def link(self, text: Sequence[Atom]) -> list[Item]:
         """The text as words, marks, values and links, in order."""
-        self.text = text
+        text = self.text = self._full_names(text)
         self.keys = [noun(atom.surface.lower()) if atom.kind == "word" else "" for atom in text]
         self.spans: dict[int, tuple[int, list[Item], bool]] = {}
         self._columns_at: list[tuple[int, int, list[int]]] = []
@@ -73,17 +74,33 @@ class Linker:
             self.spans[start] = (length, self.spans[start][1], exact)
         return self._items()
 
+    def _full_names(self, text: Sequence[Atom]) -> Sequence[Atom]:
+        """The text with `full name` as first name and last name where the schema has only these."""
+        exact = self.index.exact
+        if "fullname" in exact or "firstname" not in exact or "lastname" not in exact:
+            return text
+        found: list[Atom] = []
+        for place, atom in enumerate(text):
+            if atom.stem == "full" and place + 1 < len(text) and text[place + 1].stem == "name":
+                found += [*atoms("first name and last")]
+            else:
+                found.append(atom)
+        return found
+
     def _years(self) -> None:
         """Links a year that no column name stands before to the columns that hold years or dates."""
         index = self.index
         for place, atom in enumerate(self.text):
             linked = any(place - 2 < at + size <= place and self._named(at) for at, size, _ in self._columns_at)
-            if place in self.spans or linked or atom.kind != "number" or not _is_year(atom.surface):
+            year = atom.kind == "number" and _is_year(atom.surface)
+            if place in self.spans or linked or not (year or atom.kind == "date"):
                 continue
-            dated = [c for c, detail in enumerate(index.details) if detail.type == "date" or "year" in index.words[c]]
+            dated = [
+                c for c, one in enumerate(index.details) if one.type == "date" or (year and "year" in index.words[c])
+            ]
             near = [c for c in dated if index.table_of[c] in self.mentioned] or dated
             if near:
-                self.spans[place] = (1, [Item("value", atom.surface, "number")], False)
+                self.spans[place] = (1, [Item("value", atom.surface, atom.kind)], False)
                 self._columns_at.append((place, 1, near[:2]))
 
     def _explained(self, start: int) -> bool:
@@ -111,6 +128,7 @@ class Linker:
         if named:
             inner = [w for i, w in enumerate(words) if i in (0, length - 1) or w not in ("of", "the", "a", "an")]
             joined = "".join(inner)
+            joined = "".join(ABBREVIATIONS.get(joined, (joined,)))
             tables = self.index.exact_tables.get(joined, [])
             columns = self.index.exact.get(joined, [])
             if not columns and not tables and length > 2 and "of" in words:
@@ -216,21 +234,32 @@ class Linker:
     def _sex(self, start: int, word: str) -> bool:
         """Reads `female` as the cell that says so (`F`) where a column of sexes has one."""
         index = self.index
-        for place in (*index.exact.get("gender", ()), *index.exact.get("sex", ())):
-            for value in index.details[place].values:
-                if value.lower() in SEXES[word]:
-                    self.spans[start] = (1, [Item("value", value, "quoted")], False)
-                    self._columns_at.append((start, 1, [place]))
-                    return True
-        return False
+        cells = [
+            (place, value)
+            for place in (*index.exact.get("gender", ()), *index.exact.get("sex", ()))
+            for value in index.details[place].values
+            if value.lower() in SEXES[word]
+        ]
+        if cells:
+            self.spans[start] = (1, self._value(cells, self.text[start : start + 1]), False)
+            self._columns_at.append((start, 1, [place for place, _ in cells]))
+        return bool(cells)
 
     def _loose(self, word: str, base: str) -> tuple[list[int], list[int]]:
         index = self.index
         cues = CUES.get(word, ()) or CUES.get(base, ())
+        first: list[int] = []
+        for tier in cues:
+            columns = list(dict.fromkeys(place for cue in tier for place in index.exact.get(cue, ())))
+            columns += [place for cue in tier for place in index.partial.get(cue, ()) if place not in columns]
+            near = [place for place in columns if index.table_of[place] in self.mentioned]
+            if near:
+                return [], near
+            first = first or columns
         if cues:
-            columns = list(dict.fromkeys(place for cue in cues for place in index.exact.get(cue, ())))
-            columns += [place for cue in cues for place in index.partial.get(cue, ()) if place not in columns]
-            return [], columns
+            return [], first
+        if base in _VERBS_AND_NAMES:
+            return [], list(index.exact.get(base, ())) or list(index.roots.get(base, ()))
         if word in ASKING or base in ASKING:
             return [], []
         tables: list[int] = []

@@ -87,9 +87,9 @@ class Reader:
         if not inner:
             self._need("select")
             distinct = self._take("distinct")
-            select.append(self.expression())
+            select += self._item()
             while self._take(","):
-                select.append(self.expression())
+                select += self._item()
         tables, via = self._from()
         where = self._predicate() if self._take("where") else None
         group: list[Col] = []
@@ -100,6 +100,14 @@ class Reader:
         having = self._predicate() if self._take("having") else None
         tables = tuple(name for name in tables if name not in _excluded(where)) or tables
         return Query(tuple(select), tables, via, distinct, where, tuple(group), having)
+
+    def _item(self) -> list[Expression]:
+        """One item of a select list: an expression, or a table for all its columns."""
+        table = self.binding.tables.get(self._peek())
+        if table is None:
+            return [self.expression()]
+        self.place += 1
+        return [self.index.columns[place] for place in self.index.columns_of[table]]
 
     def _from(self) -> tuple[tuple[str, ...], tuple[Col, ...]]:
         tables: list[str] = []

@@ -24,6 +24,8 @@ from verbal.models.embedded.slots import Binding
 
 LIKE = {"contains": ("%", "%"), "starts": ("", "%"), "ends": ("%", ""), "like": ("", "")}
 """Slot operators of LIKE, with what their patterns add before and after the value."""
+STAR = 4
+"""A table of at least so many columns that are all selected is written as its slot."""
 _WORDS = {"not in": "not_in", "is null": "is_null", "is not null": "not_null"}
 
 
@@ -52,8 +54,12 @@ class Writer:
 
     def _core(self, query: Query) -> list[str]:
         tokens = ["select", "distinct"] if query.distinct else ["select"]
-        for place, item in enumerate(query.select):
-            tokens += [","] * bool(place) + self.expression(item)
+        place = 0
+        while place < len(query.select):
+            table = self._star(query.select, place)
+            tokens += [","] * bool(place)
+            tokens += self.expression(query.select[place]) if table is None else [self.binding.table(table)]
+            place += 1 if table is None else len(self.index.columns_of[table])
         tokens += self._from(query)
         if query.where is not None:
             tokens += ["where", *self.predicate(query.where)]
@@ -65,6 +71,15 @@ class Writer:
         if query.having is not None:
             tokens += ["having", *self.predicate(query.having)]
         return tokens
+
+    def _star(self, items: tuple[Expression, ...], start: int) -> int | None:
+        """The table all of whose columns stand here in order, if it has enough of them to be written as one slot."""
+        first = items[start]
+        if not isinstance(first, Col):
+            return None
+        table = self._table(first.table)
+        columns = [self.index.columns[place] for place in self.index.columns_of[table]]
+        return table if len(columns) >= STAR and list(items[start : start + len(columns)]) == columns else None
 
     def _from(self, query: Query) -> list[str]:
         tables = used_tables(query)
