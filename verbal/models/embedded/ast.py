@@ -75,6 +75,7 @@ class Aggregate:
 
 # What can stand in a select list.
 Expression = Col | Literal | Part | Arithmetic | Aggregate
+"""Anything that has a value in a row or a group."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,7 @@ class Both:
 
 # What can stand after WHERE.
 Predicate = Condition | Both
+"""What WHERE and HAVING hold."""
 
 
 @dataclass(frozen=True, slots=True)
