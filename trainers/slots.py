@@ -21,6 +21,7 @@ from verbal.models.embedded import hf
 from verbal.models.embedded.ast import Unsupported
 from verbal.models.embedded.codec import Answer, encode, encode_answer
 from verbal.models.embedded.corpus.packs import IGNORED, Pack, packs
+from verbal.models.embedded.model import SHIPPED
 from verbal.models.embedded.read import fences, read_prompt
 from verbal.models.embedded.vocabulary import INDEX
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Encoded", "collate", "encode_rows", "folder_of", "steps_of", "train_embedded"]
 
-_EPOCHS, _RATE, _PACK = 8.0, 1e-3, 512
+_EPOCHS, _RATE, _PACK, _BLOCK = 8.0, 1e-3, 512, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,7 @@ def _encoded(row: Mapping[str, Any]) -> Encoded:
 
 def folder_of(model: str) -> Path:
     """The folder of `embedded` (the weights of this package) or `embedded:FOLDER`."""
-    return Path(model.partition(":")[2] or Path(hf.__file__).parent)
+    return Path(model.partition(":")[2] or SHIPPED)
 
 
 def _opened(folder: Path) -> tuple[Any, Any]:
@@ -146,7 +147,7 @@ def steps_of(
     rng = Random(seed)
     queue: list[Encoded] = []
     while len(queue) < round(epochs * len(rows)):
-        queue += rng.sample(list(rows), len(rows))
+        queue += _shuffled(rows, rng)
     synthetic, owed = packs(seed, _PACK), 0.0
     for at in range(0, round(epochs * len(rows)), batch):
         chunk = queue[at : at + batch]
@@ -157,6 +158,16 @@ def steps_of(
             owed -= max(pack.segments)
             made.append(pack)
         yield _joined(made)
+
+
+def _shuffled(rows: Sequence[Encoded], rng: Random) -> list[Encoded]:
+    """The rows in a new order in which `_BLOCK` rows about one schema stand together, so that they share its tokens."""
+    by_schema: dict[tuple[int, ...], list[Encoded]] = {}
+    for row in rng.sample(list(rows), len(rows)):
+        by_schema.setdefault(row.schema, []).append(row)
+    blocks = [several[at : at + _BLOCK] for several in by_schema.values() for at in range(0, len(several), _BLOCK)]
+    rng.shuffle(blocks)
+    return [row for block in blocks for row in block]
 
 
 def _packed(rows: Sequence[Encoded]) -> Iterator[Pack]:
