@@ -22,6 +22,8 @@ ran:run swam:swim movies:movie sang:sing sung:sing drew:draw drawn:draw grew:gro
 hidden:hide rose:rise left:left ordered:order rated:rate ranked:rank based:base placed:place priced:price
 paying:pay founded:found campuses:campus bonuses:bonus viruses:virus statuses:status surnames:surname
 ids:id used:use uses:use using:use alphabetic:alphabetical lexicographic:alphabetical lexicographical:alphabetical
+fewest:least min:minimum max:maximum avg:average mean:average info:information
+mininum:minimum availability:available statuses:status
 """
 
 IRREGULAR = dict(pair.split(":") for pair in _IRREGULAR.split())
@@ -239,7 +241,7 @@ def stem(word: str) -> str:
 def _singular(word: str) -> str:
     if word.endswith("ies") and len(word) > 4:
         return word[:-3] + "y"
-    if word.endswith(("sses", "xes", "ches", "shes", "zes")):
+    if word.endswith(("sses", "xes", "ches", "shes", "zzes")):
         return word[:-2]
     if word.endswith("s") and not word.endswith(("ss", "us", "is")):
         return word[:-1]
