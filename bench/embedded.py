@@ -20,11 +20,13 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # with more, numpy's small products spin on busy cores
+
 from verbal.apps.text2sql.values import Database
 from verbal.errors import DataError
 from verbal.models.embedded import evaluate
 from verbal.models.embedded.ast import Unsupported
-from verbal.models.embedded.codec import Answer
+from verbal.models.embedded.codec import Answer, encode
 from verbal.models.embedded.fields import Fields, Value
 from verbal.models.embedded.read import read_schema
 
@@ -32,10 +34,24 @@ HERE = Path(__file__).parent
 
 
 def solver(folder: Path | None) -> evaluate.Solve:
-    """The shipped model, or the one in a folder, as a function from fields to answers."""
+    """The shipped model, or the one in a folder, as a function from fields to answers; seeds count up from 1."""
+    from verbal.models import embedded
+    from verbal.models.embedded.decode import Decoder
     from verbal.models.embedded.forward import Network
 
-    raise NotImplementedError(Network)
+    decoder = Decoder(Network(folder or Path(embedded.__file__).parent / "weights"))
+    asked = [0]
+
+    def solve(fields: Fields, k: int, temperature: float) -> list[Answer]:
+        asked[0] += 1
+        try:
+            prompt = encode(fields)
+            found = decoder.answers(prompt, k, temperature, seed=asked[0], avoid=fields.tried)
+        except Unsupported:
+            return [Answer()] * k
+        return [sample.answer or Answer() for sample in found]
+
+    return solve
 
 
 @lru_cache(maxsize=200)

@@ -24,6 +24,7 @@ from verbal.models.embedded.ast import (
 from verbal.models.embedded.fields import Fields
 from verbal.models.embedded.hints import insert_hints
 from verbal.models.embedded.index import SchemaIndex, index_of
+from verbal.models.embedded.lexicon import ASKING, CLOSED
 from verbal.models.embedded.link import Item, Linker
 from verbal.models.embedded.phrase import read_hint, read_question, write_hint, write_question
 from verbal.models.embedded.slotread import Reader
@@ -98,9 +99,10 @@ def encode(fields: Fields, *, slots: SlotOrder | None = None, trees: Mapping[str
     if fields.role == "proposer":
         level = ["<level>", f"#{max(0, min(9, fields.level))}"]
         return Encoded("proposer", (*schema, *level, "<propose>"), len(schema), binding)
-    spoken = _spoken(items, binding)
+    spoken = _spoken(items, binding, mentions=fields.role == "reflector")
     tokens = [*schema, *_links(items, binding), "<question>", *spoken]
     if fields.role in ("critic", "judge", "reflector"):
+        _name(queries[1:], binding)
         tokens += ["<sql>", *_query(queries[0], binding), "<result>", *_result(fields.result)]
     if fields.role == "reflector":
         if queries[1] is None:
@@ -125,6 +127,16 @@ def _tree(sql: str, fields: Fields, trees: Mapping[str, Query] | None) -> Query 
         return from_sql(sql, fields.schema)
     except Unsupported:
         return None
+
+
+def _name(queries: Sequence[Query | None], binding: Binding) -> None:
+    """Gives aliases to the columns of the right SQL that the question does not speak of, so that a hint can."""
+    for query in queries:
+        for part in _parts(query) if query is not None else []:
+            for item in expressions(part):
+                for column in columns_in(item):
+                    if column in binding.index.column_ids:
+                        binding.alias("a", binding.index.column_ids[column])
 
 
 def _query(query: Query | None, binding: Binding) -> list[str]:
@@ -213,12 +225,16 @@ def _role_words(index: SchemaIndex, place: int) -> list[str]:
     return [word for word in index.words[place] if word in KNOWN and word not in target and word not in ("id", "code")]
 
 
-def _spoken(items: Sequence[Item], binding: Binding) -> list[str]:
+def _spoken(items: Sequence[Item], binding: Binding, mentions: bool = False) -> list[str]:
     """The question's tokens; gives out aliases and values by order of mention."""
     tokens: list[str] = []
     for place, item in enumerate(items):
         if item.kind == "word":
-            if item.sure or item.text in KNOWN:
+            if mentions:
+                tokens += [item.text] * (item.text in KNOWN)
+                if item.sure and item.text not in CLOSED | ASKING:
+                    tokens.append(binding.mention(item.text, item.surface))
+            elif item.sure or item.text in KNOWN:
                 tokens.append(binding.word(item.text, item.surface))
             else:
                 binding.word(item.text, item.surface)

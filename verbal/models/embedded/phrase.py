@@ -26,7 +26,8 @@ def write_hint(hint: str, binding: Binding) -> list[str]:
     term, body = split_hint(hint)
     if not term:
         raise Unsupported(f"a hint of the form 'TERM means MEANING' expected, got {hint!r}")
-    tokens = [binding.word(atom.stem, atom.surface) for atom in atoms(term) if atom.kind == "word"]
+    words = [atom for atom in atoms(term) if atom.kind == "word"]
+    tokens = [binding.mentions.get(atom.stem) or binding.word(atom.stem, atom.surface) for atom in words]
     tokens.append("means")
     text = body.removeprefix("the ")
     for name in ("is not null", "is null"):

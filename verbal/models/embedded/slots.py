@@ -68,6 +68,8 @@ class Binding:
     """Text of a value and a column to the value's spelling in that column, where it differs."""
     words: dict[str, str] = field(default_factory=dict)
     """Token of a word to the word as the prompt wrote it first."""
+    mentions: dict[str, str] = field(default_factory=dict)
+    """Base form of a word to its slot by order of mention; filled for the reflector only (see `mention`)."""
 
     def show(self, columns: list[int], tables: list[int]) -> None:
         """Gives these columns and tables their own slots."""
@@ -116,6 +118,15 @@ class Binding:
         self.words.setdefault(token, surface or base)
         return token
 
+    def mention(self, base: str, surface: str = "") -> str:
+        """The slot of a word by order of mention (w0, w1, ...), which a hint can repeat; empty when none is left."""
+        if base not in self.mentions:
+            if len(self.mentions) >= COUNTS["w"]:
+                return ""
+            self.mentions[base] = f"w{len(self.mentions)}"
+            self.words[self.mentions[base]] = surface or base
+        return self.mentions[base]
+
     def column(self, place: int) -> str:
         """The answer's token for a column.
 
@@ -157,7 +168,7 @@ class Binding:
         categories = self.index.details[column].values if column is not None else ()
         if text in categories and categories.index(text) < COUNTS["u"]:
             return (f"u{categories.index(text)}",)
-        short = _DIGITAL.match(text) and len(text) <= 3
+        short = _DIGITAL.match(text) and len(text) <= (1 if self.mentions else 3)
         if new and not short:
             slot = self.value(text)
             if slot:
