@@ -73,13 +73,17 @@ class Prompts:
     def reflector(
         self, database: Database, task: Task, attempt: Attempt | str, observation: Observation, correction: str
     ) -> list[Message]:
-        """Asks for the lesson of a mistake whose right query is known."""
+        """Asks for the lesson of a mistake; without a correction, from the result and what critics said alone."""
         sql = _answer(attempt)
         fields = _common(database, task, (), [sql, correction])
         del fields["hints"]
         result = one_line(observation.text)
         return self._filled(
-            "reflector", **fields, sql=fenced(sql) if sql else NONE, result=result, right=fenced(correction)
+            "reflector",
+            **fields,
+            sql=fenced(sql) if sql else NONE,
+            result=result,
+            right=fenced(correction) if correction else NONE,
         )
 
     def proposer(self, database: Database, level: int) -> list[Message]:

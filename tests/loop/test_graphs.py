@@ -74,7 +74,7 @@ async def test_same_seed_gives_the_same_attempts(tiny, tiny_model):
 
 
 class Breaks:
-    """Fails on the call of that number."""
+    """Fails on the solver's call of that number, or on every call."""
 
     name = "tiny/breaks"
 
@@ -82,8 +82,8 @@ class Breaks:
         self.model, self.error, self.at, self.calls = model, error, at, 0
 
     async def generate(self, messages, n, sampling):
-        self.calls += 1
-        if self.at is None or self.calls == self.at:
+        self.calls += messages[-1].content.startswith("solver")
+        if self.at is None or (self.calls == self.at and messages[-1].content.startswith("solver")):
             raise self.error
         return await self.model.generate(messages, n, sampling)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TypedDict
 
 from langgraph.runtime import Runtime
@@ -92,12 +93,17 @@ async def reflect(state: State, runtime: Runtime[Context]) -> State:
         return {}
     task = context.tasks[newest.task]
     feedback = context.store.feedback([newest.id])[newest.id]
+    correction = next((f.correction for f in feedback if f.correction), "")
+    seen = await context.observation(newest)
+    if not correction:  # then the critics' words are all there is to learn from
+        words = [f"{f.critic} says: {f.text}" for f in feedback if f.text and f.value != 1.0]
+        seen = dataclasses.replace(seen, text=". ".join([seen.text, *words]))
     messages = context.app.messages(
         "reflector",
         task,
         attempt=newest,
-        observation=await context.observation(newest),
-        correction=next((f.correction for f in feedback if f.correction), ""),
+        observation=seen,
+        correction=correction,
     )
     step = await say(context, "reflector", messages, newest.id)
     if step is not None:
