@@ -7,6 +7,7 @@ anything that maps fields to k answers (`Solve`), so that this file needs neithe
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ from verbal.models.embedded.corpus.terms import Term, distractor
 from verbal.models.embedded.corpus.words import lexicon
 from verbal.models.embedded.corpus.world import World
 from verbal.models.embedded.fields import Fields
+from verbal.models.embedded.lexicon import stem
 
 Solve = Callable[[Fields, int, float], Sequence[Answer]]
 """(fields, k, temperature) -> k answers; temperature 0 is greedy."""
@@ -292,5 +294,8 @@ def reflected(solve: Solve, seed: int, count: int) -> dict[str, float]:
     return {"n": due + none, "exact": exact / max(due, 1), "silent_where_none_due": silent / max(none, 1)}
 
 
-def _plain(hint: str) -> str:
-    return " ".join(hint.lower().replace("(", " ").replace(")", " ").replace("  ", " ").split())
+def _plain(hint: str) -> tuple[str, str]:
+    """A hint's term in base forms and its meaning without brackets and table names, to compare two hints."""
+    term, _, meaning = hint.lower().partition(" means ")
+    bare = re.sub(r"\b\w+\.(?=\w)", "", meaning.replace("(", " ").replace(")", " "))
+    return " ".join(stem(word) for word in term.split()), " ".join(bare.split())
