@@ -98,7 +98,7 @@ def held_out(count: int, seed: int = 1_000_003, *, hinted: bool = False, tables:
     while len(cases) < count:
         made = world(rng, words, tables)
         for _ in range(2):
-            asked = question(rng, made, words, level=0 if hinted else len(cases) % 5 + 1, hinted=hinted)
+            asked = question(rng, made, words, level=0 if hinted else len(cases) % 5 + 1, hinted=hinted, noise=False)
             if asked is None or (not hinted and asked.level != len(cases) % 5 + 1):
                 continue
             extra = _distractors(rng, made, asked) if hinted else ()

@@ -49,14 +49,16 @@ _KNOWN = sorted(KNOWN)
 _TAILS = (" in our records", " in the database", " in total", " we have", " please", " overall", " in the data")
 
 
-def noisy(rng: Random, question: str) -> str:
-    """The question with the small liberties people take: case, end mark, a polite or empty word."""
+def noisy(rng: Random, question: str, stray: bool = True) -> str:
+    """The question with the small liberties people take: case, end mark, a polite word, at times a `stray` one."""
     roll = rng.random()
     if roll < 0.06:
         old, new = rng.choice(_CASUAL)
         question = question.replace(old, new, 1) if question.startswith(old) else question
     elif roll < 0.10 and question.endswith(("?", ".")) and ". " not in question and "? " not in question:
         question = question[:-1] + rng.choice(_TAILS) + question[-1]
+    if stray and rng.random() < 0.06:
+        question = _stray(rng, question)
     if rng.random() < 0.12:
         question = (
             question.lower() if not any(mark in question for mark in "'\"") and not _names(question) else question

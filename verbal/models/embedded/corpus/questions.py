@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from verbal.models.embedded.ast import Query, Unsupported, join_tree, subqueries, to_sql, used_tables
@@ -43,7 +43,14 @@ class Question:
 
 
 def question(
-    rng: Random, world: World, words: Lexicon, *, level: int = 0, hinted: bool = False, tries: int = 40
+    rng: Random,
+    world: World,
+    words: Lexicon,
+    *,
+    level: int = 0,
+    hinted: bool = False,
+    noise: bool = True,
+    tries: int = 40,
 ) -> Question | None:
     """A question about the database, or None where `tries` attempts found none.
 
@@ -53,6 +60,7 @@ def question(
         words: words for private terms.
         level: 1 to 5; 0 for any.
         hinted: whether it must use a private term.
+        noise: whether some questions hold words that do not matter or call a table by a word of its own (training).
         tries: attempts before giving up.
     """
     wanted = level or rng.choices(LEVELS, WEIGHTS)[0]
@@ -64,20 +72,30 @@ def question(
             continue
         kinds = [(make, weight) for make, at, weight in KINDS if at == wanted]
         make = rng.choices([kind for kind, _ in kinds], [weight for _, weight in kinds])[0]
-        ask = Asker(rng, world, terms, words.attributes + words.adjectives)
+        ask = Asker(rng, world, terms, words.attributes + words.adjectives if noise else ())
         asked = make(ask)
         if asked is None or (hinted and not _uses_all(asked[1], ask, world)):
             continue
         text, query = asked
         try:
             sql = to_sql(query, world.schema)
-            if any(len(join_tree(world.schema, used_tables(part))) > len(used_tables(part)) for part in _parts(query)):
+            if not all(_plain_path(world, part) for part in _parts(query)):
                 continue
         except Unsupported:
             continue
-        made = Question(noisy(rng, text), query, sql, wanted, make.__name__, _values(rng, ask, world), tuple(ask.used))
+        made = Question(
+            noisy(rng, text, stray=noise), query, sql, wanted, make.__name__, _values(rng, ask, world), tuple(ask.used)
+        )
         return made if not hinted else _with_distractors(rng, world, words, made)
     return None
+
+
+def _plain_path(world: World, query: Query) -> bool:
+    """Whether the tables are joined as anybody would: by the shortest path between those that the question names."""
+    tables = used_tables(query)
+    named = used_tables(replace(query, tables=(*query.tables[:1], *query.tables[-1:])))
+    shortest = {table for table, _ in join_tree(world.schema, named, query.via)}
+    return len(join_tree(world.schema, tables, query.via)) == len(tables) and shortest == set(tables)
 
 
 def _parts(query: Query) -> tuple[Query, ...]:
