@@ -49,7 +49,7 @@ def run_demo(
         tasks: Dev tasks every arm is scored on.
         max_cost: US dollars in all; the call that could exceed it is not made.
         quiet: Print nothing.
-        rounds: Attempts per task at most, the same in every arm.
+        rounds: Attempts per dev task at most, the same in every arm.
     """
     from verbal.report import write_report
 
@@ -57,10 +57,10 @@ def run_demo(
     for old in (*out.glob("demo.*"), *out.glob("results.json")):
         _remove(old)
     sets = [f"limits.max_cost={max_cost}"] if max_cost is not None else []
-    recipe = load_recipe("reflect", [f"loop.rounds={rounds}", "loop.critique=false", "loop.batch=32", *sets])
+    recipe = load_recipe("reflect", ["loop.rounds=4", "loop.critique=false", "loop.batch=32", *sets])
     recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, name=model))
     with Store(out / "demo.db") as store, Screen("verbal demo", quiet=quiet) as screen:
-        story = Story(recipe, store, screen, out, list(range(seeds)), tasks)
+        story = Story(recipe, store, screen, out, list(range(seeds)), tasks, rounds)
         results = asyncio.run(story.tell())
         (out / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False), encoding="utf-8")
         page = write_report(results, out / "index.html")
@@ -77,8 +77,9 @@ class Story:
     """The stages of the demo, in order, and what they found."""
 
     def __init__(
-        self, recipe: Recipe, store: Store, screen: Screen, out: Path, seeds: Sequence[int], tasks: int
+        self, recipe: Recipe, store: Store, screen: Screen, out: Path, seeds: Sequence[int], tasks: int, rounds: int
     ) -> None:
+        self.rounds = rounds
         self.recipe, self.store, self.screen, self.out, self.seeds, self.count = (
             recipe,
             store,
@@ -165,7 +166,15 @@ class Story:
         self.screen.stage(f"{arm}: {ABOUT[arm]}")
         self.progress.update(total=len(dev) * len(seeds), done=0, solved=0)
         made = await evaluate_arm(
-            shop, dev, run="demo", arm=arm, seeds=seeds, hints=hints, memories=memories, progress=self.progress
+            shop,
+            dev,
+            run="demo",
+            arm=arm,
+            seeds=seeds,
+            hints=hints,
+            memories=memories,
+            rounds=self.rounds,
+            progress=self.progress,
         )
         self.timing.append({"stage": arm, "seconds": time.perf_counter() - began})
         return made
@@ -205,7 +214,7 @@ class Story:
         return {
             "title": "An agent that learned a company's words",
             "subtitle": f"{len(dev)} questions it never trained on, {len(self.seeds)} seeds, at most "
-            f"{self.recipe.loop.rounds} attempts a question",
+            f"{self.rounds} attempts a question",
             "model": self.recipe.model.name,
             "run": "demo",
             "seeds": list(self.seeds),

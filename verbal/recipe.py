@@ -66,6 +66,8 @@ class LoopTable:
     """Ask the critic role for words about a failed attempt."""
     reflect: bool = True
     """Ask the reflector role for a lesson after a failed attempt."""
+    verify: bool = True
+    """Keep a lesson only when the next attempt on its task, which saw it, was solved."""
     batch: int = 16
     """Tasks that see the same version of the memory; lessons are curated between batches."""
     questions: int = 16

@@ -21,7 +21,7 @@ from verbal.loop.context import Context, Prompted, Roles
 from verbal.parts import load_part, make_part
 from verbal.recipe import Recipe
 from verbal.store import Store
-from verbal.types import Group, MemoryOp, Task, Usage
+from verbal.types import Attempt, Group, MemoryOp, Task, Usage
 
 MAX_UNREACHABLE = 5
 """Episodes in a row that may fail for want of the model before the run stops (it can be resumed)."""
@@ -266,18 +266,23 @@ async def curate(workshop: Workshop, context: Context, tasks: Sequence[Task], ke
     mark = MemoryOp(op="NOOP", reason=f"batch {key} curated", author="run")
     if any(op.op == "NOOP" and op.reason == mark.reason for op in workshop.memory.history()):
         return
-    lessons = []
+    lessons, verify = [], context.recipe.loop.verify
     for task in tasks:
         group = context.store.group(context.run, _group_key(context, task), context.arm)
-        for attempt_id in group.attempts if group else ():
-            attempt = context.store.attempt(attempt_id)
-            if attempt and (drawn := lesson(context, attempt)):
+        for attempt in [a for i in (group.attempts if group else ()) if (a := context.store.attempt(i))]:
+            if (drawn := lesson(context, attempt)) and (not verify or _helped(context, attempt, group)):
                 lessons.append(drawn.replace(when=str(context.tasks[task.id].info.get("question", ""))))
     known = [r for r in workshop.memory.at(len(workshop.memory.history())).values() if r.status != "retired"]
     ops = await workshop.curator.propose(lessons, known) if lessons else []
     await workshop.memory.apply([*ops, mark])
     context.shown.clear()
     workshop.progress.update(note=f"{sum(o.op == 'ADD' for o in ops)} lessons added")
+
+
+def _helped(context: Context, attempt: Attempt, group: Group | None) -> bool:
+    """Whether the attempt that came next, and saw the lesson drawn from this one, was solved."""
+    tried = [a for i in (group.attempts if group else ()) if (a := context.store.attempt(i)) and a.parent == attempt.id]
+    return any(context.verdict(context.store.feedback([a.id])[a.id]) == 1.0 for a in tried)
 
 
 def is_solved(context: Context, group: Group | None) -> bool:

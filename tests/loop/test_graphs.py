@@ -171,6 +171,14 @@ async def test_a_reflector_that_says_none_teaches_nothing(tiny, tiny_model):
     assert [op for op in shop.memory.history() if op.op == "ADD"] == []
 
 
+@pytest.mark.parametrize(("verify", "kept"), [("true", 0), ("false", 1)])
+async def test_a_lesson_that_did_not_help_is_kept_only_without_verification(tiny, tiny_model, verify, kept):
+    shop, model = tiny(tiny_model(lesson="zorp means triple"), f"loop.verify={verify}")
+    await learn(shop, shop.app.tasks(), run="r")
+    assert len([op for op in shop.memory.history() if op.op == "ADD"]) == kept
+    assert model.count("reflector") == (6 if verify == "true" else 12)
+
+
 async def test_self_play_keeps_what_is_neither_trivial_nor_hopeless(tiny, tiny_model):
     model = tiny_model(guess=lambda number, sampling, i: f"ANSWER: {6 if sampling.seed % 2 else 5}")
     shop, _ = tiny(model, 'loop.graph="self_play"', "loop.samples=6", numbers=4)

@@ -81,8 +81,11 @@ def _self_play() -> Any:
 
 
 def _after_judge(state: State, runtime: Runtime[Context]) -> str:
-    more = state["round"] < runtime.context.recipe.loop.rounds
-    return "finish" if state["solved"] or not (more or runtime.context.learning) else "critique"
+    context = runtime.context
+    more = state["round"] < context.recipe.loop.rounds
+    # After the last attempt a lesson can no longer be tried, so it is drawn only where untried lessons are kept.
+    last_words = context.learning and not context.recipe.loop.verify
+    return "finish" if state["solved"] or not (more or last_words) else "critique"
 
 
 def _after_reflect(state: State, runtime: Runtime[Context]) -> str:

@@ -34,14 +34,19 @@ async def attempt(state: State, runtime: Runtime[Context]) -> State:
     context, round_ = runtime.context, state["round"]
     task = context.tasks[state["task"]]
     earlier = [a for i in state["attempts"] if (a := context.store.attempt(i))]
-    own = [r for a in earlier if (r := lesson(context, a)) is not None][-3:]
+    # Where lessons are verified, those before the newest were tried and did not help.
+    window = -1 if context.recipe.loop.verify else -3
+    own = [r for a in earlier if (r := lesson(context, a)) is not None][window:]
     made = await make_attempt(
         context,
         task,
         round_=round_,
         hints=[*await context.hints(task), *own],
         earlier=earlier,
-        sampling=context.sampling(task.id, round_, greedy=round_ == 0),
+        # A first attempt is greedy, and so is one that has a new lesson to go by.
+        sampling=context.sampling(
+            task.id, round_, greedy=round_ == 0 or (own != [] and own[-1].attempts[0] == earlier[-1].id)
+        ),
     )
     return {"attempts": [*state["attempts"], made.id], "round": round_ + 1}
 
@@ -105,7 +110,7 @@ async def reflect(state: State, runtime: Runtime[Context]) -> State:
         observation=seen,
         correction=correction,
     )
-    step = await say(context, "reflector", messages, newest.id)
+    step = await say(context, "reflector", messages, newest.id, greedy=newest.round == 0)
     if step is not None:
         context.store.put_step(newest.id, "reflect", step)
     return {}
@@ -256,10 +261,10 @@ async def _play(
     return made
 
 
-async def say(context: Context, role: str, messages: list[Message], key: str) -> Step | None:
-    """One greedy reply of a role as a Step, or None when the call failed (the failure is in the call log)."""
+async def say(context: Context, role: str, messages: list[Message], key: str, *, greedy: bool = True) -> Step | None:
+    """One reply of a role as a Step, or None when the call failed (the failure is in the call log)."""
     try:
-        reply = (await context.roles(role).generate(messages, 1, context.sampling(key, role, greedy=True)))[0]
+        reply = (await context.roles(role).generate(messages, 1, context.sampling(key, role, greedy=greedy)))[0]
     except (BudgetError, TransientError):
         raise
     except ModelError:
