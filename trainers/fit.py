@@ -103,6 +103,7 @@ def fit(
     run: Run,
     *,
     collator: Any = None,
+    optimizer: Any = None,
     lora: Mapping[str, Any] | None = None,
     on_progress: Progress | None = None,
     resume: bool = False,
@@ -116,6 +117,7 @@ def fit(
         out: Folder; what is needed to resume is kept in its folder `resume` until the run is done.
         run: How to train.
         collator: Makes a batch of rows with `input_ids`; None: TRL's.
+        optimizer: Over the model's parameters; None: AdamW at `run.learning_rate`.
         lora: Options of `peft.LoraConfig`; None: all weights are trained.
         on_progress: Called after each step.
         resume: Continue from the last saved state, if there is one.
@@ -133,6 +135,7 @@ def fit(
             train_dataset=datasets.Dataset.from_list([dict(r) for r in rows]),
             processing_class=tokenizer,
             data_collator=collator,
+            optimizers=(optimizer, None),
             callbacks=[_Watch(on_progress)],
             peft_config=_lora(lora),
         )

@@ -22,17 +22,20 @@ from verbal.models.embedded.ast import Unsupported
 from verbal.models.embedded.codec import Answer, encode, encode_answer
 from verbal.models.embedded.corpus.packs import IGNORED, Pack, packs
 from verbal.models.embedded.model import SHIPPED
+from verbal.models.embedded.model import SHIPPED
 from verbal.models.embedded.read import fences, read_prompt
 from verbal.models.embedded.vocabulary import INDEX
 
 from .fit import Progress, Run, fit, quiet
+from .muon import MuonAdamW
 
 if TYPE_CHECKING:
     from .sft import SFT
 
 __all__ = ["Encoded", "collate", "encode_rows", "folder_of", "steps_of", "train_embedded"]
 
-_EPOCHS, _RATE, _PACK, _BLOCK = 8.0, 1e-3, 512, 4
+_EPOCHS, _RATE, _PACK, _BLOCK = 8.0, 3e-3, 512, 4
+_EMBEDDING = 10 / 3  # rate of the embeddings over that of the matrices: what a word means here is new to the model
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +88,11 @@ def train_embedded(
         save_steps=method.save_steps,
     )
     network, tokenizer = _opened(folder_of(model))
+    optimizer = MuonAdamW(network.named_parameters(), run.learning_rate, _EMBEDDING * run.learning_rate)
     trained, figures = fit(
-        network, tokenizer, steps, out, run, collator=collate, on_progress=on_progress, resume=resume
-    )
+        network, tokenizer, steps, out, run,
+        collator=collate, optimizer=optimizer, on_progress=on_progress, resume=resume,
+    )  # fmt: skip
     hf.save(trained, out)
     left_out = {"too_long": len(encoded) - len(short), "unsupported": unsupported}
     return {**figures, "rows": len(short), "epochs": epochs, **left_out}

@@ -60,7 +60,7 @@ def test_terms_are_learned_without_their_hints(small, tmp_path):
     from verbal.models.embedded.vocabulary import INDEX, VOCABULARY
 
     rows = [make_row(*pair) for pair in QUESTIONS]
-    method = SFT(epochs=120, batch=4, learning_rate=1e-2, precision="float32")
+    method = SFT(epochs=120, batch=4, learning_rate=5e-3, precision="float32")
     papers = method.train(rows, small, str(tmp_path / "out"), seed=2)
     assert (papers["kind"], papers["rows"], papers["steps"], papers["unsupported"]) == ("embedded", 4, 120, {})
     assert papers["loss_last"] < 0.2 < papers["loss_first"]
@@ -82,6 +82,26 @@ def test_same_seed_same_weights_with_rehearsal(small, tmp_path):
     assert all(torch.equal(one[k], two[k]) for k in one) and figures[0]["loss_last"] == figures[1]["loss_last"]
     plain = SFT(epochs=2, batch=2).train(rows, small, str(tmp_path / "three"), seed=4)
     assert figures[0]["tokens"] > plain["tokens"] and figures[0]["steps"] == plain["steps"] == 4
+
+
+def test_a_stopped_run_resumes_to_the_same_weights(small, tmp_path):
+    from safetensors.torch import load_file
+
+    rows = [make_row(*pair) for pair in QUESTIONS]
+    method = SFT(epochs=6, batch=2, rehearsal=0.5, save_steps=4)
+    method.train(rows, small, str(tmp_path / "one"), seed=4)
+
+    def stop(done, total, loss):
+        if done == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        method.train(rows, small, str(tmp_path / "two"), seed=4, on_progress=stop)
+    seen = []
+    progress = lambda done, total, loss: seen.append(done)  # noqa: E731
+    method.train(rows, small, str(tmp_path / "two"), seed=4, on_progress=progress, resume=True)
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    assert seen[0] == 5 and all(torch.equal(one[k], two[k]) for k in one)
 
 
 def test_rows_outside_the_limits_are_counted_and_refused_when_none_is_left(small, tmp_path):
