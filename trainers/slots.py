@@ -22,7 +22,6 @@ from verbal.models.embedded.ast import Unsupported
 from verbal.models.embedded.codec import Answer, encode, encode_answer
 from verbal.models.embedded.corpus.packs import IGNORED, Pack, packs
 from verbal.models.embedded.model import SHIPPED
-from verbal.models.embedded.model import SHIPPED
 from verbal.models.embedded.read import fences, read_prompt
 from verbal.models.embedded.vocabulary import INDEX
 
