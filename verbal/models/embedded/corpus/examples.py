@@ -17,7 +17,7 @@ from verbal.models.embedded.fields import Fields
 
 ROLES = ("solve", "solve_hinted", "criticise", "reflect", "propose")
 """Kinds of examples."""
-SHARES = (53, 19, 13, 12, 3)
+SHARES = (42, 32, 8, 16, 2)
 """Their shares in training, in percent."""
 
 

@@ -66,7 +66,7 @@ def expression_text(item: Expression, qualified: bool = False) -> str:
 def invent(rng: Random, world: World, words: Lexicon, kind: str = "", table: TableInfo | None = None) -> Term | None:
     """A term for this database (or this table), of the given kind or any; None where there is nothing for it."""
     table = table or rng.choice(world.tables)
-    kind = kind or rng.choices(KINDS, (56, 26, 10, 8))[0]
+    kind = kind or rng.choices(KINDS, (46, 32, 14, 8))[0]
     if kind == "predicate":
         return _predicate(rng, table, words)
     if kind == "measure":
@@ -159,12 +159,12 @@ def _measure(rng: Random, table: TableInfo, world: World, words: Lexicon) -> Ter
     others = [column for column in numbers if column is not first]
     crossed = bool(far) and (not others or rng.random() < 0.2)
     second = rng.choice(far if crossed else others)
-    amount: Expression = Arithmetic(rng.choices("*-+/", (55, 25, 14, 6))[0], first.col, second.col)
+    amount: Expression = Arithmetic(rng.choices("*-+/", (42, 34, 16, 8))[0], first.col, second.col)
     third = [column for column in others if column is not second]
     roll = rng.random()
     if third and roll < 0.25:
         amount = Arithmetic(rng.choice("-+"), amount, rng.choice(third).col)
-    elif roll < 0.32 and isinstance(amount, Arithmetic):
+    elif roll < 0.29 and isinstance(amount, Arithmetic):
         amount = Arithmetic("*", first.col, Arithmetic("-", Literal("1"), second.col))
     total = rng.random() < 0.3
     if total:
