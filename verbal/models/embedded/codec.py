@@ -158,7 +158,7 @@ def _proper_names(items: list[Item]) -> list[Item]:
     names: list[str] = []
     for place, item in enumerate(items):
         linked = place + 1 < len(items) and items[place + 1].kind in ("table", "column")
-        if place and capital[place] and item.text not in KNOWN and not linked:
+        if place and capital[place] and item.sure and item.text not in KNOWN and not linked:
             names.append(item.surface)
             continue
         if names:

@@ -7,6 +7,7 @@ out. So the model never has to find out which of several hints matters.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import lru_cache
 
 from verbal.models.embedded.lexicon import CLOSED, root, stem
@@ -30,12 +31,17 @@ _TERM_FIRST = tuple(
         r"calculated|stored|kept|found|measured|given) (?:as|in|by)|(?:is|are) another (?:word|name) for|denotes?) "
         r"(?P<body>.+)$",
         r"^(?:an? |the )?(?P<term>[^:=]+?) ?: (?P<body>.+)$",
+        r"^(?:an? |the )?(?P<term>[^=<>]+?) (?:is|are) (?:one|those|the ones?) (?:where|whose|with|that|which|when) "
+        r"(?P<body>.+)$",
+        r"^(?:an? )?[^=<>]+? (?:is|are) (?:called |considered )?(?P<term>[^=<>]+?) (?:when|if) (?P<body>.+)$",
         r"^(?P<term>[^=<>!]+?) = (?P<body>.+)$",
-        r"^(?:an? )?\w+ (?:is|are) (?P<term>.+?) (?:when|if) (?P<body>.+)$",
         r"^(?:the |an? )?(?P<term>.+?) (?:is|are) (?:one |those |the ones? )?(?P<body>.+)$",
         r"^(?P<term>.+?) (?P<body>have .+|has .+|with .+)$",
     )
 )
+
+
+_LEAD = re.compile(r"^(?:the )?(?:column|table|rows of)(?: the)? (?=\S+$)", re.IGNORECASE)
 
 
 @lru_cache(maxsize=4096)
@@ -57,39 +63,42 @@ def insert_hints(question: tuple[Atom, ...], hints: tuple[str, ...], names: froz
         hints: hints in words, best first; a second hint for the same words is left out.
         names: base forms of the words in table names; a term's other words must all be in the question.
     """
-    found: list[tuple[int, frozenset[int], str]] = []
+    found: list[tuple[frozenset[int], int, str]] = []
     for hint in hints:
         term, body = split_hint(hint)
-        places = _places(question, term, names) if term else None
-        if places:
-            found.append((max(places), frozenset(places), body))
+        start = 0
+        while term and (places := _places(question, term, names, start)):
+            found.append((frozenset(places[0]), places[1], _LEAD.sub("", body)))
+            start = places[1] + 1
     kept = [
-        one for place, one in enumerate(found)
-        if not any(one[1] < other[1] or (one[1] == other[1] and rank < place) for rank, other in enumerate(found))
+        one for rank, one in enumerate(found)
+        if not any(one[0] < other[0] or (one[0] == other[0] and at < rank) for at, other in enumerate(found))
     ]  # fmt: skip
+    explained = {place for places, _, _ in kept for place in places}
     result: list[Atom] = []
     for place, atom in enumerate(question):
-        result.append(atom)
-        for last, _, body in kept:
+        result.append(replace(atom, explained=True) if place in explained else atom)
+        for _, last, body in kept:
             if last == place:
                 result += [Atom("mark", "("), *atoms(body), Atom("mark", ")")]
     return tuple(result)
 
 
-def _places(question: tuple[Atom, ...], term: str, names: frozenset[str]) -> list[int] | None:
+def _places(question: tuple[Atom, ...], term: str, names: frozenset[str], start: int) -> tuple[list[int], int] | None:
+    """Where the question, from `start` on, says a term's own words, and its last word; None where one is missing."""
     words = [atom.stem or atom.surface.lower() for atom in atoms(term)]
     words = [word for word in words if word not in CLOSED and word.isalnum()]
-    content = [word for word in words if word not in names] or words
     stems = [atom.stem or stem(atom.surface.lower()) for atom in question]
     places: list[int] = []
-    for word in content:
-        exact = [place for place, other in enumerate(stems) if other == word]
-        near = exact or [place for place, other in enumerate(stems) if len(word) > 4 and root(other) == root(word)]
+    for word in [word for word in words if word not in names] or words:
+        exact = [place for place, other in enumerate(stems) if other == word and place >= start]
+        near = exact or [
+            place for place, other in enumerate(stems) if place >= start and len(word) > 4 and root(other) == root(word)
+        ]
         if not near:
             return None
         places.append(min(near, key=lambda place: abs(place - places[-1])) if places else near[0])
-    after = max(places) + 1 if places else 0
-    while after < len(stems) and stems[after] in words and stems[after] in names:
-        places.append(after)
-        after += 1
-    return places
+    last = max(places, default=-1)
+    while places and last + 1 < len(stems) and stems[last + 1] in words and stems[last + 1] in names:
+        last += 1
+    return (places, last) if places else None

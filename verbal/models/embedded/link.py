@@ -53,7 +53,7 @@ class Linker:
     def link(self, text: Sequence[Atom]) -> list[Item]:
         """The text as words, marks, values and links, in order."""
         text = self.text = self._full_names(text)
-        self.keys = [noun(atom.surface.lower()) if atom.kind == "word" else "" for atom in text]
+        self.keys = [noun(atom.surface.lower()) if atom.kind == "word" and not atom.explained else "" for atom in text]
         self.spans: dict[int, tuple[int, list[Item], bool]] = {}
         self._columns_at: list[tuple[int, int, list[int]]] = []
         self.mentioned: dict[int, list[int]] = {}
@@ -184,7 +184,7 @@ class Linker:
         )
 
     def _cells(self, span: Sequence[Atom], start: int) -> list[tuple[int, str]]:
-        if any(atom.kind == "mark" and atom.surface in "()," for atom in span):
+        if any(atom.explained or (atom.kind == "mark" and atom.surface in "(),") for atom in span):
             return []
         surface = " ".join(atom.surface.lower() for atom in span)
         if len(span) == 1 and span[0].kind == "quoted":

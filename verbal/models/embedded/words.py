@@ -35,6 +35,8 @@ class Atom:
     """Base form of a word, empty for other kinds."""
     whole: str = ""
     """The identifier that the word was part of (`unit_price`), where it was one."""
+    explained: bool = False
+    """Whether a hint says what the word means."""
 
 
 @lru_cache(maxsize=65536)
