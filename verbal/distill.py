@@ -128,7 +128,7 @@ class Trainer:
         """Queues the distillation of one run."""
         job = {
             "run": run,
-            "model": "embedded",
+            "model": model if model.startswith("embedded") else "embedded",
             "traces_of": model,
             "seed": seed,
             "out": str(self._out / f"demo.weights-{seed}"),
