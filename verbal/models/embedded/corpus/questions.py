@@ -60,7 +60,8 @@ def question(
         words: words for private terms.
         level: 1 to 5; 0 for any.
         hinted: whether it must use a private term.
-        noise: whether some questions hold words that do not matter or call a table by a word of its own (training).
+        noise: whether questions may hold words that do not matter, call a table by some other word, or use a word of
+            the schema as a private term; on in training, off in tests.
         tries: attempts before giving up.
     """
     wanted = level or rng.choices(LEVELS, WEIGHTS)[0]
@@ -68,7 +69,7 @@ def question(
         if tried >= tries // 2 and not level:
             wanted = rng.choices(LEVELS, WEIGHTS)[0]
         terms = _terms(rng, world, words) if hinted else ()
-        if hinted and not terms:
+        if hinted and (not terms or (not noise and any(_in_schema(world, term) for term in terms))):
             continue
         kinds = [(make, weight) for make, at, weight in KINDS if at == wanted]
         make = rng.choices([kind for kind, _ in kinds], [weight for _, weight in kinds])[0]
@@ -88,6 +89,12 @@ def question(
         )
         return made if not hinted else _with_distractors(rng, world, words, made)
     return None
+
+
+def _in_schema(world: World, term: Term) -> bool:
+    """Whether a word of the term is also a word of the schema, so that it is no private term at all."""
+    names = [table.noun for table in world.tables] + [info.phrase for table in world.tables for info in table.columns]
+    return bool(set(term.phrase.lower().split()) & set(" ".join(names).lower().split()))
 
 
 def _plain_path(world: World, query: Query) -> bool:
