@@ -29,8 +29,9 @@ database at a time, no chat, no world knowledge. One flag swaps in any API or lo
 ## Data
 Only the synthetic corpus of `corpus/`: random databases (1 to 10 tables), {kinds} kinds of questions in five levels
 with own templates, word lists and columns, private terms with hints (conditions, amounts, columns, tables) and
-distractors, spoiled queries for the critic and the reflector. One word in seven is held out; every figure on synthetic databases
-below uses held-out words only, questions without noise words, and private terms whose words the schema does not hold.
+distractors, spoiled queries for the critic and the reflector. One word in seven is held out; every figure on synthetic
+databases below uses held-out words only, questions without noise words, and private terms whose words the schema does
+not hold.
 No real question, and nothing of Spider, was trained on. Spider's *train* questions were read while templates and
 linking rules were written; of *dev* only accuracies were looked at.
 
