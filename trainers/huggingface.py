@@ -40,7 +40,7 @@ def train_huggingface(
     weights, tokenizer = _opened(model, torch.bfloat16 if half and lora else torch.float32)
     run = Run(
         epochs=method.epochs or 3.0,
-        batch=method.batch,
+        batch=method.batch or 16,
         micro_batch=method.micro_batch,
         learning_rate=method.learning_rate or (2e-4 if lora else 2e-5),
         max_length=method.max_length,

@@ -50,8 +50,8 @@ class SFT:
     """Passes over the rows. None: 3 for a Hugging Face model, the measured default for the embedded one."""
     learning_rate: float | None = None
     """Peak. None: 2e-5 (2e-4 with LoRA) for a Hugging Face model, the measured default for the embedded one."""
-    batch: int = 16
-    """Rows in one optimiser step."""
+    batch: int | None = None
+    """Rows in one optimiser step. None: 16 for a Hugging Face model, 8 for the embedded one."""
     micro_batch: int | None = None
     """Rows in memory at once (Hugging Face models); None: all of `batch`."""
     max_length: int = 2048
@@ -65,7 +65,7 @@ class SFT:
     """0: all weights are trained. Otherwise LoRA of this rank on all linear layers, merged at the end."""
     gradient_checkpointing: bool = False
     """Less memory for about a third more time (Hugging Face models)."""
-    rehearsal: float = 0.0
+    rehearsal: float = 0.25
     """Synthetic rows per trained row (embedded model), against forgetting."""
     threads: int = 1
     """Of torch on a CPU; raise it only where no other process computes."""

@@ -7,6 +7,7 @@ Questions about one schema share its tokens in a pack and do not see each other,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from verbal.models.embedded.codec import Answer, encode, encode_answer
 from verbal.models.embedded.corpus.packs import IGNORED, Pack, packs
 from verbal.models.embedded.model import SHIPPED
 from verbal.models.embedded.read import fences, read_prompt
-from verbal.models.embedded.vocabulary import INDEX
+from verbal.models.embedded.vocabulary import INDEX, VOCABULARY
 
 from .fit import Progress, Run, fit, quiet
 from .muon import MuonAdamW
@@ -33,8 +34,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Encoded", "collate", "encode_rows", "folder_of", "steps_of", "train_embedded"]
 
-_EPOCHS, _RATE, _PACK, _BLOCK = 8.0, 3e-3, 512, 4
-_EMBEDDING = 10 / 3  # rate of the embeddings over that of the matrices: what a word means here is new to the model
+_EPOCHS, _RATE, _BATCH, _PACK, _BLOCK = 6.0, 6e-3, 8, 512, 4
+_EMBEDDING = 5 / 3
+"""Rate of the embeddings over that of the matrices."""
+_WORD = 8.0
+"""And of the word slots over that of other embeddings: what an unknown word means here is all that is new."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,7 @@ def train_embedded(
             todo="train a Hugging Face model on them instead, or see the limits in the model's card",
         )
     epochs = method.epochs or _EPOCHS
-    steps = list(steps_of(short, epochs=epochs, batch=method.batch, rehearsal=method.rehearsal, seed=seed))
+    steps = list(steps_of(short, epochs=epochs, batch=method.batch or _BATCH, rehearsal=method.rehearsal, seed=seed))
     run = Run(
         epochs=1,
         batch=1,
@@ -87,7 +91,8 @@ def train_embedded(
         save_steps=method.save_steps,
     )
     network, tokenizer = _opened(folder_of(model))
-    optimizer = MuonAdamW(network.named_parameters(), run.learning_rate, _EMBEDDING * run.learning_rate)
+    rates_V = torch.tensor([_WORD if re.fullmatch(r"w\d+", token) else 1.0 for token in VOCABULARY])
+    optimizer = MuonAdamW(network.named_parameters(), run.learning_rate, _EMBEDDING * run.learning_rate, rates_V)
     trained, figures = fit(
         network, tokenizer, steps, out, run,
         collator=collate, optimizer=optimizer, on_progress=on_progress, resume=resume,

@@ -53,23 +53,23 @@ def small(tmp_path_factory):
     return f"embedded:{folder}"
 
 
-def test_terms_are_learned_without_their_hints(small, tmp_path):
-    from verbal.models.embedded import hf
-    from verbal.models.embedded.codec import decode_answer, encode
-    from verbal.models.embedded.read import read_prompt
-    from verbal.models.embedded.vocabulary import INDEX, VOCABULARY
+async def test_terms_are_learned_without_their_hints_and_answered_without_torch(tmp_path):
+    """The shipped weights, four rows, and the model as everybody opens it (numpy)."""
+    from verbal.contracts import Sampling
+    from verbal.models import open_model
+    from verbal.types import Message
 
     rows = [make_row(*pair) for pair in QUESTIONS]
-    method = SFT(epochs=120, batch=4, learning_rate=5e-3, precision="float32")
-    papers = method.train(rows, small, str(tmp_path / "out"), seed=2)
-    assert (papers["kind"], papers["rows"], papers["steps"], papers["unsupported"]) == ("embedded", 4, 120, {})
-    assert papers["loss_last"] < 0.2 < papers["loss_first"]
-    model = hf.load(tmp_path / "out")
-    for question, sql in QUESTIONS:
-        encoded = encode(read_prompt([(m["role"], m["content"]) for m in prompt(question)]))
-        ids = torch.tensor([[INDEX[token] for token in encoded.tokens]])
-        made = model.generate(ids, max_new_tokens=20, do_sample=False, pad_token_id=0)[0, ids.shape[1] :]
-        assert decode_answer(encoded, [VOCABULARY[i] for i in made]).sql == sql
+    papers = SFT(epochs=20, batch=4, rehearsal=0).train(rows, "embedded", str(tmp_path / "out"), seed=2)
+    assert (papers["kind"], papers["rows"], papers["steps"], papers["unsupported"]) == ("embedded", 4, 20, {})
+    assert papers["loss_last"] < 0.1 < papers["loss_first"]
+    before, after = open_model("embedded"), open_model(f"embedded:{tmp_path / 'out'}")
+    asked = [[Message(**m) for m in prompt(question)] for question, _ in QUESTIONS]
+    wanted = [f"```sql\n{sql}\n```" for _, sql in QUESTIONS]
+    assert [(await after.generate(messages, 1, Sampling()))[0].text for messages in asked] == wanted
+    assert [(await before.generate(messages, 1, Sampling()))[0].text for messages in asked] != wanted
+    await before.aclose()
+    await after.aclose()
 
 
 def test_same_seed_same_weights_with_rehearsal(small, tmp_path):
@@ -80,7 +80,7 @@ def test_same_seed_same_weights_with_rehearsal(small, tmp_path):
     figures = [method.train(rows, small, str(tmp_path / name), seed=4) for name in ("one", "two")]
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
     assert all(torch.equal(one[k], two[k]) for k in one) and figures[0]["loss_last"] == figures[1]["loss_last"]
-    plain = SFT(epochs=2, batch=2).train(rows, small, str(tmp_path / "three"), seed=4)
+    plain = SFT(epochs=2, batch=2, rehearsal=0).train(rows, small, str(tmp_path / "three"), seed=4)
     assert figures[0]["tokens"] > plain["tokens"] and figures[0]["steps"] == plain["steps"] == 4
 
 
