@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from verbal.models.embedded.codec import MAX_COLUMNS, MAX_TABLES
+
 HERE = Path(__file__).parent
 
 INTRODUCTION = """# The embedded model: card
@@ -49,7 +51,8 @@ LIMITS = """
 * Without the hint, a question with a private term is nearly always answered wrongly: the model cannot know the term.
 * Critique and rewriting does not beat sampling again; use it for its words, not for its gain. The critic misses many
   mistakes.
-* Prompts show at most 10 tables and 56 columns, those nearest to the question; the context is 1,024 tokens.
+* Prompts show at most {tables} tables and {columns} columns, those nearest to the question; the context is 1,024
+  tokens.
 * Counts of children, DISTINCT and the order of columns follow the conventions of the corpus (group column first;
   DISTINCT only where it is asked for).
 
@@ -149,7 +152,8 @@ def card(figures: dict[str, Any], training: dict[str, Any]) -> str:
     kinds = [(good / count, name, good, count) for name, (good, count) in figures["synthetic"]["by_kind"].items()]
     worst = sorted(kind for kind in kinds if kind[3] >= 8)[:6]
     weakest = ", ".join(f"`{name}` {good}/{count}" for _, name, good, count in worst)
-    return introduction(figures, training) + synthetic(figures) + spider(figures) + LIMITS.format(weakest=weakest)
+    limits = LIMITS.format(weakest=weakest, tables=MAX_TABLES, columns=MAX_COLUMNS)
+    return introduction(figures, training) + synthetic(figures) + spider(figures) + limits
 
 
 def main() -> int:

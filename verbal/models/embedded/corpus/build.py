@@ -12,6 +12,10 @@ STYLES = ("snake", "snake", "snake", "title", "camel", "pascal", "upper", "joine
 """Naming styles; a database keeps to one."""
 
 
+_TWINS = {"fname": "first name", "lname": "last name", "surname": "last name", "date of birth": "birth date",
+          "birthday": "birth date", "phone": "phone number"}  # fmt: skip
+
+
 def world(rng: Random, words: Lexicon, tables: int | None = None) -> World:
     """A database of `tables` tables (default: mostly 1 to 4, at times up to 10), filled."""
     count = tables or rng.choices(range(1, 11), (8, 22, 25, 17, 11, 6, 4, 3, 2, 2))[0]
@@ -79,6 +83,9 @@ def _table(rng: Random, words: Lexicon, style: str, plurals: bool, prefix: bool,
         column.name = identifier(full, style)
         if full != column.phrase:
             column.short, column.phrase = column.phrase, full
+        twin = _TWINS.get(column.short or column.phrase, column.short or column.phrase)
+        if twin in {_TWINS.get(info.short or info.phrase, info.short or info.phrase) for info in table.columns}:
+            continue
         if column.name.lower() not in taken:
             taken.add(column.name.lower())
             table.columns.append(column)

@@ -315,6 +315,11 @@ def extreme(ask: Asker, table: TableInfo, clauses: Sequence[Clause]) -> tuple[st
     said = NUMBER_WORDS[limit] if ask.chance(0.5) else str(limit)
     lead = f"{said} " if limit > 1 else ""
     own = column and (column.most if down else column.least)
+    rivals = [
+        info for info in table.of("number", "date") if info is not column and not any(t.column for t in ask.terms)
+    ]
+    if own and any(set(own) & {*info.most, *info.least} for info in rivals):
+        own = ()
     if own and ask.chance(0.6) and not any(term.column for term in ask.terms):
         word = ask.rng.choice(own)
         return (
