@@ -33,10 +33,10 @@ from verbal.models.embedded.slotsql import Writer
 from verbal.models.embedded.vocabulary import DIGITS, INDEX, KNOWN, SYNTAX, VOCABULARY
 from verbal.models.embedded.words import atoms
 
-MAX_TABLES = 10
+MAX_TABLES = 12
 """Most tables a prompt shows; of a larger schema those nearest to the question."""
 
-MAX_COLUMNS = 56
+MAX_COLUMNS = 80
 """Most columns a prompt shows, unless the question itself speaks of more."""
 
 _STARTS = {"solver": "<solve>", "critic": "<criticise>", "judge": "<criticise>", "reflector": "<reflect>"}
