@@ -99,7 +99,7 @@ Execution accuracy, one greedy answer unless said; same rows as a multiset (in o
 columns in the same order, on two differently filled databases. Percent. One training seed; one standard error is about
 1 point at n=1,000, 2 to 3 points at n=250 to 300. Failures on held-out questions were looked at, and questions that no
 reader could answer (a condition left out of the sentence, two columns of one meaning) were removed from the generator;
-the first shipped weights had 85.4 (85.3 with the right hint) before the last such removal.
+these same weights had 85.4 (85.3 with the right hint) before the last such removal.
 
 | held-out synthetic questions | n | all | level 1 | 2 | 3 | 4 | 5 |
 | --- | --- | --- | --- | --- | --- | --- | --- |
