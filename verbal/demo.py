@@ -26,6 +26,9 @@ from verbal.screen import Screen, arms_table, lessons_table, usage_table
 from verbal.store import Store
 from verbal.types import Task
 
+# Passes over the traces: enough to see the lessons in the weights, few enough to wait for.
+FIT = {"epochs": 4, "batch": 8}
+
 # What each arm is, in words.
 ABOUT = {
     "base": "no memory, one attempt",
@@ -38,7 +41,7 @@ ABOUT = {
 
 
 def run_demo(
-    out: Path, *, model: str, seeds: int, tasks: int, max_cost: float | None, quiet: bool, rounds: int = 3
+    out: Path, *, model: str, seeds: int, tasks: int, max_cost: float | None, quiet: bool, rounds: int = 2
 ) -> dict[str, Any]:
     """Runs the story in the folder `out` and writes `results.json` and `index.html` there.
 
@@ -57,7 +60,7 @@ def run_demo(
     for old in (*out.glob("demo.*"), *out.glob("results.json")):
         _remove(old)
     sets = [f"limits.max_cost={max_cost}"] if max_cost is not None else []
-    recipe = load_recipe("reflect", ["loop.rounds=4", "loop.critique=false", "loop.batch=32", *sets])
+    recipe = load_recipe("reflect", ["loop.rounds=3", "loop.critique=false", "loop.batch=32", *sets])
     recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, name=model))
     with Store(out / "demo.db") as store, Screen("verbal demo", quiet=quiet) as screen:
         story = Story(recipe, store, screen, out, list(range(seeds)), tasks, rounds)
@@ -96,22 +99,24 @@ class Story:
     async def tell(self) -> dict[str, Any]:
         """Runs every stage; gives the results in the form that `verbal.report` reads."""
         began = time.perf_counter()
-        trainer = await Trainer.start(self.out, self.store.path)
+        # Two, because torch trains on one thread and the evaluation leaves a core idle part of the time.
+        trainers = [await Trainer.start(self.out, self.store.path, n) for n in range(min(2, len(self.seeds)))]
         try:
             async with self._workshop(self.recipe.model.name, self.seeds[0]) as shop:
                 train, dev = shop.app.tasks("train"), _spread(shop.app.tasks("dev"), self.count)
                 memories: dict[int, Memory] = {}
                 for seed in self.seeds:
                     memories[seed] = await self._learn(shop, train, seed)
-                    trainer.ask(f"learn-{seed}", self.recipe.model.name, seed)
+                    trainers[seed % len(trainers)].ask(f"learn-{seed}", self.recipe.model.name, seed, **FIT)
                 for arm, hints in (("retry", "none"), ("shuffled", "shuffled"), ("memory", "memory")):
                     self.scores[arm] = await self._score(shop, dev, arm, hints, self.seeds, memories)
-                fits = await self._distilled(trainer, shop, dev, memories)
+                fits = await self._distilled(trainers, shop, dev, memories)
                 results = self._results(shop, dev, memories, fits)
                 for memory in memories.values():
                     memory.close()
         finally:
-            await trainer.aclose()
+            for trainer in trainers:
+                await trainer.aclose()
         results["timing"] = [*self.timing, {"stage": "everything", "seconds": time.perf_counter() - began}]
         return results
 
@@ -180,13 +185,13 @@ class Story:
         return made
 
     async def _distilled(
-        self, trainer: Trainer, shop: Workshop, dev: Sequence[Task], memories: Mapping[int, Memory]
+        self, trainers: Sequence[Trainer], shop: Workshop, dev: Sequence[Task], memories: Mapping[int, Memory]
     ) -> list[dict[str, Any]]:
         fits = []
         parts: dict[str, list[Scores]] = {"distilled": [], "distilled+memory": []}
         for seed in self.seeds:
             self.screen.stage(f"distilling the traces into weights, seed {seed + 1} of {len(self.seeds)}")
-            fit = await trainer.answer()
+            fit = await trainers[seed % len(trainers)].answer()
             fits.append(fit)
             self.timing.append({"stage": f"training, seed {seed + 1}", "seconds": fit.get("seconds", 0.0)})
             load_function("trainers", "checkpoint", "register")(self.store, f"demo-{seed}", fit["path"])

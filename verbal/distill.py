@@ -112,24 +112,25 @@ class _Score:
 class Trainer:
     """The training process: one line of JSON in, one line of JSON out, jobs in order."""
 
-    def __init__(self, process: asyncio.subprocess.Process, out: Path) -> None:
-        self._process, self._out = process, out
+    def __init__(self, process: asyncio.subprocess.Process, out: Path, log: Path) -> None:
+        self._process, self._out, self._log = process, out, log
 
     @classmethod
-    async def start(cls, out: Path, store: Path) -> Trainer:
+    async def start(cls, out: Path, store: Path, number: int = 0) -> Trainer:
         """Starts the process, which loads torch while the agent still learns in words."""
+        log = out / f"demo.train-{number}.log"
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "verbal.distill", str(store),
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=(out / "demo.train.log").open("wb"),
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log.open("wb"),
         )  # fmt: skip
-        return cls(process, out)
+        return cls(process, out, log)
 
-    def ask(self, run: str, model: str, seed: int) -> None:
-        """Queues the distillation of one run."""
+    def ask(self, run: str, model: str, seed: int, **options: Any) -> None:
+        """Queues the distillation of one run; `options` are the method's."""
         job = {
             "run": run,
             "model": model if model.startswith("embedded") else "embedded",
-            "traces_of": model,
+            "options": options,
             "seed": seed,
             "out": str(self._out / f"demo.weights-{seed}"),
         }
@@ -146,7 +147,7 @@ class Trainer:
         line = await self._process.stdout.readline()
         figures: dict[str, Any] = json.loads(line) if line else {"error": "the training process died"}
         if "error" in figures:
-            raise TrainError(figures["error"], where=str(self._out / "demo.train.log"), todo="read that file's end")
+            raise TrainError(figures["error"], where=str(self._log), todo="read that file's end")
         return figures
 
     async def aclose(self) -> None:
@@ -158,14 +159,12 @@ class Trainer:
 
 def serve_jobs(store_path: str) -> None:
     """The training process: reads jobs from standard input until it ends."""
-    method = make_part("trainers", "sft")
-    warm = getattr(method, "warm", None)
-    if warm is not None:
-        warm()
+    make_part("trainers", "sft").warm()
     for line in sys.stdin:
         job = json.loads(line)
         began = time.perf_counter()
         try:
+            method = make_part("trainers", "sft", **job["options"])
             with Store(store_path) as store:
                 examples = method.examples(store, run=job["run"])
             figures = method.train(examples, job["model"], job["out"], seed=job["seed"])
