@@ -90,14 +90,38 @@ def train(
     parameters = sum(parameter.numel() for parameter in model.parameters())
     report(f"{parameters:,} parameters, seed {seed}, {f'{steps} steps' if steps else f'{minutes} minutes'}")
     began, cpu = time.monotonic(), time.process_time()
+    step, tokens, curve = _run(model, optimizers, plan, seed, Path(out), report)
+    summary = {
+        "parameters": parameters, "seed": seed, "steps": step, "tokens": tokens, "batch": plan.batch,
+        "length": plan.length, "lr": plan.lr, "constant": plan.constant, "bf16": plan.bf16, "start": bool(start),
+        "wall_seconds": round(time.monotonic() - began), "core_seconds": round(time.process_time() - cpu),
+        "curve": curve,
+    }  # fmt: skip
+    hf.save(model, Path(out))
+    (Path(out) / "training.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    return summary
+
+
+def _run(
+    model: LlamaForCausalLM,
+    optimizers: list[torch.optim.Optimizer],
+    plan: Schedule,
+    seed: int,
+    out: Path,
+    report: Report,
+) -> tuple[int, int, list[tuple[int, float]]]:
+    """Steps made, tokens read, and the loss of every 50 steps; every 1,000 steps the weights are kept in `out/last`."""
+    from verbal.models.embedded import hf
+
+    began = time.monotonic()
     curve: list[tuple[int, float]] = []
     tokens = step = 0
     total = 0.0
     with Stream(seed, plan.length) as stream:
         while True:
-            part = step / steps if steps else (time.monotonic() - began) / (60 * minutes)
+            part = step / plan.steps if plan.steps else (time.monotonic() - began) / (60 * plan.minutes)
             if part >= 1:
-                break
+                return step, tokens, curve
             rate = min(1.0, (step + 1) / plan.warmup, max(0.0, (1 - part) / (1 - plan.constant)))
             batch = [next(stream) for _ in range(plan.batch)]
             loss = _step(model, optimizers, batch, rate, plan)
@@ -112,16 +136,7 @@ def train(
                 )
                 total = 0.0
             if step % 1000 == 0:
-                hf.save(model, Path(out) / "last")
-    summary = {
-        "parameters": parameters, "seed": seed, "steps": step, "tokens": tokens, "batch": plan.batch,
-        "length": plan.length, "lr": plan.lr, "constant": plan.constant, "bf16": plan.bf16, "start": bool(start),
-        "wall_seconds": round(time.monotonic() - began), "core_seconds": round(time.process_time() - cpu),
-        "curve": curve,
-    }  # fmt: skip
-    hf.save(model, Path(out))
-    (Path(out) / "training.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    return summary
+                hf.save(model, out / "last")
 
 
 def _model(size: Size, start: str | Path | None) -> LlamaForCausalLM:
