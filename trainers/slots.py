@@ -37,7 +37,7 @@ __all__ = ["Encoded", "collate", "encode_rows", "folder_of", "steps_of", "train_
 _EPOCHS, _RATE, _BATCH, _PACK, _BLOCK = 6.0, 6e-3, 8, 512, 4
 _EMBEDDING = 5 / 3
 """Rate of the embeddings over that of the matrices."""
-_WORD = 8.0
+_WORD = 14.0
 """And of the word slots over that of other embeddings: what an unknown word means here is all that is new."""
 
 
