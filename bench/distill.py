@@ -17,6 +17,7 @@ import tempfile
 import time
 from contextlib import closing
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from verbal.contracts import Example
@@ -90,10 +91,12 @@ def gold_rows(app: Any) -> list[Example]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--weights", default="embedded")
-    parser.add_argument("--epochs", type=float, nargs="+", default=[2, 4, 8])
+    parser.add_argument("--epochs", type=float, nargs="+", default=[0])
     parser.add_argument("--rates", type=float, nargs="+", default=[0])
-    parser.add_argument("--batches", type=int, nargs="+", default=[16])
-    parser.add_argument("--rehearsal", type=float, nargs="+", default=[0.0])
+    parser.add_argument("--batches", type=int, nargs="+", default=[0])
+    parser.add_argument("--rehearsal", type=float, nargs="+", default=[0.125])
+    parser.add_argument("--blend", type=float, default=0)
+    parser.add_argument("--rows", type=int, default=0, help="at most so many train rows")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--synthetic", type=int, default=100)
     parser.add_argument("--store")
@@ -109,6 +112,8 @@ def main() -> None:
             rows = SFT().examples(store, run=args.run)
     else:
         rows = gold_rows(score.app)
+    if args.rows:
+        rows = Random(0).sample(rows, args.rows)
     results: list[dict[str, Any]] = [{"epochs": 0, "seconds": 0.0, **score.of(str(folder_of(base)))}]
     print(json.dumps(results[0]), flush=True)
     grid = [
@@ -116,13 +121,26 @@ def main() -> None:
         for s in args.seeds
     ]  # fmt: skip
     for rate, batch, rehearsal, epochs, seed in grid:
-        method = SFT(epochs=epochs, learning_rate=rate or None, batch=batch, rehearsal=rehearsal)
+        method = SFT(
+            epochs=epochs or None,
+            learning_rate=rate or None,
+            batch=batch or None,
+            rehearsal=rehearsal,
+            blend=args.blend or None,
+        )
         with tempfile.TemporaryDirectory() as folder:
             began, core = time.perf_counter(), time.process_time()
             papers = method.train(rows, base, folder, seed=seed)
             times = {"seconds": time.perf_counter() - began, "core_seconds": time.process_time() - core}
             figures = {k: papers[k] for k in ("rows", "steps", "tokens", "loss_first", "loss_last")}
-            setting = {"epochs": epochs, "rate": rate, "batch": batch, "rehearsal": rehearsal, "seed": seed}
+            setting = {
+                "epochs": papers["epochs"],
+                "rate": rate,
+                "batch": batch,
+                "rehearsal": rehearsal,
+                "blend": args.blend,
+                "seed": seed,
+            }
             results.append({**setting, **times, **figures, **score.of(folder)})
         shown = {k: round(v, 3) if isinstance(v, float) else v for k, v in results[-1].items()}
         print(json.dumps(shown), flush=True)

@@ -47,11 +47,11 @@ class SFT:
     corrections: Literal["none", "user", "all"] = "user"
     """Right answers a person gave: `all` also takes those of a simulated person who read the gold."""
     epochs: float | None = None
-    """Passes over the rows. None: 3 for a Hugging Face model, the measured default for the embedded one."""
+    """Passes over the rows. None: 3 for a Hugging Face model, as many as make 72 steps for the embedded one."""
     learning_rate: float | None = None
     """Peak. None: 2e-5 (2e-4 with LoRA) for a Hugging Face model, the measured default for the embedded one."""
     batch: int | None = None
-    """Rows in one optimiser step. None: 16 for a Hugging Face model, 8 for the embedded one."""
+    """Rows in one optimiser step. None: 16 for a Hugging Face model; a quarter of all, at most 32, for the embedded."""
     micro_batch: int | None = None
     """Rows in memory at once (Hugging Face models); None: all of `batch`."""
     max_length: int = 2048
@@ -65,8 +65,10 @@ class SFT:
     """0: all weights are trained. Otherwise LoRA of this rank on all linear layers, merged at the end."""
     gradient_checkpointing: bool = False
     """Less memory for about a third more time (Hugging Face models)."""
-    rehearsal: float = 0.25
+    rehearsal: float = 0.125
     """Synthetic rows per trained row (embedded model), against forgetting."""
+    blend: float | None = None
+    """Share of the trained weights in the result, the rest being the weights before (embedded model). None: 0.8."""
     threads: int = 1
     """Of torch on a CPU; raise it only where no other process computes."""
     save_steps: int = 200
@@ -84,6 +86,8 @@ class SFT:
                 raise ConfigError(f"{option} is {value}", where=option, todo="give a positive number")
         if self.lora_rank < 0 or self.rehearsal < 0:
             raise ConfigError("lora_rank and rehearsal cannot be negative", where="lora_rank, rehearsal")
+        if self.blend is not None and not 0 < self.blend <= 1:
+            raise ConfigError(f"blend is {self.blend}", where="blend", todo="give a share above 0, at most 1")
 
     def warm(self) -> None:
         """Loads torch and TRL (some seconds) while something else still goes on.

@@ -34,8 +34,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Encoded", "collate", "encode_rows", "folder_of", "steps_of", "train_embedded"]
 
-_EPOCHS, _RATE, _BATCH, _PACK, _BLOCK = 6.0, 6e-3, 8, 512, 4
-_EMBEDDING = 5 / 3
+_STEPS, _EPOCHS, _RATE, _BATCH, _PACK, _BLOCK, _BLEND = 72, 4.0, 1.2e-2, 32, 512, 16, 0.8
+"""Measured on the demo (`bench/distill.py`): at least so many steps and epochs, peak rate, rows of a step, tokens of
+a pack, rows of one schema in a row, and share of the trained weights in the result."""
+_EMBEDDING = 5 / 6
 """Rate of the embeddings over that of the matrices."""
 _WORD = 14.0
 """And of the word slots over that of other embeddings: what an unknown word means here is all that is new."""
@@ -77,8 +79,9 @@ def train_embedded(
             where="rows",
             todo="train a Hugging Face model on them instead, or see the limits in the model's card",
         )
-    epochs = method.epochs or _EPOCHS
-    steps = list(steps_of(short, epochs=epochs, batch=method.batch or _BATCH, rehearsal=method.rehearsal, seed=seed))
+    batch = method.batch or max(4, min(_BATCH, len(short) // 4))
+    epochs = method.epochs or max(_EPOCHS, _STEPS * batch / len(short))
+    steps = list(steps_of(short, epochs=epochs, batch=batch, rehearsal=method.rehearsal, seed=seed))
     run = Run(
         epochs=1,
         batch=1,
@@ -97,6 +100,7 @@ def train_embedded(
         network, tokenizer, steps, out, run,
         collator=collate, optimizer=optimizer, on_progress=on_progress, resume=resume,
     )  # fmt: skip
+    _blend(trained, folder_of(model), method.blend or _BLEND)
     hf.save(trained, out)
     left_out = {"too_long": len(encoded) - len(short), "unsupported": unsupported}
     return {**figures, "rows": len(short), "epochs": epochs, **left_out}
@@ -139,6 +143,19 @@ def _opened(folder: Path) -> tuple[Any, Any]:
         raise TrainError(
             f"no embedded model can be loaded: {first}", where=str(folder), todo="give its folder"
         ) from error
+
+
+def _blend(trained: Any, base: Path, share: float) -> None:
+    """Moves the trained weights a part of the way back, which returns most of the skill that tuning cost.
+
+    Source: Wortsman et al. 2022, Robust fine-tuning of zero-shot models, arXiv 2109.01903, equation 1.
+    """
+    if share == 1:
+        return
+    with quiet(), torch.no_grad():
+        before = dict(hf.load(base).named_parameters())
+        for name, parameter in trained.named_parameters():
+            parameter.lerp_(before[name], 1 - share)
 
 
 def _fast_bfloat16() -> bool:
