@@ -89,7 +89,7 @@ def test_it_is_a_method_that_parts_find():
     assert isinstance(method, Method) and method.name == "sft"
     with pytest.raises(ConfigError, match="epoch"):
         make_part("trainers", "sft", epoch=1.0)
-    for option in ({"epochs": math.nan}, {"batch": 0}, {"learning_rate": -1.0}, {"rehearsal": -0.5}):
+    for option in ({"epochs": math.nan}, {"batch": 0}, {"learning_rate": -1.0}, {"rehearsal": -0.5}, {"blend": 0.0}):
         with pytest.raises(ConfigError):
             SFT(**option)
 

@@ -104,6 +104,21 @@ def test_a_stopped_run_resumes_to_the_same_weights(small, tmp_path):
     assert seen[0] == 5 and all(torch.equal(one[k], two[k]) for k in one)
 
 
+def test_the_result_lies_between_the_weights_before_and_the_trained_ones(small, tmp_path):
+    from verbal.models.embedded import hf
+    from verbal.trainers.slots import folder_of
+
+    rows = [make_row(*pair) for pair in QUESTIONS]
+    for name, share in (("all", 1.0), ("half", 0.5)):
+        SFT(epochs=2, blend=share, rehearsal=0).train(rows, small, str(tmp_path / name))
+    before, trained, half = (
+        dict(hf.load(folder).named_parameters()) for folder in (folder_of(small), tmp_path / "all", tmp_path / "half")
+    )
+    for name, weight in half.items():
+        torch.testing.assert_close(weight, (before[name] + trained[name]) / 2, rtol=0.02, atol=1e-3)
+    assert any(not torch.equal(trained[name], before[name]) for name in trained)
+
+
 def test_rows_outside_the_limits_are_counted_and_refused_when_none_is_left(small, tmp_path):
     rows = [
         make_row(*QUESTIONS[0]),
