@@ -29,7 +29,7 @@ def main() -> None:
         "memory_minus_retry_ci_low": points(gains, "memory - retry-only", "low"),
         "distilled_minus_base_points": points(gains, "distilled - base", "mean"),
         "distilled_minus_base_ci_low": points(gains, "distilled - base", "low"),
-        **{key: embedded.get(key) for key in EMBEDDED},
+        **{key: at(embedded, *path) for key, path in EMBEDDED.items()},
         "kills": resume.get("kills"),
         "lost": resume.get("lost"),
         "duplicated": resume.get("duplicated"),
@@ -44,11 +44,21 @@ def main() -> None:
     print(json.dumps(found, indent=2))
 
 
-EMBEDDED = (
-    "embedded_accuracy", "embedded_hint_accuracy", "embedded_nohint_accuracy", "embedded_distractor_accuracy",
-    "embedded_spider_dev",
-)  # fmt: skip
-"""Keys that embedded.json has under the same name."""
+EMBEDDED = {
+    "embedded_accuracy": ("synthetic", "held_out", "all"),
+    "embedded_hint_accuracy": ("synthetic", "hints", "hint", "all"),
+    "embedded_nohint_accuracy": ("synthetic", "hints", "no_hint", "all"),
+    "embedded_distractor_accuracy": ("synthetic", "hints", "two_distractors", "all"),
+    "embedded_spider_dev": ("spider_dev", "strict"),
+}
+"""Key -> where it stands in embedded.json."""
+
+
+def at(tree: Any, *path: str) -> Any:
+    """The value at a path of keys, or None."""
+    for key in path:
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree
 
 
 def read(name: str) -> dict[str, Any]:

@@ -41,7 +41,15 @@ ABOUT = {
 
 
 def run_demo(
-    out: Path, *, model: str, seeds: int, tasks: int, max_cost: float | None, quiet: bool, rounds: int = 2
+    out: Path,
+    *,
+    model: str,
+    seeds: int,
+    tasks: int,
+    max_cost: float | None,
+    quiet: bool,
+    rounds: int = 2,
+    train: int | None = None,
 ) -> dict[str, Any]:
     """Runs the story in the folder `out` and writes `results.json` and `index.html` there.
 
@@ -53,6 +61,7 @@ def run_demo(
         max_cost: US dollars in all; the call that could exceed it is not made.
         quiet: Print nothing.
         rounds: Attempts per dev task at most, the same in every arm.
+        train: Train tasks to learn on; all if not given.
     """
     from verbal.report import write_report
 
@@ -63,7 +72,7 @@ def run_demo(
     recipe = load_recipe("reflect", ["loop.rounds=3", "loop.critique=false", "loop.batch=32", *sets])
     recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, name=model))
     with Store(out / "demo.db") as store, Screen("verbal demo", quiet=quiet) as screen:
-        story = Story(recipe, store, screen, out, list(range(seeds)), tasks, rounds)
+        story = Story(recipe, store, screen, out, list(range(seeds)), tasks, rounds, train)
         results = asyncio.run(story.tell())
         (out / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False), encoding="utf-8")
         page = write_report(results, out / "index.html")
@@ -80,9 +89,17 @@ class Story:
     """The stages of the demo, in order, and what they found."""
 
     def __init__(
-        self, recipe: Recipe, store: Store, screen: Screen, out: Path, seeds: Sequence[int], tasks: int, rounds: int
+        self,
+        recipe: Recipe,
+        store: Store,
+        screen: Screen,
+        out: Path,
+        seeds: Sequence[int],
+        tasks: int,
+        rounds: int,
+        train: int | None,
     ) -> None:
-        self.rounds = rounds
+        self.rounds, self.train = rounds, train
         self.recipe, self.store, self.screen, self.out, self.seeds, self.count = (
             recipe,
             store,
@@ -103,7 +120,8 @@ class Story:
         trainers = [await Trainer.start(self.out, self.store.path, n) for n in range(min(2, len(self.seeds)))]
         try:
             async with self._workshop(self.recipe.model.name, self.seeds[0]) as shop:
-                train, dev = shop.app.tasks("train"), _spread(shop.app.tasks("dev"), self.count)
+                train = shop.app.tasks("train")
+                train, dev = _spread(train, self.train or len(train)), _spread(shop.app.tasks("dev"), self.count)
                 memories: dict[int, Memory] = {}
                 for seed in self.seeds:
                     memories[seed] = await self._learn(shop, train, seed)

@@ -119,10 +119,11 @@ class Trainer:
     async def start(cls, out: Path, store: Path, number: int = 0) -> Trainer:
         """Starts the process, which loads torch while the agent still learns in words."""
         log = out / f"demo.train-{number}.log"
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "verbal.distill", str(store),
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log.open("wb"),
-        )  # fmt: skip
+        with log.open("wb") as errors:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "verbal.distill", str(store),
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=errors,
+            )  # fmt: skip
         return cls(process, out, log)
 
     def ask(self, run: str, model: str, seed: int, **options: Any) -> None:

@@ -366,7 +366,7 @@ def test_of_a_large_schema_the_prompt_shows_what_the_question_speaks_of() -> Non
     sql = "SELECT MAX(col33_7) FROM tab33"
     assert decode_answer(encoded, encode_answer(encoded, Answer(sql=sql))).sql == sql
     with pytest.raises(Unsupported, match="not in the prompt"):
-        encode_answer(encoded, Answer(sql="SELECT MAX(col3_7) FROM tab3"))
+        encode_answer(encoded, Answer(sql="SELECT MAX(col20_7) FROM tab20"))
 
 
 def test_more_columns_in_a_question_than_there_are_slots_are_refused() -> None:

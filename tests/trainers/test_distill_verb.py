@@ -1,0 +1,91 @@
+"""The demo's whole story, small, and `verbal distill`, before and after. Slow: torch and TRL are loaded."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+
+import pytest
+
+from verbal.demo import run_demo
+from verbal.distill import run_distill
+from verbal.errors import TrainError, UnknownName
+from verbal.store import Store
+from verbal.verbs import resolve_checkpoint, run_learn
+
+pytestmark = pytest.mark.slow
+
+
+def test_the_story_is_told_and_memory_beats_the_controls(tmp_path):
+    results = run_demo(tmp_path / "d", model="embedded", seeds=1, tasks=16, max_cost=None, quiet=True, train=60)
+    arms = {a["name"]: a for a in results["arms"]}
+    assert set(arms) == {"base", "retry", "shuffled", "memory", "distilled", "distilled+memory"}
+    assert all(0 <= a["low"] <= a["mean"] <= a["high"] <= 1 for a in arms.values())
+    assert arms["memory"]["mean"] > arms["retry"]["mean"], results["claim"]
+    assert results["claim_holds"] == (results["differences"][0]["low"] > 0)
+    assert results["lessons"] and results["usage"]["solver"]["calls"] > 0
+    page = (tmp_path / "d" / "index.html").read_text(encoding="utf-8")
+    assert results["lessons"][0]["id"] in page
+    assert json.loads((tmp_path / "d" / "results.json").read_text())["seeds"] == [0]
+    with Store(tmp_path / "d" / "demo.db") as store:
+        sealed = {t.id for t in store.tasks().values() if t.split == "test"}
+        assert not sealed
+        assert resolve_checkpoint(store, "checkpoint:demo-0").startswith("embedded:")
+
+
+@pytest.fixture
+def learned(tmp_path):
+    """A store in which a scripted model answered two questions rightly."""
+    db = sqlite3.connect(tmp_path / "towns.sqlite")
+    db.execute("CREATE TABLE city (id INTEGER PRIMARY KEY, name TEXT, country TEXT)")
+    db.executemany("INSERT INTO city VALUES (?, ?, ?)", [(1, "Vienna", "A"), (2, "Linz", "A"), (3, "Bern", "S")])
+    db.commit()
+    db.close()
+    asks = [
+        {"id": "q1", "question": "How many cities are there?", "sql": "SELECT COUNT(*) FROM city", "split": "train"},
+        {"id": "q2", "question": "Show the names of all cities.", "sql": "SELECT name FROM city", "split": "train"},
+        {"id": "q3", "question": "Show the country of all cities.", "sql": "SELECT country FROM city", "split": "dev"},
+    ]
+    (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, asks)))
+    rows = [
+        {"match": "How many cities", "reply": "```sql\nSELECT COUNT(*) FROM city\n```"},
+        {"reply": "```sql\nSELECT name FROM city\n```"},
+    ]
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    app = {"db": str(tmp_path / "towns.sqlite"), "questions": str(tmp_path / "q.jsonl")}
+    options = {"recipe": "reflect", "model": f"scripted:{tmp_path / 'm.jsonl'}", "app": app}
+    options["overrides"] = ['memory.name="exact"']
+    run_learn(
+        options, tmp_path / "v.db", run="run", memory="run", split="train", limit=None, resume=False, dry_run=False,
+        quiet=True,
+    )  # fmt: skip
+    return tmp_path / "v.db", app
+
+
+def test_distill_scores_before_and_after_and_registers(learned, tmp_path):
+    store, app = learned
+    made = run_distill(
+        store, tmp_path / "w", method="sft", model="embedded", run="run", name="mine", seed=0,
+        overrides=["epochs=1", "rehearsal=0.0"], split="dev", app=app, quiet=True,
+    )  # fmt: skip
+    assert made["rows"] == 2 and 0 <= made["before"] <= 1 and 0 <= made["after"] <= 1
+    with Store(store) as opened:
+        assert resolve_checkpoint(opened, "checkpoint:mine").endswith("w")
+
+
+def test_a_run_without_right_answers_is_refused_before_training(learned, tmp_path):
+    store, app = learned
+    with pytest.raises(TrainError):
+        run_distill(
+            store, tmp_path / "w", method="sft", model="embedded", run="nothing", name="x", seed=0, overrides=[],
+            split="", app=app, quiet=True,
+        )  # fmt: skip
+
+
+def test_an_unknown_method_names_the_known(learned, tmp_path):
+    store, app = learned
+    with pytest.raises(UnknownName, match="sft"):
+        run_distill(
+            store, tmp_path / "w", method="sfd", model="embedded", run="run", name="x", seed=0, overrides=[],
+            split="", app=app, quiet=True,
+        )  # fmt: skip
