@@ -61,14 +61,15 @@ async def measure(model: Any, calls: int) -> dict[str, float]:
 
 
 async def bench(url: str) -> dict[str, Any]:
-    from verbal.models import Budget, Limits, ModelCalls
+    from verbal.ledger import Ledger, Limits
+    from verbal.models import ModelCalls
     from verbal.models.http import HttpModel
     from verbal.models.litellm import LiteLLMModel
     from verbal.models.openai import OpenAIModel
 
     def owned() -> ModelCalls:
-        budget = Budget(Limits(max_calls=100_000, max_tokens=10**9, max_seconds=3600))
-        return ModelCalls(HttpModel("tiny-1", url), budget=budget, concurrency=AT_ONCE, on_call=lambda _: None)
+        ledger = Ledger(Limits(max_calls=100_000, max_tokens=10**9, max_seconds=3600))
+        return ModelCalls(HttpModel("tiny-1", url), ledger=ledger, concurrency=AT_ONCE, on_call=lambda _: None)
 
     makers: dict[str, tuple[Any, int]] = {
         "http": (lambda: HttpModel("tiny-1", url), 1500),

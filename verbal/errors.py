@@ -11,6 +11,7 @@ VerbalError
 │   ├── RefusedError                   the provider refused the call (key, quota, content); not retried
 │   └── TransientError                 rate limit, time-out, dropped connection; retried by the one retry owner
 │       └── OverloadedError            the server asked for less (429, 503, 529); lives in verbal/models
+├── ReplayMiss (LookupError)           a replay asked for a call that was never recorded; names the first difference
 ├── EnvironmentFault (RuntimeError)    an environment broke (not the model's fault)
 ├── CriticError (RuntimeError)         a critic broke
 ├── StoreError (OSError)               the store or the memory cannot be read or written
@@ -103,6 +104,12 @@ class TransientError(ModelError):
 
     retry_after: float | None = None
     """Seconds the server asked to wait, when it said so."""
+    abandoned: bool = False
+    """True when nobody waited for the answer, which the provider may write, and bill, all the same."""
+
+
+class ReplayMiss(VerbalError, LookupError):
+    """A replay asked for a model call that was never recorded."""
 
 
 class EnvironmentFault(VerbalError, RuntimeError):
@@ -119,3 +126,7 @@ class StoreError(VerbalError, OSError):
 
 class TrainError(VerbalError, RuntimeError):
     """A training job cannot start, or broke."""
+
+
+STOPS = (BudgetError, TransientError, ReplayMiss, StoreError)
+"""What stops a run, which may then be resumed. Any other failure inside an attempt is data, kept with the attempt."""

@@ -16,14 +16,13 @@ from verbal.contracts import Model
 from verbal.errors import ConfigError
 
 if TYPE_CHECKING:
-    from verbal.models._budget import Budget, Limits, Reservation
     from verbal.models._calls import CallRecord, ModelCalls, Retry
     from verbal.models._faults import OverloadedError, redact
     from verbal.models._prices import Price, find_price
 
 _HOMES = {
-    "Budget": "_budget", "Limits": "_budget", "Reservation": "_budget", "CallRecord": "_calls", "ModelCalls": "_calls",
-    "Retry": "_calls", "OverloadedError": "_faults", "redact": "_faults", "Price": "_prices", "find_price": "_prices",
+    "CallRecord": "_calls", "ModelCalls": "_calls", "Retry": "_calls",
+    "OverloadedError": "_faults", "redact": "_faults", "Price": "_prices", "find_price": "_prices",
 }  # fmt: skip
 
 FORMS = (
@@ -107,6 +106,6 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
-    "FORMS", "Budget", "CallRecord", "Limits", "ModelCalls", "ModelSpec", "OverloadedError", "Price", "Reservation",
-    "Retry", "find_price", "open_model", "parse_model", "redact",
+    "FORMS", "CallRecord", "ModelCalls", "ModelSpec", "OverloadedError", "Price", "Retry", "find_price", "open_model",
+    "parse_model", "redact",
 ]  # fmt: skip

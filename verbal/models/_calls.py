@@ -1,20 +1,20 @@
-"""The one owner of what happens around a model call: retry, concurrency, time-out, limits, cost, and a record of it.
+"""The one owner of what happens around a model call: replay cache, retry, concurrency, time-out, ledger, record.
 
-It is a Model itself, so whatever takes a Model takes it. Nothing else in the house retries a model call.
+It is a Model itself, so whatever takes a Model takes it. Nothing else in the house retries a model call. A recorded
+reply (`verbal.cache`) needs no slot, no money and no record of a call.
 """
 
 from __future__ import annotations
 
 import asyncio
 import copy
-import hashlib
 import json
 import random
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from tenacity import (
@@ -25,9 +25,10 @@ from tenacity import (
     stop_before_delay,
 )
 
+from verbal.cache import Cache, Request, recorded, requests_of
 from verbal.contracts import Model, Reply, Sampling
-from verbal.errors import ModelError, TransientError, VerbalError
-from verbal.models._budget import Budget, unknown_price
+from verbal.errors import BudgetError, ModelError, TransientError, VerbalError
+from verbal.ledger import Ledger, unknown_price
 from verbal.models._concurrency import Concurrency
 from verbal.models._faults import clip
 from verbal.models._prices import Price, price_of
@@ -58,7 +59,7 @@ class CallRecord:
     id: str
     """Unique, for calls are paid one by one even when they are equal."""
     key: str
-    """Equal for equal model, messages, n and sampling."""
+    """Of the first sample that was asked for (`verbal.cache.Request`)."""
     role: str
     model: str
     usage: Usage
@@ -75,10 +76,13 @@ class _Call:
     """One call under way."""
 
     role: str
-    key: str
+    asked: Sequence[Request]
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
     started: float = field(default_factory=time.monotonic)
     tries: int = 0
     used: Usage = field(default_factory=Usage)
+    replies: Sequence[Reply] = ()
+    """What it gave, once it is over."""
 
 
 class ModelCalls:
@@ -87,7 +91,9 @@ class ModelCalls:
     Args:
         model: A raw adapter (one attempt a call).
         role: Recorded with each call; `for_role` gives a view with another.
-        budget: Hard limits, shared by all models of a run.
+        ledger: What was spent and hard limits, shared by all models of a run.
+        cache: Recorded replies, shared by all models of a run.
+        fingerprint: Tells models of one name apart in the cache.
         retry: When to try again.
         timeout: Seconds for one attempt (for a stream: for each piece); None leaves it to the adapter.
         concurrency: Calls under way at the start; it adapts between 1 and 512.
@@ -96,7 +102,7 @@ class ModelCalls:
         on_call: Called with a record of each call, also of a failed one.
 
     Raises:
-        ConfigError: the budget limits money and the price of the model is not known.
+        ConfigError: the ledger limits money and the price of the model is not known.
     """
 
     def __init__(
@@ -104,7 +110,9 @@ class ModelCalls:
         model: Model,
         *,
         role: str = "solver",
-        budget: Budget | None = None,
+        ledger: Ledger | None = None,
+        cache: Cache | None = None,
+        fingerprint: str = "",
         retry: Retry | None = None,
         timeout: float | None = 120.0,
         concurrency: int = 20,
@@ -113,7 +121,7 @@ class ModelCalls:
         on_call: Callable[[CallRecord], None] | None = None,
     ) -> None:
         self.model, self.role, self.name = model, role, model.name
-        self.budget = budget or Budget()
+        self.ledger, self.cache, self.fingerprint = ledger or Ledger(), cache or Cache(), fingerprint
         self._retry, self._timeout, self._on_call = retry or Retry(), timeout, on_call
         self._start = concurrency
         self._providers: dict[tuple[str, str], Concurrency] = {}
@@ -130,7 +138,7 @@ class ModelCalls:
         given = price_in is not None and price_out is not None
         self._price: Price | None = Price(prompt=price_in or 0.0, completion=price_out or 0.0) if given else None
         self._looked_up = given
-        if self.budget.limits.max_cost is not None and self.price is None:
+        if self.ledger.limits.max_cost is not None and self.price is None:
             raise unknown_price(f"model {self.name}")
 
     @property
@@ -147,10 +155,10 @@ class ModelCalls:
         return view
 
     def beside(self, model: Model, *, price_in: float | None = None, price_out: float | None = None) -> ModelCalls:
-        """Calls to another model under the same budget; models of one provider share its slots.
+        """Calls to another model under the same ledger; models of one provider share its slots.
 
         Raises:
-            ConfigError: the budget limits money and the price of the model is not known.
+            ConfigError: the ledger limits money and the price of the model is not known.
         """
         other = copy.copy(self)
         other._set_model(model, price_in, price_out)
@@ -163,13 +171,22 @@ class ModelCalls:
             BudgetError: a call could exceed a limit, so it was not made.
             TransientError: all tries failed. RefusedError, ContextLengthError, ModelError: the first try did.
         """
-        # The replay cache (Evidence issue) answers here: a hit needs no slot, no budget and no record of a call.
-        if n > 1 and getattr(self.model, "one_per_call", False):
-            return await together([self._generate(messages, 1, with_seed(sampling, i)) for i in range(n)])
-        return await self._generate(messages, n, sampling)
+        asked = requests_of(self.name, self.fingerprint, messages, n, sampling)
+        found = self.cache.find(asked, self.role)
+        missing = [i for i in range(n) if i not in found]
+        if missing and getattr(self.model, "one_per_call", False):
+            single = [self._generate(messages, with_seed(sampling, i), [asked[i]]) for i in missing]
+            found |= dict(zip(missing, await together(single), strict=True))
+        elif missing:
+            # Some samples are known: the others must not be drawn from where those began.
+            own = with_seed(sampling, missing[0]) if found else sampling
+            made = await self._generate(messages, own, [asked[i] for i in missing])
+            found |= dict(zip(missing, made, strict=True))
+        return [found[i] for i in range(n)]
 
-    async def _generate(self, messages: Sequence[Message], n: int, sampling: Sampling) -> list[Reply]:
-        async with self._recorded(messages, n, sampling) as call:
+    async def _generate(self, messages: Sequence[Message], sampling: Sampling, asked: Sequence[Request]) -> list[Reply]:
+        n = len(asked)
+        async with self._recorded(asked) as call:
 
             async def attempt() -> list[Reply]:
                 async with self._allowed(messages, n, sampling, call) as settle:
@@ -177,16 +194,25 @@ class ModelCalls:
                     with self._explained():
                         async with asyncio.timeout(self._timeout):
                             replies = await self.model.generate(messages, n, sampling)
+                    if len(replies) != n:
+                        what = f"asked for {n} replies, the model gave {len(replies)}"
+                        raise ModelError(what, where=f"model {self.name}", todo="this is a fault in its adapter")
                     return settle(replies, time.monotonic() - started)
 
-            return await self._tried(attempt, call)
+            call.replies = await self._tried(attempt, call)
+            return list(call.replies)
 
     async def stream(self, messages: Sequence[Message], sampling: Sampling) -> AsyncIterator[str]:
         """Pieces of one reply as they come; a failure is tried again until the first piece has come.
 
         Its slot and its reservation are held until the reader is done, so a reader calls no model in between.
         """
-        async with self._recorded(messages, 1, sampling) as call:
+        asked = requests_of(self.name, self.fingerprint, messages, 1, sampling)
+        if known := self.cache.find(asked, self.role):
+            if known[0].text:
+                yield known[0].text
+            return
+        async with self._recorded(asked) as call:
 
             async def attempt() -> tuple[AsyncGenerator[str, None], str | None]:
                 pieces = self._pieces(messages, sampling, call)
@@ -207,7 +233,7 @@ class ModelCalls:
             if isinstance(source, AsyncGenerator):
                 stack.push_async_callback(source.aclose)
             reply = Reply(text="", usage=Usage(calls=1, cost=None))
-            seconds = 0.0
+            seconds, text = 0.0, ""
             while True:
                 started = time.monotonic()
                 with self._explained():
@@ -219,10 +245,11 @@ class ModelCalls:
                 if isinstance(piece, Reply):
                     reply = piece
                     continue
+                text += piece
                 # What holds when the stream breaks from here on, or its reader stops early.
                 settle([reply], seconds)
                 yield piece
-            settle([reply], seconds)
+            call.replies = settle([reply if isinstance(model, StreamsReply) else replace(reply, text=text)], seconds)
 
     async def check(self) -> str:
         """What the model's own check says."""
@@ -264,7 +291,9 @@ class ModelCalls:
         """One attempt's slot and reservation; what it yields notes the replies and gives them with their cost."""
         worst = self._worst(messages, n, sampling)
         async with self.concurrency.slot():
-            held = await self.budget.reserve(worst, where=f"model {self.name}")
+            held = await self.ledger.reserve(worst, where=f"model {self.name}")
+            if not call.tries:
+                self.ledger.open_call(call.id, call.role, self.name, worst)
             call.tries += 1
             # A request that fails is counted; its tokens are not known, and providers do not bill an error.
             charged = used = Usage(calls=1)
@@ -279,8 +308,13 @@ class ModelCalls:
 
             try:
                 yield settle
+            except BaseException as error:
+                # Nobody waits for the answer any more, but the provider may be writing it: what it can cost counts.
+                if used.tokens == 0 and (not isinstance(error, Exception) or getattr(error, "abandoned", False)):
+                    charged = used = worst
+                raise
             finally:
-                self.budget.settle(held, charged)
+                self.ledger.settle(held, charged)
                 call.used += used
 
     def _priced(self, replies: list[Reply], seconds: float) -> list[Reply]:
@@ -313,46 +347,49 @@ class ModelCalls:
             raise
         except TimeoutError:
             what = f"no answer within {self._timeout:g} s" if self._timeout else "no answer in time"
-            raise TransientError(
-                what, where=f"model {self.name}", todo="raise the time-out or shorten replies"
-            ) from None
+            late = TransientError(what, where=f"model {self.name}", todo="raise the time-out or shorten replies")
+            late.abandoned = True
+            raise late from None
         except Exception as error:
             what = f"the model broke: {type(error).__name__}: {clip(str(error))}"
             raise ModelError(what, where=f"model {self.name}", todo="this is a fault in its adapter") from None
 
     @asynccontextmanager
-    async def _recorded(self, messages: Sequence[Message], n: int, sampling: Sampling) -> AsyncIterator[_Call]:
-        """Reports the call when it is over, however it ends, if any request was sent."""
-        call = _Call(role=self.role, key=call_key(self.name, messages, n, sampling))
+    async def _recorded(self, asked: Sequence[Request]) -> AsyncIterator[_Call]:
+        """Writes the call down when it is over, however it ends, if any request was sent; with its replies."""
+        call = _Call(role=self.role, asked=asked)
         failure: str | None = None
+        lasting: ModelError | None = None
         try:
             yield call
         except VerbalError as error:
             failure = f"{type(error).__name__}: {clip(error.what)}"
+            if isinstance(error, ModelError) and not isinstance(error, BudgetError | TransientError):
+                lasting = error
             raise
         except BaseException as error:
             failure = "stopped by its caller" if not isinstance(error, Exception) else f"{type(error).__name__}"
             raise
         finally:
-            if self._on_call is not None and call.tries:
-                self._on_call(self._record(call, failure))
+            if call.tries:
+                self._close(call, failure, lasting)
 
-    def _record(self, call: _Call, failure: str | None) -> CallRecord:
-        return CallRecord(
-            id=uuid.uuid4().hex,
-            key=call.key,
-            role=call.role,
-            model=self.name,
-            usage=call.used,
-            seconds=time.monotonic() - call.started,
-            retries=max(0, call.tries - 1),
-            error=failure,
-        )
-
-
-def call_key(model: str, messages: Sequence[Message], n: int, sampling: Sampling) -> str:
-    """Hash of everything a reply depends on: 32 hex digits, equal for equal calls in any process."""
-    settings = {f.name: getattr(sampling, f.name) for f in fields(sampling)}
-    settings["tools"] = [dict(t) for t in sampling.tools]
-    text = json.dumps([model, [m.to_dict() for m in messages], n, settings], sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    def _close(self, call: _Call, failure: str | None, lasting: ModelError | None) -> None:
+        outcomes: Sequence[Reply | ModelError] = [lasting] * len(call.asked) if lasting else call.replies
+        rows = []
+        if self.cache.mode == "record" and (outcomes and (lasting or not failure)):
+            rows = [recorded(r, self.name, o) for r, o in zip(call.asked, outcomes, strict=True)]
+        self.ledger.close_call(call.id, call.role, self.name, call.used, failure, rows)
+        if self._on_call is not None:
+            self._on_call(
+                CallRecord(
+                    id=call.id,
+                    key=call.asked[0].key,
+                    role=call.role,
+                    model=self.name,
+                    usage=call.used,
+                    seconds=time.monotonic() - call.started,
+                    retries=max(0, call.tries - 1),
+                    error=failure,
+                )
+            )
