@@ -7,6 +7,25 @@ known on `dev`, without one they are not. `tiny_reply` plays every role by rules
 
     model = ScriptedModel(tiny_reply)
     async with temporary_memory(["the code of anchor is 117"]) as memory: ...
+
+`ChaosModel` wraps any model and breaks it by a seed, as real ones break: 429, 500, 529, dropped connections, cut or
+garbled replies, a model that never returns (`ALL` lists the kinds; `RAISED` are retried by `ModelCalls`, `DAMAGES` come
+as replies). A part that is to be trusted is tried in it:
+
+    >>> import asyncio
+    >>> from verbal.contracts import Sampling
+    >>> from verbal.models import ModelCalls, Retry
+    >>> from verbal.testing import RAISED, ChaosModel, ScriptedModel
+    >>> from verbal.types import Message
+    >>> model = ChaosModel(ScriptedModel(["fine"]), rate=0.5, seed=1, kinds=RAISED, hang=0.01, retry_after=0.01)
+    >>> async def ask(number):
+    ...     calls = ModelCalls(model, retry=Retry(attempts=20, first=0.001))
+    ...     (reply,) = await calls.generate([Message(role="user", content=f"question {number}")], 1, Sampling())
+    ...     return reply.text
+    >>> [asyncio.run(ask(number)) for number in range(3)]
+    ['fine', 'fine', 'fine']
+    >>> sum(model.injected.values()), model.tries  # the same on every machine and in every run
+    (4, 7)
 """
 
 from __future__ import annotations
@@ -19,6 +38,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
+from verbal.chaos import ALL, DAMAGES, RAISED, ChaosModel
 from verbal.contracts import CriticContext, Memory, Observation, Reply
 from verbal.errors import DataError
 from verbal.models.scripted import ScriptedModel
@@ -243,6 +263,6 @@ def _guess(question: str, index: int, seed: int | None) -> int:
 
 
 __all__ = [
-    "WORDS", "ScriptedModel", "TinyApp", "TinyCritic", "TinyEnvironment", "temporary_memory", "temporary_store",
-    "tiny_reply",
+    "ALL", "DAMAGES", "RAISED", "WORDS", "ChaosModel", "ScriptedModel", "TinyApp", "TinyCritic", "TinyEnvironment",
+    "temporary_memory", "temporary_store", "tiny_reply",
 ]  # fmt: skip

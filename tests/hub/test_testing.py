@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import doctest
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
+import verbal.testing
 from verbal.contracts import App, Critic, CriticContext, Environment, Memory, Reply
 from verbal.evaluate import difference, evaluate_arm
 from verbal.parts import make_part
@@ -33,6 +35,10 @@ def test_the_parts_fit_their_contracts() -> None:
     assert isinstance(app, App)
     assert isinstance(app.environment(), Environment)
     assert isinstance(TinyCritic(), Critic)
+
+
+def test_the_example_in_its_docstring_runs() -> None:
+    assert doctest.testmod(verbal.testing).failed == 0
 
 
 async def test_an_environment_is_used_once_and_closed() -> None:
