@@ -139,7 +139,7 @@ def test_a_read_only_file(open_folder: Path) -> None:
 def test_a_locked_store(tmp_path: Path) -> None:
     path = tmp_path / "verbal.db"
     with Store(path) as store:
-        store._db.execute("PRAGMA busy_timeout = 50")
+        store._database._db.execute("PRAGMA busy_timeout = 50")
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreError) as caught:
@@ -154,14 +154,14 @@ def test_a_full_database_keeps_what_was_acknowledged(tmp_path: Path) -> None:
     """SQLite's own limit on pages is what a full disk looks like to it: SQLITE_FULL in the middle of a write."""
     path, kept = tmp_path / "verbal.db", []
     with Store(path) as store:
-        store._db.execute("PRAGMA max_page_count = 60")
+        store._database._db.execute("PRAGMA max_page_count = 60")
         with pytest.raises(StoreError) as caught:
             for i in range(1000):
                 store.put_attempt(attempt(f"a{i}", answer="x" * 3000), [Feedback(attempt=f"a{i}", critic="c")])
                 kept.append(f"a{i}")
         parts(caught.value, "database or disk is full", path)
         assert "--resume" in caught.value.todo
-        store._db.execute("PRAGMA max_page_count = 100000")
+        store._database._db.execute("PRAGMA max_page_count = 100000")
         assert store.put_attempt(attempt("later"), [Feedback(attempt="later", critic="c")]) is True
     assert kept
     assert whole(path) == {*kept, "later"}
