@@ -7,12 +7,11 @@ written. rich is imported when the first thing is drawn. Text from data (model o
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TextIO
+from typing import TYPE_CHECKING, Self, TextIO
 
 from verbal.errors import (
     BudgetError,
@@ -27,18 +26,41 @@ from verbal.errors import (
     TransientError,
     VerbalError,
 )
+from verbal.tables import (
+    arms_table,
+    diff_table,
+    estimate_line,
+    gates_table,
+    lessons_table,
+    literal,
+    rows_table,
+    usage_table,
+    versions_table,
+)
 from verbal.text import clock, money, percent, visible
-from verbal.types import Reflection, Usage
+from verbal.types import Usage
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.live import Live
     from rich.panel import Panel
     from rich.spinner import Spinner
-    from rich.table import Table
-    from rich.text import Text
 
     from verbal.run import Progress
+
+__all__ = [
+    "PLAIN_EVERY",
+    "Screen",
+    "arms_table",
+    "diff_table",
+    "error_panel",
+    "estimate_line",
+    "gates_table",
+    "lessons_table",
+    "rows_table",
+    "usage_table",
+    "versions_table",
+]
 
 PLAIN_EVERY = 10.0
 """Seconds between two progress lines where there is no terminal."""
@@ -228,96 +250,6 @@ class Screen:
         return f", about {clock(left)} left" if left >= 2 else ""
 
 
-def arms_table(results: Mapping[str, Any]) -> Table:
-    """The arms of a comparison: share solved with its interval, each seed, attempts per task (`verbal.report`)."""
-    from rich.bar import Bar
-
-    table = _table("Share of tasks solved, with its 95 % interval")
-    table.add_column("arm", overflow="fold", ratio=3)
-    table.add_column("")
-    table.add_column("solved", justify="right", no_wrap=True)
-    table.add_column("interval", justify="right", no_wrap=True)
-    table.add_column("each seed", overflow="fold", ratio=2)
-    table.add_column("tries", justify="right")
-    for arm in results.get("arms", ()):
-        mean = arm.get("mean")
-        known = mean is not None and mean == mean
-        color = "cyan" if arm.get("name") in ("memory", "distilled", "distilled+memory") else "bright_black"
-        attempts = arm.get("attempts")
-        table.add_row(
-            _text(arm.get("label") or arm.get("name", ""), 80),
-            Bar(1.0, 0.0, min(max(mean, 0.0), 1.0) if known else 0.0, width=12, color=color),
-            _text(percent(mean), style="bold"),
-            _text(f"{_number(arm.get('low'))} to {_number(arm.get('high'))}"),
-            _text(" ".join(_number(v, 0) for v in arm.get("per_seed", ())), 60, style="dim"),
-            _text("–" if attempts is None else f"{attempts:.1f}"),
-        )
-    return table
-
-
-def lessons_table(lessons: Sequence[Mapping[str, Any] | Reflection], limit: int = 20) -> Table:
-    """Lessons in words, where each comes from and how often it was shown; `limit` rows at most."""
-    table = _table("Lessons learned", shown=min(limit, len(lessons)), total=len(lessons), noun="lessons")
-    table.add_column("id", style="dim", no_wrap=True)
-    table.add_column("lesson", overflow="fold", ratio=3)
-    table.add_column("learned from", overflow="fold", ratio=2, style="dim")
-    table.add_column("shown", justify="right")
-    table.add_column("status", no_wrap=True)
-    for lesson in lessons[:limit]:
-        if isinstance(lesson, Reflection):
-            of = {"id": lesson.id, "text": lesson.text, "question": lesson.when, "status": lesson.status}
-            of["shown"] = str(lesson.counters.shown)
-        else:
-            of = {**lesson}
-        names = (("id", 16), ("text", 400), ("question", 160), ("shown", 9), ("status", 12))
-        table.add_row(*(_text(of.get(name, "–"), size) for name, size in names))
-    return table
-
-
-def usage_table(usage: Mapping[str, Usage | Mapping[str, Any]]) -> Table:
-    """Calls, tokens, cost and model seconds of each role, and their sum."""
-    table = _table("What it cost")
-    table.add_column("role")
-    for name in ("calls", "tokens in", "tokens out", "cost", "model time"):
-        table.add_column(name, justify="right")
-    read = {role: u if isinstance(u, Usage) else Usage(**u) for role, u in usage.items()}
-    total = {"all": sum(read.values(), Usage())} if len(read) > 1 else {}
-    for role, u in {**read, **total}.items():
-        table.add_section() if role in total else None
-        cells = (f"{u.calls:,}", f"{u.prompt_tokens:,}", f"{u.completion_tokens:,}", money(u.cost), clock(u.seconds))
-        table.add_row(_text(role, 24), *cells)
-    return table
-
-
-def rows_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], limit: int = 20, *, width: int = 0) -> Table:
-    """Rows of a query result: NULL stands out, numbers to the right, long cells and whole tables cut with a word.
-
-    Args:
-        columns: Names of the columns.
-        rows: One sequence of cells each.
-        limit: Rows shown at most.
-        width: Characters there are for the table, which decides how many columns are shown; the terminal's when 0.
-    """
-    cells = [[_cell(c) for c in row] for row in rows[:limit]]
-    columns = [visible(name, 40, line=True) for name in columns]
-    wide, room = 0, width or shutil.get_terminal_size().columns
-    for at, name in enumerate(columns):
-        # a column may be folded down to 20 characters before it is worth leaving one out
-        room -= min(max([len(name), *(len(r[at]) for r in cells if at < len(r))]), 20) + 3
-        wide += room >= 0 or at == 0
-    table = _table("", shown=min(limit, len(rows)), total=len(rows), noun="rows")
-    if hidden := columns[wide:]:
-        note = f"{len(hidden)} more columns: {', '.join(hidden)}"
-        table.caption = _text(f"{table.caption}; {note}" if table.caption else note, 300)
-    for at, name in enumerate(columns[:wide]):
-        values = [row[at] for row in rows[:limit] if at < len(row) and row[at] is not None]
-        numbers = bool(values) and all(isinstance(v, int | float) for v in values)
-        table.add_column(_text(name), justify="right" if numbers else "left", overflow="fold")
-    for row in cells:
-        table.add_row(*row[:wide])
-    return table
-
-
 def error_panel(error: VerbalError) -> Panel:
     """An error for a tired person: what failed, where it came from, what to do."""
     from rich.panel import Panel
@@ -329,8 +261,10 @@ def error_panel(error: VerbalError) -> Panel:
     lines.add_column(overflow="fold")
     for name, value in (("what", error.what), ("where", error.where), ("to do", error.todo)):
         if value:
-            lines.add_row(name, _text(value, 2000))
-    return Panel(lines, title=_text(heading, style="bold red"), title_align="left", border_style="red", padding=(1, 2))
+            lines.add_row(name, literal(value, 2000))
+    return Panel(
+        lines, title=literal(heading, style="bold red"), title_align="left", border_style="red", padding=(1, 2)
+    )
 
 
 def _console(stream: TextIO) -> Console:
@@ -340,44 +274,6 @@ def _console(stream: TextIO) -> Console:
     if (stream.encoding or "").lower().replace("-", "") != "utf8" and (change := getattr(stream, "reconfigure", None)):
         change(errors="replace")
     return Console(file=stream, highlight=False, markup=False, emoji=False)
-
-
-def _table(title: str, *, shown: int = 0, total: int = 0, noun: str = "") -> Table:
-    from rich import box
-    from rich.table import Table
-
-    caption = (
-        f"{shown:,} of {total:,} {noun} shown" if total > shown else ("no " + noun if noun and not total else None)
-    )
-    return Table(
-        title=title or None,
-        caption=caption,
-        box=box.SIMPLE_HEAD,
-        min_width=len(caption or "") + 2,
-        title_justify="left",
-        caption_justify="left",
-        title_style="bold",
-        header_style="bold",
-        pad_edge=False,
-    )
-
-
-def _text(value: object, limit: int | None = None, *, style: str = "") -> Text:
-    from rich.text import Text
-
-    return Text(visible(value, limit), style=style)
-
-
-def _cell(value: Any) -> Text:
-    if value is None:
-        return _text("NULL", style="dim italic")
-    if isinstance(value, bytes):
-        return _text(f"<{len(value):,} bytes>", style="dim")
-    return _text(f"{value:.12g}" if isinstance(value, float) else visible(value, 80, line=True))
-
-
-def _number(share: float | None, digits: int = 1) -> str:
-    return percent(share, digits).removesuffix(" %")
 
 
 def _short(count: int) -> str:
