@@ -14,7 +14,7 @@ from statistics import fmean
 from typing import ClassVar
 
 from verbal.contracts import CriticContext, Model, Observation, Sampling
-from verbal.errors import BudgetError, ConfigError, ModelError, TransientError
+from verbal.errors import STOPS, ConfigError, ModelError
 from verbal.prompt import load_prompt
 from verbal.types import Attempt, Feedback, Message, Task
 
@@ -135,7 +135,7 @@ class GroupJudge:
         sampling = Sampling(temperature=self._temperature, max_tokens=self._max_tokens, seed=seed)
         try:
             return (await model.generate([Message(role="user", content=text)], 1, sampling))[0].text
-        except (BudgetError, TransientError):
+        except STOPS:
             raise
         except ModelError as error:
             return error

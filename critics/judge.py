@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import ClassVar
 
 from verbal.contracts import CriticContext, Model, Sampling
-from verbal.errors import BudgetError, ConfigError, ModelError, TransientError
+from verbal.errors import STOPS, ConfigError, ModelError
 from verbal.prompt import load_prompt
 from verbal.types import Attempt, Feedback, Message, Task
 
@@ -77,7 +77,7 @@ class Judge:
         sampling = Sampling(temperature=self._temperature, max_tokens=self._max_tokens, seed=context.seed)
         try:
             replies = await model.generate(messages, self._samples, sampling)
-        except (BudgetError, TransientError):
+        except STOPS:
             raise
         except ModelError as error:
             return self._unread(attempt, f"the judge's call failed: {error.what}")

@@ -9,9 +9,11 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from verbal.cache import folder_digest
 from verbal.contracts import Reply, Sampling
 from verbal.errors import ConfigError, ContextLengthError, ModelError
 from verbal.types import Message, Usage
@@ -38,6 +40,11 @@ class LocalModel:
         self.name = f"hf/{self.path.name}"
         self._lock = threading.Lock()
         self._loaded: tuple[Any, Any] | None = None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A digest of the folder: what was recorded of other weights is not theirs."""
+        return folder_digest(self.path)
 
     async def generate(self, messages: Sequence[Message], n: int, sampling: Sampling) -> list[Reply]:
         """`n` replies, with token ids and their log-probabilities under what was sampled from (temperature applied).

@@ -13,10 +13,11 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from verbal import errors
-from verbal.contracts import Reply, Sampling
+from verbal.contracts import Model, Reply, Sampling
 from verbal.errors import ConfigError, ModelError, ReplayMiss
 from verbal.types import Message, ToolCall, Usage
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 Mode = Literal["record", "replay", "off"]
 """What a run does with recorded replies."""
+_HASHED = 2**26
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +160,28 @@ def recorded(request: Request, model: str, outcome: Reply | ModelError) -> Recor
     return Recorded(request.key, model, request.text, json.dumps(data))
 
 
+def fingerprint_of(model: Model, options: Mapping[str, Any] | None = None) -> str:
+    """What tells models of one name apart: their own `fingerprint` (weights), the URL, the adapter's options."""
+    parts = [getattr(model, "fingerprint", ""), getattr(model, "url", None) or "", dict(options or {})]
+    return _digest(json.dumps(parts, sort_keys=True, default=str))[:16] if any(parts) else ""
+
+
+def folder_digest(folder: Path) -> str:
+    """A digest of the files of a folder of weights; of a very large file its size, first and last megabyte."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted(p for p in folder.iterdir() if p.is_file()):
+        size = path.stat().st_size
+        digest.update(f"{path.name}/{size}/".encode())
+        with path.open("rb") as file:
+            if size <= _HASHED:
+                digest.update(file.read())
+                continue
+            digest.update(file.read(2**20))
+            file.seek(-(2**20), 2)
+            digest.update(file.read())
+    return digest.hexdigest()
+
+
 def _read_reply(data: Mapping[str, Any]) -> Reply:
     many = {k: tuple(data[k]) if data[k] is not None else None for k in ("token_ids", "logprobs")}
     calls = tuple(ToolCall.from_dict(c) for c in data["tool_calls"])
@@ -210,4 +234,14 @@ class RecordedModel:
         """Nothing to close."""
 
 
-__all__ = ["Cache", "Mode", "Recorded", "RecordedModel", "Request", "recorded", "requests_of"]
+__all__ = [
+    "Cache",
+    "Mode",
+    "Recorded",
+    "RecordedModel",
+    "Request",
+    "fingerprint_of",
+    "folder_digest",
+    "recorded",
+    "requests_of",
+]

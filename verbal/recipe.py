@@ -48,6 +48,12 @@ class ModelTable:
     """Calls under way at once, to start with; it adapts."""
     timeout: float = 120.0
     """Seconds for one call."""
+    retries: int = 6
+    """Tries of one call that fails for a passing reason, the first included."""
+    retry_first: float = 0.5
+    """Seconds; the wait before the second try is at most this, and doubles from try to try."""
+    cache: str = "record"
+    """Replay cache: `record` (look first, record what had to be asked), `replay` or `off`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +68,8 @@ class LoopTable:
     """Attempts side by side on one task (graphs `group` and `self_play`)."""
     turns: int = 8
     """Model replies in one attempt before it is stopped."""
+    timeout: float | None = None
+    """Seconds for one attempt, its calls and their retries included; None is no limit."""
     critique: bool = True
     """Ask the critic role for words about a failed attempt."""
     reflect: bool = True
@@ -104,6 +112,8 @@ class LimitsTable:
     max_tokens: int | None = None
     max_calls: int | None = None
     max_minutes: float | None = None
+    prices: str = ""
+    """A TOML file of prices that the table does not know: `["provider/model"] prompt = 1.2, completion = 4.8`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,8 +141,14 @@ class Recipe:
         Raises:
             UnknownName, ConfigError: a part does not exist or a number is out of range.
         """
-        if self.loop.rounds < 1 or self.loop.samples < 1 or self.loop.batch < 1:
-            raise ConfigError("loop.rounds, loop.samples and loop.batch are at least 1", where=self.name)
+        counts = {k: getattr(self.loop, k) for k in ("rounds", "samples", "batch", "turns")}
+        counts["model.retries"] = self.model.retries
+        if low := {k: v for k, v in counts.items() if v < 1}:
+            raise ConfigError(
+                f"{', '.join(f'{k} is {v}' for k, v in low.items())}, at least 1 is needed", where=self.name
+            )
+        if self.model.cache not in CACHES:
+            raise UnknownName.of("cache mode", self.model.cache, CACHES, where=f"recipe {self.name}: model.cache")
         if self.loop.graph not in GRAPHS:
             raise UnknownName.of("graph", self.loop.graph, GRAPHS, where=f"recipe {self.name}: loop.graph")
         if self.critics.verdict not in self.critics.names:
@@ -146,6 +162,8 @@ class Recipe:
 
 GRAPHS = ("reflect", "group", "self_play")
 """Graphs of `verbal.loop`."""
+CACHES = ("record", "replay", "off")
+"""Modes of `verbal.cache`."""
 
 
 def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:

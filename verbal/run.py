@@ -8,15 +8,18 @@ seed gives the same attempts in whatever order the calls return.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import inspect
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
+from verbal.cache import Cache
 from verbal.contracts import Critic, Curator, Memory
-from verbal.errors import BudgetError, ConfigError, TransientError
+from verbal.errors import STOPS, ConfigError, StoreError, TransientError
+from verbal.ledger import Ledger, Limits, unknown_price
 from verbal.loop.context import Context, Prompted, Roles
 from verbal.parts import load_part, make_part
 from verbal.recipe import Recipe
@@ -73,6 +76,10 @@ class Workshop:
     memory: Memory | None
     curator: Curator | None
     progress: Progress
+    ledger: Ledger = field(default_factory=Ledger)
+    cache: Cache = field(default_factory=Cache)
+    info: dict[str, Any] = field(default_factory=dict)
+    """What a replay needs besides the recipe: names and fingerprints of the models."""
 
 
 @asynccontextmanager
@@ -85,6 +92,8 @@ async def open_workshop(
     model: Any = None,
     memory_name: str | None = None,
     app: Prompted | None = None,
+    cache: Cache | None = None,
+    recorded: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[Workshop]:
     """The parts of a recipe, each opened and checked before any paid call, and closed at the end.
 
@@ -96,6 +105,8 @@ async def open_workshop(
         model: A Model to use in place of the recipe's (tests, notebooks).
         memory_name: Name of the memory in the store; the run's own when not given.
         app: An open app to use in place of the recipe's (it stays open).
+        cache: Recorded replies; the store's own, in the recipe's mode, when not given.
+        recorded: `info` of the recording, for a replay: its models are named there and none is opened.
 
     Raises:
         ConfigError, DataError, ModelError: something cannot be used; says what, where and what to do.
@@ -112,20 +123,32 @@ async def open_workshop(
             for name in recipe.critics.names
         ]
         recipe = _named(recipe, critics)
-        roles, callers = _open_models(recipe, store, run, progress, model)
-        for caller in callers:
+        cache = cache or Cache(store, run, mode=cast(Any, recipe.model.cache))
+        ledger = _open_ledger(recipe, store, run)
+        callers = _open_models(recipe, ledger, cache, progress, model, (recorded or {}).get("models"))
+        for caller in callers.values():
             stack.push_async_callback(caller.aclose)
             await caller.check()
+            if caller.price is None and recorded is None:
+                raise unknown_price(f"model {caller.name}")
+
+        def roles(role: str) -> Any:
+            return callers[recipe.model.roles.get(role, recipe.model.name)].for_role(role)
+
         memory = curator = None
         if recipe.memory.name:
-            folder = store.path.parent / f"{store.path.stem}.memory"
-            options = {"name": memory_name or run, "folder": str(folder), **recipe.memory.options}
+            options = {"name": memory_name or run, "folder": str(store.memory_folder), **recipe.memory.options}
             memory = make_part("memory", recipe.memory.name, where="[memory]", store=store, **options)
             stack.callback(memory.close)
-            maker = load_part("memory", recipe.memory.curator)
-            wants_model = "model" in inspect.signature(maker).parameters
-            curator = maker(model=roles("curator")) if wants_model else maker()
-        yield Workshop(recipe, store, app, roles, critics, memory, curator, progress)
+            curator = _make_curator(recipe, roles)
+        info = {"models": {spec: [c.name, c.fingerprint] for spec, c in callers.items()}}
+        yield Workshop(recipe, store, app, roles, critics, memory, curator, progress, ledger, cache, info)
+
+
+def _make_curator(recipe: Recipe, roles: Roles) -> Curator:
+    maker = load_part("memory", recipe.memory.curator)
+    made: Curator = maker(model=roles("curator")) if "model" in inspect.signature(maker).parameters else maker()
+    return made
 
 
 def _named(recipe: Recipe, critics: Sequence[Critic]) -> Recipe:
@@ -135,55 +158,73 @@ def _named(recipe: Recipe, critics: Sequence[Critic]) -> Recipe:
     return dataclasses.replace(recipe, critics=table)
 
 
-def _open_models(recipe: Recipe, store: Store, run: str, progress: Progress, given: Any) -> tuple[Roles, list[Any]]:
-    from verbal.models import Budget, CallRecord, Limits, ModelCalls, open_model
-
-    table, limits = recipe.model, recipe.limits
-
-    def on_call(record: CallRecord) -> None:
-        store.put_call(record.id, run, record.role, record.model, record.usage, record.error)
-        progress.update(usage=progress.usage + record.usage)
-
-    budget = Budget(
-        Limits(
-            max_cost=limits.max_cost,
-            max_tokens=limits.max_tokens,
-            max_calls=limits.max_calls,
-            max_seconds=limits.max_minutes * 60 if limits.max_minutes is not None else None,
-        ),
-        spent=sum(store.usage(run).values(), Usage()),
+def _open_ledger(recipe: Recipe, store: Store, run: str) -> Ledger:
+    table = recipe.limits
+    limits = Limits(
+        max_cost=table.max_cost,
+        max_tokens=table.max_tokens,
+        max_calls=table.max_calls,
+        max_seconds=table.max_minutes * 60 if table.max_minutes is not None else None,
     )
+    return Ledger(limits, store=store, run=run)
+
+
+def _open_models(
+    recipe: Recipe, ledger: Ledger, cache: Cache, progress: Progress, given: Any, recorded: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    from verbal.cache import RecordedModel, fingerprint_of
+    from verbal.models import ModelCalls, Retry, open_model
+    from verbal.models._prices import read_prices
+
+    table, prices = recipe.model, read_prices(recipe.limits.prices) if recipe.limits.prices else {}
     callers: dict[str, Any] = {}
     for spec in dict.fromkeys([table.name, *table.roles.values()]):
         own = spec == table.name
-        model = given if given is not None and own else open_model(spec, **(table.options if own else {}))
+        options = table.options if own else {}
+        if recorded is not None:
+            model: Any = RecordedModel(*recorded[spec])
+        else:
+            model = given if given is not None and own else open_model(spec, **options)
+        price = prices.get(model.name.removeprefix("litellm/"))
         callers[spec] = ModelCalls(
             model,
-            budget=budget,
-            on_call=on_call,
+            ledger=ledger,
+            cache=cache,
+            fingerprint=model.fingerprint if recorded is not None else fingerprint_of(model, options),
+            on_call=lambda record: progress.update(usage=progress.usage + record.usage),
+            retry=Retry(attempts=table.retries, first=table.retry_first),
             timeout=table.timeout,
             concurrency=table.concurrency,
-            price_in=table.price_in if own else None,
-            price_out=table.price_out if own else None,
+            price_in=table.price_in if own and table.price_in is not None else price.prompt if price else None,
+            price_out=table.price_out if own and table.price_out is not None else price.completion if price else None,
         )
-
-    def roles(role: str) -> Any:
-        return callers[table.roles.get(role, table.name)].for_role(role)
-
-    return roles, list(callers.values())
+    return callers
 
 
-async def learn(workshop: Workshop, tasks: Sequence[Task], *, run: str, arm: str = "learn") -> Summary:
+async def learn(
+    workshop: Workshop, tasks: Sequence[Task], *, run: str, arm: str = "learn", info: Mapping[str, Any] | None = None
+) -> Summary:
     """Works through tasks in batches and stores what was learned; a run that was interrupted goes on.
+
+    Args:
+        workshop: Open parts.
+        tasks: What to learn on, in order.
+        run: Id of the run.
+        arm: Name of its arm.
+        info: Kept with the run, beside what a replay needs.
 
     Raises:
         ConfigError: a task of the sealed split `test` is among the tasks, or the run has another recipe.
-        BudgetError, TransientError: a limit was reached or the model is gone; resume later.
+        BudgetError, TransientError, ReplayMiss, StoreError: a limit was reached, the model is gone, a replay has no
+            such call, the disk is full; resume later.
     """
     if sealed := [t.id for t in tasks if t.split == "test"]:
         raise ConfigError(f"task {sealed[0]!r} is of the sealed split 'test'", todo="learn on train or dev tasks")
     store, recipe = workshop.store, workshop.recipe
-    store.start_run(run, recipe.to_dict())
+    memory = workshop.memory
+    begins = {"name": getattr(memory, "name", ""), "from": len(memory.history())} if memory else None
+    spec = {"command": "learn", "arm": arm, "tasks": [t.id for t in tasks], "memory": begins, **workshop.info}
+    store.start_run(run, recipe.to_dict(), {**spec, **(info or {})})
     store.put_tasks(tasks)
     context = make_context(workshop, tasks, run=run, arm=arm, seed=recipe.seed)
     unfinished: list[str] = []
@@ -194,11 +235,13 @@ async def learn(workshop: Workshop, tasks: Sequence[Task], *, run: str, arm: str
             unfinished += await run_batch(context, batch, workshop.progress)
             await curate(workshop, context, batch, f"{run}/{arm}/{at}")
         status = "incomplete" if unfinished else "done"
-    except (BudgetError, TransientError, asyncio.CancelledError):
+    except (*STOPS, asyncio.CancelledError):
         status = "stopped"
         raise
     finally:
-        store.finish_run(run, status)
+        # A store that fails here (a full disk) must not hide what failed before.
+        with contextlib.suppress(StoreError) if status != "done" else contextlib.nullcontext():
+            store.finish_run(run, status, {"memory_to": len(memory.history())} if memory else None)
     return summarise(context, tasks, unfinished, workshop.memory)
 
 
@@ -225,35 +268,34 @@ async def run_batch(context: Context, tasks: Sequence[Task], progress: Progress)
     """Runs the graph on tasks side by side, those finished earlier left out; gives the ids that stay unfinished.
 
     Raises:
-        BudgetError: a limit was reached. TransientError: the model cannot be reached any more.
+        BudgetError, TransientError, ReplayMiss, StoreError: what stops a run (`verbal.errors.STOPS`).
     """
-    from verbal.loop.graphs import open_graph
+    from verbal.loop.graphs import build
 
-    path = str(context.store.path.with_suffix(".checkpoints"))
     unfinished: list[str] = []
-    async with open_graph(context.recipe.loop.graph, path) as graph:
+    graph, self_play = build(context.recipe.loop.graph), context.recipe.loop.graph == "self_play"
+    if self_play:
+        context.asked = {t.id: asyncio.get_running_loop().create_future() for t in tasks}
 
-        async def episode(task: Task) -> None:
-            key = _group_key(context, task)
+    async def episode(task: Task) -> None:
+        key = _group_key(context, task)
+        done = context.store.group(context.run, key, context.arm)
+        if done is None:
+            try:
+                await graph.ainvoke({"task": task.id, **({"anchor": task.id} if self_play else {})}, context=context)
+            except TransientError as error:
+                unfinished.append(task.id)
+                if len(unfinished) >= MAX_UNREACHABLE:
+                    raise
+                progress.update(note=error.what)
+                return
             done = context.store.group(context.run, key, context.arm)
-            if done is None:
-                config = {"configurable": {"thread_id": f"{context.run}/{context.arm}/{task.id}"}}
-                start = {"task": task.id} if context.recipe.loop.graph != "self_play" else _proposal(task)
-                try:
-                    await graph.ainvoke(start, config, context=context, durability="exit")
-                except TransientError as error:
-                    unfinished.append(task.id)
-                    if len(unfinished) >= MAX_UNREACHABLE:
-                        raise
-                    progress.update(note=error.what)
-                    return
-                done = context.store.group(context.run, key, context.arm)
-            else:
-                progress.update(kept=progress.kept + 1)
-            solved = is_solved(context, done)
-            progress.update(done=progress.done + 1, solved=progress.solved + solved)
+        else:
+            progress.update(kept=progress.kept + 1)
+        solved = is_solved(context, done)
+        progress.update(done=progress.done + 1, solved=progress.solved + solved)
 
-        await _side_by_side([episode(t) for t in tasks])
+    await _side_by_side([episode(t) for t in tasks])
     return unfinished
 
 
@@ -309,10 +351,6 @@ def summarise(context: Context, tasks: Sequence[Task], unfinished: Sequence[str]
 def _group_key(context: Context, task: Task) -> str:
     own = context.recipe.loop.graph == "self_play"
     return f"{context.run}/{context.arm}/{task.id}" if own else task.id
-
-
-def _proposal(task: Task) -> dict[str, str]:
-    return {"task": task.id, "anchor": task.id}
 
 
 async def _side_by_side(episodes: Sequence[Any]) -> None:

@@ -41,6 +41,8 @@ class StopReason(enum.StrEnum):
     """No answer could be read from the reply."""
     ERROR = "error"
     """A model call or the environment failed; `Attempt.error` says how."""
+    TIMEOUT = "timeout"
+    """The attempt took longer than it may."""
     BUDGET = "budget"
     """A limit on money, tokens or calls ended it."""
 

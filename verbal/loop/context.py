@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -65,6 +66,8 @@ class Context:
     """False in an evaluation: nobody reflects, and no lesson leaves."""
     observations: dict[str, Observation] = field(default_factory=dict)
     shown: dict[str, list[Reflection]] = field(default_factory=dict)
+    asked: dict[str, asyncio.Future[str]] = field(default_factory=dict)
+    """What each proposal of a self-play asks, once that is known; an empty text when nothing could be read."""
 
     def attempt_id(self, task: str, sample: int = 0, round_: int = 0) -> str:
         """The id of an attempt: the same whenever a run is resumed."""

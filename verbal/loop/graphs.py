@@ -12,11 +12,9 @@ self_play:  propose -> validate -> answer -> reward        (nodes in self_play.p
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from functools import cache
 from typing import Any
 
-from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 
@@ -26,15 +24,12 @@ from verbal.loop.context import Context
 from verbal.loop.nodes import State
 
 
-@asynccontextmanager
-async def open_graph(name: str, checkpoints: str) -> AsyncIterator[Any]:
-    """The compiled graph with its checkpoints in a SQLite file, which is closed at the end."""
-    async with AsyncSqliteSaver.from_conn_string(checkpoints) as checkpointer:
-        yield build(name, checkpointer)
-
-
+@cache
 def build(name: str, checkpointer: Any = None) -> Any:
     """The compiled graph of that name.
+
+    A run needs no checkpoints: every node first looks into the store for what it would make, so a task that was
+    interrupted is begun again and paid for nothing twice. `checkpointer` is for graphs of a user's own.
 
     Raises:
         UnknownName: there is no such graph.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from typing import TypedDict
 
 from langgraph.runtime import Runtime
 
 from verbal.contracts import Observation, Reply, Sampling
-from verbal.errors import BudgetError, ModelError, TransientError, VerbalError
+from verbal.errors import STOPS, EnvironmentFault, ModelError, VerbalError
 from verbal.loop.context import Context
 from verbal.types import Attempt, Feedback, Group, Message, Reflection, Step, StopReason, Task
 
@@ -71,7 +72,11 @@ async def critique(state: State, runtime: Runtime[Context]) -> State:
     if not context.recipe.loop.critique or context.store.step(newest.id, "critique"):
         return {}
     messages = context.app.messages(
-        "critic", task, attempt=newest, observation=await context.observation(newest), hints=await context.hints(task)
+        "critic",
+        unsealed(task),
+        attempt=newest,
+        observation=await context.observation(newest),
+        hints=await context.hints(task),
     )
     step = await say(context, "critic", messages, newest.id)
     if step is None:
@@ -105,7 +110,7 @@ async def reflect(state: State, runtime: Runtime[Context]) -> State:
         seen = dataclasses.replace(seen, text=". ".join([seen.text, *words]))
     messages = context.app.messages(
         "reflector",
-        task,
+        unsealed(task),
         attempt=newest,
         observation=seen,
         correction=correction,
@@ -125,7 +130,7 @@ async def sample(state: State, runtime: Runtime[Context]) -> State:
     if not all(context.store.attempt(i) for i in ids):
         environment = context.app.environment()
         try:
-            messages = await environment.start(task, hints=hints)
+            messages = await environment.start(unsealed(task), hints=hints)
         finally:
             await environment.aclose()
         sampling = context.sampling(task.id, "group")
@@ -203,8 +208,8 @@ async def make_attempt(
         reply: The policy's first reply when it was drawn together with its siblings.
 
     Raises:
-        BudgetError, TransientError: a limit was reached or the model cannot be reached; nothing is kept, so that a
-            resumed run makes this attempt.
+        BudgetError, TransientError, ReplayMiss, StoreError: what stops a run (`verbal.errors.STOPS`); nothing is kept,
+            so that a resumed run makes this attempt.
     """
     attempt_id = context.attempt_id(task.id, sample, round_)
     if (kept := context.store.attempt(attempt_id)) is not None:
@@ -236,36 +241,46 @@ async def _play(
     sampling: Sampling,
     reply: Reply | None,
 ) -> Attempt:
-    """The attempt with its turns, until the environment is done; a failure is written on it."""
-    shown = tuple(h.id for h in hints)
+    """The attempt with its turns, until the environment is done; a failure is written on it, and what came before."""
+    limit = asyncio.timeout(context.recipe.loop.timeout)
     environment = context.app.environment()
     try:
-        messages = await environment.start(task, hints=hints, tried=tried)
-        for _ in range(context.recipe.loop.turns):
-            if reply is None:
-                reply = (await context.roles("solver").generate(messages, 1, sampling))[0]
-            seen = await environment.step(reply)
-            context.observations[made.id] = seen
-            step = _policy_step(reply, seen, messages, shown, len(made.steps))
-            made = made.replace(steps=(*made.steps, step), answer=seen.answer, usage=made.usage + reply.usage)
-            if seen.done:
-                return made.replace(stop=StopReason.LENGTH if reply.finish == "length" else seen.stop)
-            messages = [*messages, _said(reply), Message(role="user", content=seen.text)]
-            reply = None
-    except (BudgetError, TransientError):
+        async with limit:
+            messages = await environment.start(unsealed(task), hints=hints, tried=tried)
+            for _ in range(context.recipe.loop.turns):
+                if reply is None:
+                    reply = (await context.roles("solver").generate(messages, 1, sampling))[0]
+                seen = await environment.step(reply)
+                context.observations[made.id] = seen
+                step = _policy_step(reply, seen, messages, tuple(h.id for h in hints), len(made.steps))
+                made = made.replace(steps=(*made.steps, step), answer=seen.answer, usage=made.usage + reply.usage)
+                if seen.done:
+                    return made.replace(stop=StopReason.LENGTH if reply.finish == "length" else seen.stop)
+                messages = [*messages, _said(reply), Message(role="user", content=seen.text)]
+                reply = None
+    except STOPS:
         raise
     except (VerbalError, OSError) as failure:
+        if isinstance(failure, TimeoutError) and limit.expired():
+            why = f"the attempt took longer than {context.recipe.loop.timeout:g} s"
+            failure = EnvironmentFault(why, where=f"task {task.id}", todo="raise loop.timeout, or shorten replies")
+            return made.replace(error=f"{type(failure).__name__}: {failure}", stop=StopReason.TIMEOUT)
         return made.replace(error=f"{type(failure).__name__}: {failure}", stop=StopReason.ERROR)
     finally:
         await environment.aclose()
     return made
 
 
+def unsealed(task: Task) -> Task:
+    """The task as a policy and its prompts may know it: without gold, whatever its split."""
+    return task.replace(gold=None)
+
+
 async def say(context: Context, role: str, messages: list[Message], key: str, *, greedy: bool = True) -> Step | None:
     """One reply of a role as a Step, or None when the call failed (the failure is in the call log)."""
     try:
         reply = (await context.roles(role).generate(messages, 1, context.sampling(key, role, greedy=greedy)))[0]
-    except (BudgetError, TransientError):
+    except STOPS:
         raise
     except ModelError:
         return None

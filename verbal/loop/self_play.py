@@ -10,6 +10,7 @@ only. Where a wrong and a right answer stand side by side the reflector draws a 
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import TypedDict
 
@@ -17,7 +18,7 @@ from langgraph.runtime import Runtime
 
 from verbal.contracts import Observation, Sampling
 from verbal.loop.context import Context
-from verbal.loop.nodes import make_attempt, say
+from verbal.loop.nodes import make_attempt, say, unsealed
 from verbal.types import Attempt, Feedback, Group, Step, Task
 
 QUALITY_FLOOR = 0.7
@@ -40,14 +41,24 @@ class State(TypedDict, total=False):
 
 async def propose(state: State, runtime: Runtime[Context]) -> State:
     """A question and its reference answer, kept as an attempt of the proposer."""
-    context, anchor = runtime.context, runtime.context.tasks[state["anchor"]]
-    key = _key(context, state)
-    made = context.store.attempt(key)
+    context, key, said = runtime.context, _key(runtime.context, state), ""
+    try:
+        made = await _proposal(context, state, key)
+        said = _question(context, made)
+    finally:
+        waited = context.asked.get(state["task"])
+        if waited is not None and not waited.done():  # later proposals wait for this one, also when it is not made
+            waited.set_result(said)
+    return {"format": format_score(made.steps[0].text), "attempts": [], "quality": 0.0, "valid": False, "kept": False}
+
+
+async def _proposal(context: Context, state: State, key: str) -> Attempt:
+    anchor, made = context.tasks[state["anchor"]], context.store.attempt(key)
     if made is None:
         level = 1 + context.draw(state["task"], "level") % 5
         table = context.recipe.model
         sampling = Sampling(temperature=table.temperature, max_tokens=table.max_tokens, seed=context.draw(key))
-        messages = context.app.messages("proposer", anchor, level=level)
+        messages = context.app.messages("proposer", unsealed(anchor), level=level)
         reply = (await context.roles("proposer").generate(messages, 1, sampling))[0]
         read = context.app.parse("proposer", reply.text)
         step = Step(author="guide", role="proposer", text=reply.text, prompt=tuple(messages))
@@ -64,7 +75,7 @@ async def propose(state: State, runtime: Runtime[Context]) -> State:
             error=None if read else "no question could be read from the proposer's reply",
         )
         context.store.put_attempt(made)
-    return {"format": format_score(made.steps[0].text), "attempts": [], "quality": 0.0, "valid": False, "kept": False}
+    return made
 
 
 async def validate(state: State, runtime: Runtime[Context]) -> State:
@@ -77,10 +88,7 @@ async def validate(state: State, runtime: Runtime[Context]) -> State:
         return {"valid": False}
     task = context.app.task(read.question, id=key, db=context.tasks[state["anchor"]].info.get("db"))
     reference = await context.app.execute(task, read.answer)
-    # No await between this look and the write below: two equal questions must not both find themselves new.
-    before = [t for t in context.store.tasks().values() if t.info.get("proposed_in") == context.run and t.id != key]
-    asked = {_normal(str(t.info.get("question", ""))) for t in before}
-    if _normal(read.question) in asked or not _gives_something(reference):
+    if not _gives_something(reference) or not await _is_new(context, state["task"], _normal(read.question)):
         return {"valid": False}
     task = task.replace(info={**task.info, "reference": read.answer, "proposed_in": context.run})
     context.store.put_tasks([task])
@@ -167,6 +175,22 @@ async def _reflect(context: Context, task: Task, attempt_id: str) -> None:
     )
     if (step := await say(context, "reflector", messages, attempt_id)) is not None:
         context.store.put_step(attempt_id, "reflect", step)
+
+
+async def _is_new(context: Context, task: str, question: str) -> bool:
+    """Whether no proposal before this one asks the same: before in the run's order, so that no race decides."""
+    for other in itertools.takewhile(lambda t: t != task, context.tasks):
+        made = context.store.attempt(_key(context, {"task": other}))
+        waited = context.asked.get(other)
+        said = _question(context, made) if made else await waited if waited else ""
+        if said == question:
+            return False
+    return True
+
+
+def _question(context: Context, made: Attempt) -> str:
+    read = context.app.parse("proposer", made.steps[0].text)
+    return _normal(read.question) if read else ""
 
 
 def _key(context: Context, state: State) -> str:

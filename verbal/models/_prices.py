@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import re
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -15,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from verbal.contracts import Model
+from verbal.errors import ConfigError
 
 _TABLE = "model_prices_and_context_window_backup.json"
 _FREE = ("embedded", "scripted")
+_PRICE_FORM = 'write ["provider/model"] and below it prompt = 1.2 and completion = 4.8 (US dollars per million tokens)'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +44,25 @@ class Price:
         """US dollars for one call. A provider's discount for cached prompts is not counted: this is an upper bound."""
         prompt, completion = self.rates(prompt_tokens)
         return (prompt_tokens * prompt + completion_tokens * completion) / 1e6
+
+
+def read_prices(path: str | Path) -> dict[str, Price]:
+    """The prices of a file, `["provider/model"] prompt = 1.2, completion = 4.8` (US dollars per million tokens).
+
+    Raises:
+        ConfigError: the file cannot be read, or a price is no number from 0.
+    """
+    try:
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"the prices cannot be read: {error}", where=str(path), todo=_PRICE_FORM) from error
+    found = {}
+    for name, row in table.items():
+        known = isinstance(row, dict) and set(row) == {"prompt", "completion"}
+        if not known or not all(type(v) in (int, float) and 0 <= v < math.inf for v in row.values()):
+            raise ConfigError(f"not a price of {name!r}: {row!r}", where=str(path), todo=_PRICE_FORM)
+        found[name] = Price(prompt=float(row["prompt"]), completion=float(row["completion"]))
+    return found
 
 
 def price_of(model: Model) -> Price | None:

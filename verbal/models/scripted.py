@@ -93,6 +93,8 @@ class ScriptedModel:
                 "the script is empty", where=str(file or "scripted model"), todo="give one reply at least"
             )
         self.name = f"scripted/{name or (Path(file).stem if file else 'list' if self._rows else 'function')}"
+        self.fingerprint = hashlib.sha256(repr(self._rows).encode()).hexdigest()[:16] if self._rows else ""
+        """Tells scripts of one name apart."""
         self.calls = 0
         """Calls so far, failed ones included (for tests)."""
         self._pick, self._latency = pick, latency

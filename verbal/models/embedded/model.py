@@ -7,10 +7,12 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from verbal.cache import folder_digest
 from verbal.contracts import Reply, Sampling
 from verbal.errors import ConfigError, ContextLengthError, ModelError
 from verbal.models.embedded.ast import Unsupported, to_sql
@@ -48,6 +50,11 @@ class EmbeddedModel:
         self._decoder: Decoder | None = None
         self._lock = Lock()
         self._pools: ThreadpoolController | None = None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A digest of the weights: what was recorded of others is not theirs."""
+        return folder_digest(self.folder) if self.folder.is_dir() else ""
 
     def __repr__(self) -> str:
         return f"EmbeddedModel({str(self.folder)!r})"
