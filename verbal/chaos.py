@@ -111,6 +111,12 @@ class ChaosModel:
         """Whether the model gives one reply a call, whatever is asked."""
         return bool(getattr(self.model, "one_per_call", False))
 
+    @property
+    def fingerprint(self) -> str:
+        """Tells apart, in a cache of replies, what the model said in other weather."""
+        own = getattr(self.model, "fingerprint", "")
+        return f"{own}+chaos/{self.seed}/{self.rate}/{','.join(self.kinds)}"
+
     def weather(
         self, messages: Sequence[Message], sampling: Sampling, *, index: int = 0, attempt: int = 1
     ) -> Kind | None:

@@ -46,6 +46,9 @@ def test_it_is_a_model_whose_name_tells() -> None:
     assert isinstance(model, Model) and isinstance(model, StreamsReply)
     assert model.name == "scripted/list+chaos", "what it says must not be taken for the model's own in a cache"
     assert (model.url, model.local, model.one_per_call) == (None, False, False)
+    assert len({chaos(seed=s, rate=r).fingerprint for s in (1, 2) for r in (0.1, 0.2)}) == 4, (
+        "nor that of other weather"
+    )
     assert set(ALL) == {*RAISED, *DAMAGES} and len(ALL) == len(RAISED) + len(DAMAGES)
 
 
