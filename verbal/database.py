@@ -1,7 +1,7 @@
 """Where a store keeps its rows: one connection, its dialect of SQL, its errors in words.
 
-`open_database` gives the dialect a URL asks for. The store's SQL is the common subset of SQLite and PostgreSQL; what
-differs between the two (placeholders, types, locks, transactions, messages) is in this file and nowhere else.
+`open_database` gives the dialect a URL asks for: SQLite here, PostgreSQL in `verbal/postgres.py`. The store's SQL is
+the common subset of both; what differs (placeholders, types, locks, transactions, messages) is in these two files.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from typing import Any
 
 from verbal.errors import ConfigError, StoreError, VerbalError
 
-_FREE_SPACE = "free some space; everything acknowledged so far is kept, then use --resume"
+FREE_SPACE = "free some space; everything acknowledged so far is kept, then use --resume"
+"""What to do when a disk is full."""
+
 _MARK = "\x1a"
 _UNKEPT = re.compile("[\x00\x1a\ud800-\udfff]")
 _MARKED = re.compile("\x1a([0-9a-f]{4})")
@@ -27,12 +29,22 @@ def open_database(url: str | Path) -> Database:
     """The database at a path or URL, connected.
 
     Raises:
-        ConfigError: the URL names a database that is not supported.
+        ConfigError: the URL cannot be read, or names a database that is not supported.
+        MissingExtra: psycopg is not installed and the URL is one of PostgreSQL.
         StoreError: it cannot be opened.
     """
     text = str(url)
-    if "://" in text and not text.startswith("sqlite:///"):
-        raise ConfigError(f"the store cannot live at {text.split('://')[0]}://...", todo="give a file path")
+    scheme, found, _ = text.partition("://")
+    if not found and re.match("[a-z+]{2,}:/", text):  # pathlib made one slash of two, and a folder would get its name
+        kind = text.partition(":")[0]
+        raise ConfigError(f"a URL ({kind}:...) was given as a path", todo="give the URL of the store as text")
+    if found and scheme in ("postgresql", "postgres"):
+        from verbal.postgres import PostgreSQL
+
+        return PostgreSQL(text)
+    if found and not text.startswith("sqlite:///"):
+        todo = "give the path of a file, or postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
+        raise ConfigError(f"the store cannot live at {scheme}://...", todo=todo)
     return SQLite(Path(text.removeprefix("sqlite:///")))
 
 
@@ -182,7 +194,7 @@ class SQLite(Database):
         names = {r[0] for r in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if names and "meta" not in names:  # `meta` is made first, so a store that another process is just making has it
             db.close()
-            raise _foreign(self.where)
+            raise foreign(self.where)
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
         return db
@@ -212,7 +224,7 @@ class SQLite(Database):
         except sqlite3.Error as error:
             text = str(error)
             todo = {
-                "database or disk is full": _FREE_SPACE,
+                "database or disk is full": FREE_SPACE,
                 "attempt to write a readonly database": "give a folder you may write to: --store PATH",
                 "unable to open database file": "check that the folder exists and may be written: --store PATH",
                 "file is not a database": "this file is something else; give another path: --store PATH",
@@ -233,7 +245,8 @@ def in_key_order(rows: Iterable[tuple[Any, ...]], key: int) -> list[tuple[Any, .
     return sorted(rows, key=lambda row: row[:key])
 
 
-def _foreign(where: str) -> StoreError:
+def foreign(where: str) -> StoreError:
+    """The error for a database that holds tables of someone else."""
     what = "this database is not a store of verbal, so it is left alone"
     return StoreError(what, where=where, todo="give another path: --store PATH")
 

@@ -44,22 +44,34 @@ _RUN = "id, started, finished, status, recipe, info"
 
 
 class Store(CallRecords, EvidenceRecords):
-    """The store at a path or URL (`verbal.db`, `sqlite:///runs/verbal.db`); threads and processes may share it.
+    """The store at a path or URL; threads and processes may share it.
+
+    `runs/verbal.db` and `sqlite:///runs/verbal.db` are a file, `postgresql://user:password@host:port/database` is a
+    database on a server (its schema `verbal`, or `?schema=NAME`).
 
     Raises:
-        ConfigError: the URL names a database that is not supported.
-        StoreError: the file cannot be opened, is no database, or is of another version.
+        ConfigError: the URL cannot be read, or names a database that is not supported.
+        MissingExtra: psycopg is not installed and the URL is one of PostgreSQL.
+        StoreError: the database cannot be opened, is not a store, or is of another version.
     """
 
     def __init__(self, url: str | Path) -> None:
         super().__init__(open_database(url))
-        self._database.create(_SCHEMA + CALL_TABLES + EVIDENCE_TABLES)
-        with self._database.write() as db:
-            db.change("INSERT INTO meta VALUES ('version', ?) ON CONFLICT DO NOTHING", (_VERSION,))
-            found = db.read("SELECT value FROM meta WHERE key = 'version'")[0][0]
-        if found != _VERSION:
+        try:
+            self._database.create(_SCHEMA + CALL_TABLES + EVIDENCE_TABLES)
+            self._check_version()
+        except BaseException:
+            self._database.close()
+            raise
+
+    def _check_version(self) -> None:
+        if not (found := self._database.read("SELECT value FROM meta WHERE key = 'version'")):
+            with self._database.write() as db:
+                db.change("INSERT INTO meta VALUES ('version', ?) ON CONFLICT DO NOTHING", (_VERSION,))
+                found = db.read("SELECT value FROM meta WHERE key = 'version'")
+        if found[0][0] != _VERSION:
             raise StoreError(
-                f"the store is of version {found}, this code reads {_VERSION}",
+                f"the store is of version {found[0][0]}, this code reads {_VERSION}",
                 where=self.where,
                 todo="give another path: --store PATH, or use the version of verbal that wrote it",
             )

@@ -75,7 +75,7 @@ def test_a_folder_and_a_path_below_a_file(tmp_path: Path) -> None:
 
 def test_a_url_of_another_database_is_refused_without_its_password(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        Store("postgresql://me:secret@localhost/x")
+        Store("mysql://me:secret@localhost/x")
     assert "secret" not in str(caught.value)
     with Store(f"sqlite:///{tmp_path / 'verbal.db'}") as store:
         assert store.path == tmp_path / "verbal.db"
