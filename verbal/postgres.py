@@ -48,12 +48,14 @@ _TYPES = {
     " REAL": " DOUBLE PRECISION",
     " TEXT": ' TEXT COLLATE "C"',  # SQLite's order, and Python's
 }
+_RIGHTS = "let this user use the schema and its tables, or create them: GRANT"
 _LOST = "the connection was lost: use --resume; what was acknowledged is kept"
 # Code of an error, or its class, and words of those that have no code (they come up before there is a session).
 _ADVICE = {
     "28": "check the user and the password of the URL",
     "3D000": "make the database first: createdb NAME",
-    "42501": "let this user create the schema, or write to its tables",
+    "42501": _RIGHTS,
+    "42P01": _RIGHTS,  # a table that is there is not found by who may not use its schema
     "25006": "this server only reads; give the URL of the one that writes",
     "40": "two writers were in each other's way: use --resume",
     "53100": FREE_SPACE,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from verbal.errors import ConfigError, StoreError
+from verbal.errors import StoreError
 from verbal.store import Store
 from verbal.types import Attempt, Feedback
 
@@ -71,14 +71,6 @@ def test_a_folder_and_a_path_below_a_file(tmp_path: Path) -> None:
     with pytest.raises(StoreError) as caught:
         Store(tmp_path / "file" / "verbal.db")
     parts(caught.value, "the store failed", tmp_path / "file" / "verbal.db")
-
-
-def test_a_url_of_another_database_is_refused_without_its_password(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError) as caught:
-        Store("mysql://me:secret@localhost/x")
-    assert "secret" not in str(caught.value)
-    with Store(f"sqlite:///{tmp_path / 'verbal.db'}") as store:
-        assert store.path == tmp_path / "verbal.db"
 
 
 def in_child(work: Callable[[], None], *, user: int | None = None) -> str:
