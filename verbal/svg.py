@@ -1,4 +1,4 @@
-"""Plots as inline SVG: rows with dots and whiskers, and curves.
+"""Plots as inline SVG: rows with dots and whiskers, curves, wealth on a log scale, dots against two axes.
 
 Positions are in per cent, so that a plot follows the width of the page while text and dots keep their size; colours
 come from the page's style sheet. Words given as ready HTML are escaped by the caller.
@@ -51,6 +51,12 @@ def whisker(mean: float, low: float | None, high: float | None, span: tuple[floa
     return f'<g class="whisker"><line x1="{a}" x2="{b}" y1="50%" y2="50%"/>{caps}</g>{mark}'
 
 
+def limit(value: float, span: tuple[float, float]) -> str:
+    """A dashed line across one row, at a value that decides; nothing when it lies outside the picture."""
+    x = at(value, *span)
+    return f'<line class="limit" x1="{x}" x2="{x}" y1="0" y2="100%"/>' if span[0] <= value <= span[1] else ""
+
+
 def axis(ticks: Iterable[float], span: tuple[float, float], form: Callable[[float], str]) -> str:
     """The last row of a plot: the ticks in words."""
     words = ""
@@ -97,17 +103,116 @@ def panel(
         form: A tick in words.
         width: The x of the right end.
     """
-    heights = [(t, f"{100 - float(at(t, *span)[:-1]):.2f}%") for t in marks]
-    grid = "".join(f'<line class="grid" x1="0" x2="100%" y1="{y}" y2="{y}"/>' for _, y in heights)
-    words = "".join(f'<text class="y" x="-8" y="{y}" dy="4">{form(t)}</text>' for t, y in heights)
-    words += "".join(f'<text class="x" x="{at(t, 0, width)}" y="100%" dy="18">{t:,.0f}</text>' for t in ticks(0, width))
+    heights = [(_up(t, span), form(t)) for t in marks]
+    feet = [(at(t, 0, width), f"{t:,.0f}") for t in ticks(0, width)]
     places = [(float(at(x, 0, width)[:-1]), 100 - float(at(v, *span)[:-1])) for x, v in points]
     line = " ".join(f"{a:.2f},{b:.2f}" for a, b in places)
     area = f'<polygon points="{places[0][0]:.2f},100 {line} {places[-1][0]:.2f},100"/>'
     dots = "".join(f'<circle cx="{a:.2f}%" cy="{b:.2f}%" r="3.2"/>' for a, b in places) if len(places) <= 60 else ""
+    return _frame(name, label, heights, feet, _stretched(f'{area}<polyline points="{line}"/>') + dots)
+
+
+def wealth(
+    name: str, label: str, values: Sequence[float | None], needed: float | None, width: float, most: int = 120
+) -> str:
+    """Wealth after each task as a line on a log scale that starts at 1, with a dashed line at what is needed.
+
+    What is no number leaves a gap of one task; infinite wealth stands at the upper edge, zero at the lower one.
+
+    Args:
+        name: Heading, ready HTML.
+        label: The picture in words.
+        values: Wealth after task 1, 2, ...
+        needed: The threshold; None draws no line.
+        width: The task at the right end.
+        most: Points drawn at most; the last one is always drawn.
+    """
+    read = [(0.0, 0.0)] + [(i, _log(w)) for i, w in enumerate(values, 1) if w is not None and w == w]
+    read = read[::-1][:: math.ceil(len(read) / most)][::-1]
+    limit = math.log10(needed) if needed and 0 < needed < math.inf else None
+    known = [v for _, v in read if math.isfinite(v)] + [0.0, 1.0] + ([limit] if limit is not None else [])
+    step = max(math.ceil((max(known) - min(known)) / 4), 1)
+    span = (float(math.floor(min(known) / step) * step), float(math.ceil(max(known) / step) * step))
+    heights = [(_up(t, span), _power(int(t))) for t in range(int(span[0]), int(span[1]) + 1, step)]
+    feet = [(at(t, 0, width), f"{t:,.0f}") for t in ticks(0, width)]
+    line = " ".join(f"{at(x, 0, width)[:-1]},{_up(v, span)[:-1]}" for x, v in read)
+    over = ""
+    if limit is not None and needed is not None:
+        y = _up(limit, span)
+        over = f'<line class="limit" x1="0" x2="100%" y1="{y}" y2="{y}"/>'
+        over += f'<text class="needed" x="6" y="{y}" dy="15">{needed:,.4g} needed</text>'
+    x, end = read[-1]
+    over += f'<circle cx="{at(x, 0, width)}" cy="{_up(end, span)}" r="4"/>'
+    return _frame(name, label, heights, feet, _stretched(f'<polyline points="{line}"/>') + over, "wealth")
+
+
+def scatter(
+    label: str,
+    dots: Sequence[tuple[str, str, float, float, float | None, float | None]],
+    spans: tuple[tuple[float, float], tuple[float, float]],
+    forms: tuple[Callable[[float], str], Callable[[float], str]],
+) -> str:
+    """Numbered dots against two axes, with a whisker upwards and downwards where an interval is known.
+
+    Args:
+        label: The picture in words.
+        dots: (class that colours it, sign in the dot, x, y, low, high) of each.
+        spans: (left, right) and (bottom, top).
+        forms: A tick of the horizontal and of the vertical axis in words.
+    """
+    across, up = spans
+    feet = [(at(t, *across), forms[0](t)) for t in ticks(*across, 4)]
+    heights = [(_up(t, up), forms[1](t)) for t in ticks(*up, 4)]
+    zero = f'<line class="zero" x1="0" x2="100%" y1="{_up(0, up)}" y2="{_up(0, up)}"/>' if up[0] <= 0 <= up[1] else ""
+    marks = ""
+    for kind, sign, x, y, low, high in dots:
+        place = at(x, *across)
+        bar = ""
+        if low is not None and high is not None:
+            bar = f'<line x1="{place}" x2="{place}" y1="{_up(low, up)}" y2="{_up(high, up)}"/>'
+        dot = f'<circle cx="{place}" cy="{_up(y, up)}" r="10"/>'
+        text = f'<text x="{place}" y="{_up(y, up)}" dy="4">{html.escape(sign)}</text>'
+        marks += f'<g class="dot {html.escape(kind)}">{bar}{dot}{text}</g>'
+    return _frame("", label, heights, feet, zero + marks, "scatter")
+
+
+def _up(value: float, span: tuple[float, float]) -> str:
+    """The height of a value as per cent from the top."""
+    return f"{100 - float(at(value, *span)[:-1]):.2f}%"
+
+
+def _log(value: float) -> float:
+    return math.log10(value) if 0 < value < math.inf else math.copysign(math.inf, value - 1)
+
+
+def _power(exponent: int) -> str:
+    """A power of ten in few characters."""
+    if -3 <= exponent <= 4:
+        return f"{10.0**exponent:,g}" if exponent < 4 else "10,000"
+    return "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+def _stretched(marks: str) -> str:
+    """Lines that fill the panel whatever its width."""
+    return f'<svg viewBox="0 0 100 100" preserveAspectRatio="none" width="100%" height="100%">{marks}</svg>'
+
+
+def _frame(
+    name: str,
+    label: str,
+    heights: Iterable[tuple[str, str]],
+    feet: Iterable[tuple[str, str]],
+    inner: str,
+    kind: str = "",
+) -> str:
+    """A panel: its heading, lines and words at the heights, words below, and what is drawn in it."""
+    grid = words = ""
+    for y, word in heights:
+        grid += f'<line class="grid" x1="0" x2="100%" y1="{y}" y2="{y}"/>'
+        words += f'<text class="y" x="-8" y="{y}" dy="4">{word}</text>'
+    words += "".join(f'<text class="x" x="{x}" y="100%" dy="18">{word}</text>' for x, word in feet)
+    head = f'<p class="panel-name">{name}</p>' if name else ""
     return (
-        f'<p class="panel-name">{name}</p><div class="panel">'
-        f'<svg role="img" aria-label="{html.escape(label)}">{grid}{words}'
-        f'<svg viewBox="0 0 100 100" preserveAspectRatio="none" width="100%" height="100%">{area}'
-        f'<polyline points="{line}"/></svg>{dots}</svg></div>'
+        f'{head}<div class="{f"panel {kind}" if kind else "panel"}">'
+        f'<svg role="img" aria-label="{html.escape(label)}">{grid}{words}{inner}</svg></div>'
     )

@@ -56,6 +56,33 @@ RESULTS: dict[str, Any] = {
         {"name": "tired - retry-only", "mean": -0.2, "low": -0.3, "high": -0.1},
     ],
     "by_kind": [{"kind": "with a business term", "arms": {"retry": 0.12, "memory": 0.74}, "tasks": 42}],
+    "gates": [
+        {
+            "id": "g1",
+            "at": "2026-03-04T11:20:31+00:00",
+            "candidate": "14 lessons",
+            "incumbent": "no memory",
+            "verdict": "accept",
+            "reason": "The wealth reached 61.3.",
+            "margin": 0.02,
+            "alpha": 0.05,
+            "threshold": 60.0,
+            "proposal": 2,
+            "accepted_before": 1,
+            "dev_uses": 3,
+            "tasks": 80,
+            "used": 4,
+            "left_out": 1,
+            "gain": {"mean": 0.182, "low": 0.041, "high": 0.31},
+            "wealth": [1.4, 0.8, 20.0, 61.3],
+            "guard": {"name": "old tasks", "tasks": 40, "mean": 0.0, "low": -0.01, "high": 0.02, "margin": 0.03},
+            "cost": {"calls": 8, "cost": 0.2},
+        }
+    ],
+    "versions": [
+        {"number": 1, "at": "2026-03-04", "action": "promote", "policy": "p", "evidence": "g1", "active": True}
+    ],
+    "sealed": [{"version": 1, "at": "2026-03-05", "run": "r", "mean": 0.66, "low": 0.6, "high": 0.72, "tasks": 120}],
     "curve": [{"tasks": 8 * i, "share": 0.1 * i, "lessons": 3 * i} for i in range(1, 9)],
     "lessons": [
         {
@@ -74,6 +101,7 @@ RESULTS: dict[str, Any] = {
             "hints": ["Active means ordered lately"],
         }
     ],
+    "cost_gain": [{"name": "memory", "cost": 0.1, "tokens": 90, "calls": 9, "gain": 0.4, "low": 0.3, "high": 0.5}],
     "usage": {
         "solver": {"calls": 1412, "prompt_tokens": 412003, "completion_tokens": 20114, "cost": 0.25, "seconds": 41.2},
         "reflector": {"calls": 57, "prompt_tokens": 21003, "completion_tokens": 1604, "cost": None, "seconds": 2.9},
@@ -167,7 +195,7 @@ def test_the_page_needs_nothing_from_elsewhere() -> None:
 def test_it_can_be_read_without_seeing_it() -> None:
     reader = read(RESULTS)
     assert reader.all("html")[0]["lang"] == "en"
-    assert len(reader.all("caption")) == len(reader.all("table")) == 4
+    assert len(reader.all("caption")) == len(reader.all("table")) == 6
     assert all(a.get("scope") in ("col", "row") for a in reader.all("th"))
     for attrs in reader.all("svg"):
         nested = "preserveaspectratio" in attrs
