@@ -110,7 +110,7 @@ def _page(results: Mapping[str, Any], cut: Cut) -> str:
         values = [results[key], *(results.get(name) or None for name in others)]
         try:
             body = draw(*values, cut)
-        except (TypeError, ValueError, KeyError, AttributeError) as error:
+        except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as error:
             raise DataError(
                 f"{' or '.join(map(repr, (key, *others)))} cannot be shown: {error!r}",
                 where=visible(values, 200),

@@ -270,9 +270,10 @@ def versions(adopted: Sequence[Mapping[str, Any]], cut: Cut) -> str:
         active, action = bool(version.get("active")), str(version.get("action"))
         sign, word = ACTIONS.get(action, ("?", cut.text(action)))
         facts = [f'<i aria-hidden="true">{sign}</i> {word}', html.escape(moment(version.get("at")))]
-        facts.append(
-            f"evidence {cut.text(version['evidence'])}" if version.get("evidence") else "no evidence of a gate"
-        )
+        if version.get("evidence"):
+            facts.append(f"evidence {cut.text(version['evidence'])}")
+        elif action == "promote":
+            facts.append("without a decision of the gate")
         use = '<span class="verdict accept"><i aria-hidden="true">●</i>in use</span>' if active else ""
         items.append(
             f'<li{" class=" + chr(34) + "active" + chr(34) if active else ""}><b class="number">'
@@ -378,11 +379,14 @@ def _estimated(estimate: Mapping[str, Any] | None, total: Usage) -> str:
     if estimate is None or not words:
         return ""
     spent = estimate_words({"calls_low": total.calls, "cost_low": total.cost})
-    name, value = ("cost", total.cost) if number(estimate.get("cost_high")) else ("calls", float(total.calls))
-    low, high = number(estimate.get(f"{name}_low")), number(estimate.get(f"{name}_high"))
-    place = ""
-    if value is not None and high is not None:
-        inside = value <= high and (low is None or value >= low)
-        place = "✓ within the estimate" if inside else "above the estimate" if value > high else "below the estimate"
-    mark = f' <span class="{"good" if place.startswith("✓") else "quiet"}">{place}</span>' if place else ""
+    above, below = [], []
+    for name, value in (("calls", total.calls), ("cost", total.cost)):
+        low, high = number(estimate.get(f"{name}_low")), number(estimate.get(f"{name}_high"))
+        if value is not None and high is not None:
+            above.append(value > high)
+            below.append(low is not None and value < low)
+    place, kind = "✓ within the estimate", "good"
+    if any(above) or (below and all(below)):
+        place, kind = "above the estimate" if any(above) else "below the estimate", "over"
+    mark = f' <span class="{kind}">{place}</span>' if above else ""
     return f'<p class="lead">Estimated {html.escape(words)}; used {html.escape(spent)}.{mark}</p>'
