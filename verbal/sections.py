@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from verbal import svg
-from verbal.tables import ACTIONS, VERDICTS, estimate_words, moment, number, points
+from verbal.tables import ACTIONS, VERDICTS, amount, estimate_words, moment, number, points
 from verbal.text import clock, money, percent, visible
 from verbal.types import Usage
 
@@ -110,25 +110,23 @@ def gates(decisions: Sequence[Mapping[str, Any]], cut: Cut) -> str:
     kept = "they are the latest" if len(shown) < len(decisions) else "from the oldest to the latest"
     noun = "decision" if len(shown) == 1 else "decisions"
     lead = f'<p class="lead">{len(shown):,} {noun}, {kept}: {lead}.</p>' if len(decisions) > 1 else ""
-    span = _gain_span(shown)
-    drawn = [_decision(d, span, cut) for d in shown]
+    drawn = [_decision(d, cut) for d in shown]
     older = "".join(drawn[:-OPEN])
     if older:
         older = f"<details><summary>{len(drawn) - OPEN:,} older decisions</summary>{older}</details>"
     note = (
-        '<p class="quiet">Wealth is what a bet on a gain would have won: it starts at 1 and grows by chance alone to '
-        "what is needed no oftener than the error allowed. Intervals here hold at whatever task one looks.</p>"
+        '<p class="quiet">Wealth is what a bet on a gain has won. It starts at 1, and without a gain the chance '
+        "that it ever reaches N is at most 1 in N. Intervals here hold at whatever task one looks.</p>"
     )
     return f"{lead}{cut.rest(decisions, 'decisions')}{older}{''.join(drawn[-OPEN:])}{note}{_gate_table(shown, cut)}"
 
 
-def _gain_span(decisions: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
-    """One axis for all gains and guards, so that decisions can be compared."""
-    ends = [0.0]
-    for of in decisions:
-        guard = of.get("guard") or {}
-        ends += [value for part in (of.get("gain") or {}, guard) for value in _ends(part) if value is not None]
-        ends += [v for v in (number(of.get("margin")), _floor(guard)) if v is not None]
+def _gain_span(gate: Mapping[str, Any]) -> tuple[float, float]:
+    """One axis for gain, guard and what decides; before the first task an interval is all there can be: left aside."""
+    guard, ends = gate.get("guard") or {}, [0.0]
+    for part in (gate.get("gain") or {}, guard):
+        ends += [v for v in _ends(part) if v is not None and part.get("mean") is not None]
+    ends += [v for v in (number(gate.get("margin")), _floor(guard)) if v is not None]
     pad = max((max(ends) - min(ends)) * 0.06, 0.01)
     return (max(min(ends) - pad, -1.05), min(max(ends) + pad, 1.05))
 
@@ -144,17 +142,23 @@ def _floor(guard: Mapping[str, Any]) -> float | None:
     return None if margin is None else -abs(margin)
 
 
+def _sentence(text: str) -> str:
+    """A reason begins small, because a table shows it after other words; alone it is a sentence."""
+    return text[:1].upper() + text[1:] + ("" if not text or text[-1] in ".!?…" else ".")
+
+
 def _badge(verdict: object, cut: Cut) -> str:
     sign, word = VERDICTS.get(str(verdict), ("?", cut.text(verdict, "undecided")))
     return f'<span class="verdict {_CLASSES.get(str(verdict), "more")}"><i aria-hidden="true">{sign}</i>{word}</span>'
 
 
-def _decision(gate: Mapping[str, Any], span: tuple[float, float], cut: Cut) -> str:
+def _decision(gate: Mapping[str, Any], cut: Cut) -> str:
+    span, said = _gain_span(gate), cut.words(gate.get("reason") or "")
     candidate, incumbent = cut.text(gate.get("candidate")), cut.text(gate.get("incumbent"))
-    reason = f'<p class="reason">{cut.text(gate["reason"])}</p>' if gate.get("reason") else ""
+    reason = f'<p class="reason">{html.escape(_sentence(said))}</p>' if said else ""
     rows = [_gain_row(gate, span)]
     if gate.get("guard"):
-        rows.append(_guard_row(gate["guard"], span, cut))
+        rows.append(_guard_row(gate["guard"], span, said, cut))
     rows.append(svg.axis(svg.ticks(*span), span, point_tick))
     facts = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in _facts(gate, cut) if value)
     return (
@@ -173,18 +177,11 @@ def _wealth(gate: Mapping[str, Any], cut: Cut) -> str:
     needed, tasks = number(gate.get("threshold")), number(gate.get("tasks")) or 0.0
     # all tasks there are, so that stopping early is seen, unless that would press the curve against the left edge
     width = tasks if len(values) <= tasks <= 4 * len(values) else float(len(values))
-    last, best = (_much(w) for w in (known[-1], max(known)))
-    need = "no threshold known" if needed is None else f"{_much(needed)} needed"
+    last, best = (amount(w) for w in (known[-1], max(known)))
+    need = "no threshold known" if needed is None else f"{amount(needed)} needed"
     label = f"Wealth over {len(values):,} tasks on a log scale: highest {best}, at the end {last}, {need}"
     name = f"Wealth <small>{last} after {len(values):,} tasks, {need}</small>"
     return svg.wealth(name, label, values, needed, width, min(max(cut.items, 20), 120))
-
-
-def _much(wealth: float) -> str:
-    """Wealth in few characters."""
-    if wealth == float("inf"):
-        return "∞"
-    return f"{wealth:,.0f}" if 100 <= wealth < 1e6 else f"{wealth:.2g}" if wealth < 10 else f"{wealth:.3g}"
 
 
 def _gain_row(gate: Mapping[str, Any], span: tuple[float, float]) -> str:
@@ -203,7 +200,7 @@ def _gain_row(gate: Mapping[str, Any], span: tuple[float, float]) -> str:
     return svg.row(kind, "Gain", word, track, points(mean), ends)
 
 
-def _guard_row(guard: Mapping[str, Any], span: tuple[float, float], cut: Cut) -> str:
+def _guard_row(guard: Mapping[str, Any], span: tuple[float, float], said: str, cut: Cut) -> str:
     (mean, low, high), floor = _ends(guard), _floor(guard)
     kind, word = ("c-memory", "✓ held") if guard.get("passed") else ("c-bad", "✗ broken")
     if guard.get("passed") is None:
@@ -211,15 +208,16 @@ def _guard_row(guard: Mapping[str, Any], span: tuple[float, float], cut: Cut) ->
     marks = ("" if floor is None else svg.limit(floor, span)) + (
         "" if mean is None else svg.whisker(mean, low, high, span)
     )
-    may = "" if floor is None else f", may lose less than {100 * -floor:.3g} points"
+    may = "" if floor is None else f", may lose at most {100 * -floor:.3g} points"
     count = f" on {int(guard['tasks']):,} tasks" if guard.get("tasks") is not None else ""
-    name, ends = cut.words(guard.get("name")), interval(guard)
-    label = f"Guard {name}: {points(mean)} points{count}, interval {ends or 'not known'}{may}: {word}"
+    name, ends, reason = cut.words(guard.get("name") or ""), interval(guard), cut.words(guard.get("reason") or "")
+    name = f"Guard: {name}" if name and name != "guard" else "Guard"
+    label = f"{name}: {points(mean)} points{count}, interval {ends or 'not known'}{may}: {word}"
     about = f"{word}{count}{may}"
-    if guard.get("reason"):
-        about += f". {cut.text(guard['reason'])}"
+    if reason and reason not in said:
+        about = html.escape(f"{about}. {_sentence(reason)}")
     track = svg.track(label, svg.ticks(*span), span, marks)
-    return svg.row(kind, f"Guard: {html.escape(name)}", about, track, points(mean), ends)
+    return svg.row(kind, html.escape(name), about, track, points(mean), ends)
 
 
 def _facts(gate: Mapping[str, Any], cut: Cut) -> list[tuple[str, str]]:
@@ -229,12 +227,13 @@ def _facts(gate: Mapping[str, Any], cut: Cut) -> list[tuple[str, str]]:
     times = "" if uses is None else "once" if int(uses) == 1 else f"{int(uses):,} times"
     of = "" if gate.get("tasks") is None else f" of {int(gate['tasks']):,}"
     out = f", {int(gate['left_out']):,} left out" if gate.get("left_out") is not None else ""
-    alpha, used = number(gate.get("alpha")), Usage(**cost) if cost else None
+    alpha, fdr, used = number(gate.get("alpha")), number(gate.get("fdr")), Usage(**cost) if cost else None
+    all_accepted = "" if fdr is None else f", {100 * fdr:.3g} % of all accepted"
     return [
         ("proposal", "" if proposal is None else f"{int(proposal):,}{before}"),
         ("dev set used", times),
         ("tasks used", "" if gate.get("used") is None else f"{int(gate['used']):,}{of}{out}"),
-        ("error allowed", "" if alpha is None else f"{100 * alpha:.3g} %"),
+        ("error allowed", "" if alpha is None else f"{100 * alpha:.3g} %{all_accepted}"),
         ("cost", "" if used is None else f"{used.calls:,} calls, {money(used.cost)}"),
         ("decided", html.escape(moment(gate["at"])) if gate.get("at") else ""),
         ("id", cut.text(gate["id"]) if gate.get("id") else ""),
@@ -252,8 +251,8 @@ def _gate_table(decisions: Sequence[Mapping[str, Any]], cut: Cut) -> str:
                 cut.text(gate.get("candidate")),
                 cut.text(VERDICTS.get(str(gate.get("verdict")), ("", gate.get("verdict")))[1]),
                 f"{points(number(gain.get('mean')))} {interval(gain)}",
-                _much(known[-1]) if known else "–",
-                "–" if needed is None else _much(needed),
+                amount(known[-1]) if known else "–",
+                "–" if needed is None else amount(needed),
                 "–" if low is None else f"{points(low)} or more",
                 cut.text(gate.get("used")),
             )
@@ -314,7 +313,7 @@ def cost_gain(arms: Sequence[Mapping[str, Any]], cut: Cut) -> str:
         if spent is None or gain is None:
             missing += 1
         else:
-            dots.append((arm_kind(arm.get("name")), str(sign), spent, gain, low, high))
+            dots.append((arm_kind(arm.get("arm") or arm.get("name")), str(sign), spent, gain, low, high))
         each = money(spent / (100 * gain)) if paid and spent is not None and gain and gain > 0 else "–"
         cells = [f'<span class="number">{sign}</span> {cut.text(arm.get("name"))}', points(gain), interval(arm) or "–"]
         cells += [money(number(arm.get("cost"))), *([each] if paid else [])]

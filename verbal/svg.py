@@ -117,7 +117,8 @@ def wealth(
 ) -> str:
     """Wealth after each task as a line on a log scale that starts at 1, with a dashed line at what is needed.
 
-    What is no number leaves a gap of one task; infinite wealth stands at the upper edge, zero at the lower one.
+    What is no number leaves a gap of one task. Wealth far beyond what decides (infinite, zero) stands at the edge, so
+    that it does not press the rest flat.
 
     Args:
         name: Heading, ready HTML.
@@ -130,7 +131,8 @@ def wealth(
     read = [(0.0, 0.0)] + [(i, _log(w)) for i, w in enumerate(values, 1) if w is not None and w == w]
     read = read[::-1][:: math.ceil(len(read) / most)][::-1]
     limit = math.log10(needed) if needed and 0 < needed < math.inf else None
-    known = [v for _, v in read if math.isfinite(v)] + [0.0, 1.0] + ([limit] if limit is not None else [])
+    reach = (-4.0, (limit or 0.0) + 3.0)
+    known = [v for _, v in read if reach[0] <= v <= reach[1]] + [0.0, 1.0] + ([limit] if limit is not None else [])
     step = max(math.ceil((max(known) - min(known)) / 4), 1)
     span = (float(math.floor(min(known) / step) * step), float(math.ceil(max(known) / step) * step))
     heights = [(_up(t, span), _power(int(t))) for t in range(int(span[0]), int(span[1]) + 1, step)]

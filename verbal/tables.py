@@ -25,6 +25,9 @@ VERDICTS = {"accept": ("✓", "accepted"), "reject": ("✗", "rejected"), "need_
 ACTIONS = {"promote": ("↑", "promoted"), "rollback": ("↩", "rolled back")}
 """What made a version the active one -> its sign and its words."""
 
+ENDLESS = 1e300
+"""Wealth from here on is shown as infinite; the gate writes no more, because JSON has no infinity."""
+
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _COLORS = {"accept": "green", "reject": "red", "need_more": "yellow"}
 
@@ -46,6 +49,17 @@ def points(share: float | None) -> str:
     ('+8.2', '−1.0', '–')
     """
     return "–" if share is None else f"{100 * share:+.1f}".replace("-", "−")
+
+
+def amount(wealth: float | None) -> str:
+    """Wealth in few characters; a dash when there is none.
+
+    >>> amount(0.396), amount(61.32), amount(5230.0), amount(1e12), amount(math.inf), amount(None)
+    ('0.4', '61.3', '5,230', '1e+12', '∞', '–')
+    """
+    if wealth is None or wealth >= ENDLESS:
+        return "–" if wealth is None else "∞"
+    return f"{wealth:,.0f}" if 100 <= wealth < 1e6 else f"{wealth:.2g}" if wealth < 10 else f"{wealth:.3g}"
 
 
 def moment(at: Any) -> str:
@@ -122,7 +136,7 @@ def sparkline(wealth: Sequence[float | None], threshold: float | None, width: in
     top = math.log10(threshold) if threshold and threshold > 0 and math.isfinite(threshold) else max(logs)
     step = max(len(logs) / width, 1.0)
     picked = [logs[min(math.ceil((i + 1) * step) - 1, len(logs) - 1)] for i in range(min(width, len(logs)))]
-    low, out = min(0.0, *logs), ""
+    low, out = max(min(0.0, *logs), -3.0), ""
     for value in picked:
         # the highest block is kept for what reached the threshold, so that nearly enough never looks like enough
         share = (value - low) / (top - low) if top > low and math.isfinite(value) else 1.0
@@ -151,7 +165,8 @@ def gates_table(gates: Sequence[Mapping[str, Any]], limit: int = 20) -> Table:
         wealth, needed = gate.get("wealth") or (), number(gate.get("threshold"))
         state = literal(f"{sign} {word}", 20, style=f"bold {_COLORS.get(verdict, 'magenta')}")
         state.append(f"\n{sparkline(wealth, needed)}", "cyan")
-        state.append(f"\n{_amount(wealth)} of {_amount([needed])}", "dim")
+        last = next((w for w in reversed(wealth) if w is not None and w == w), None)
+        state.append(f"\n{amount(last)} of {amount(needed)}", "dim")
         name = f"{gate.get('candidate') or '–'} over {gate.get('incumbent') or '–'}"
         words = Text.assemble((visible(name, 160, line=True), "bold"), "\n")
         words.append(visible(gate.get("reason") or "", 400, line=True))
@@ -165,14 +180,6 @@ def gates_table(gates: Sequence[Mapping[str, Any]], limit: int = 20) -> Table:
         side.append_text(literal(f"\n{gate.get('used', '–')} of {gate.get('tasks', '–')} tasks", 40, style="dim"))
         table.add_row(literal(gate.get("proposal", "–"), 6), state, words, side)
     return table
-
-
-def _amount(wealth: Sequence[float | None]) -> str:
-    """The last number there is, short."""
-    last = next((w for w in reversed(wealth) if w is not None and w == w), None)
-    if last is None or math.isinf(last):
-        return "–" if last is None else "∞"
-    return f"{last:,.3g}" if last < 1e4 else f"{last:.0e}".replace("e+0", "e").replace("e+", "e")
 
 
 def versions_table(versions: Sequence[Mapping[str, Any]], limit: int = 20) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 import subprocess
 import sys
@@ -15,7 +16,19 @@ from rich.console import Console
 
 from verbal.errors import BudgetError, ConfigError, StoreError, TransientError, UnknownName, VerbalError
 from verbal.run import Progress
-from verbal.screen import Screen, arms_table, error_panel, lessons_table, rows_table, usage_table
+from verbal.screen import (
+    Screen,
+    arms_table,
+    diff_table,
+    error_panel,
+    estimate_line,
+    gates_table,
+    lessons_table,
+    rows_table,
+    usage_table,
+    versions_table,
+)
+from verbal.tables import sparkline
 from verbal.text import clock, money, percent, visible
 from verbal.types import Counters, Reflection, Usage
 
@@ -228,6 +241,98 @@ def test_rows_table_shows_nulls_bytes_and_what_is_left_out() -> None:
 @given(st.lists(st.lists(st.text() | st.none() | st.floats() | st.binary() | st.integers(), max_size=4), max_size=4))
 def test_rows_table_takes_any_cell(rows: list[list[Any]]) -> None:
     assert harmless(drawn(rows_table(["a", "b\n", "c\x1b"], rows)))
+
+
+GATE: dict[str, Any] = {
+    "candidate": "14 lessons",
+    "incumbent": "no memory",
+    "verdict": "accept",
+    "reason": "it is better [b]by far[/b]",
+    "threshold": 60.0,
+    "proposal": 2,
+    "tasks": 80,
+    "used": 5,
+    "gain": {"mean": 0.182, "low": 0.041, "high": 0.31},
+    "wealth": [1.4, 0.5, 10.0, 20.0, 61.3],
+    "guard": {"name": "old tasks", "passed": False},
+}
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_gates_table_shows_verdict_reason_gain_and_wealth(width: int) -> None:
+    more = {"verdict": "need_more", "wealth": [math.inf], "guard": {"name": HOSTILE, "passed": None}}
+    text = drawn(gates_table([GATE, {**GATE, "candidate": HOSTILE * 9, "verdict": HOSTILE}, more, {}]), width)
+    for part in ("✓ accepted", "14 lessons over no memory", "it is better [b]by far[/b]", "+18.2", "+4.1 to +31.0",
+                 "61.3 of 60", "5 of 80 tasks", "▂▁▅▆█", "guard old tasks: broken", "… needs more", "∞ of –", ": open",
+                 "– of – tasks", "? None", "– over –"):  # fmt: skip
+        assert part in text, part
+    assert harmless(text) and max(map(len, text.splitlines())) <= width and "nan" not in text
+
+
+def test_tables_show_the_latest_and_say_how_many_there_are() -> None:
+    gates = drawn(gates_table([{**GATE, "candidate": f"c{i}"} for i in range(30)], limit=2))
+    assert "2 of 30 decisions shown" in gates and "c29" in gates and "c28" in gates and "c27" not in gates
+    versions = drawn(versions_table([{"number": i, "policy": f"p{i}"} for i in range(30)], limit=2))
+    assert "2 of 30 versions shown" in versions and "p29" in versions and "p0" not in versions
+    assert "no decisions" in drawn(gates_table([])) and "no versions" in drawn(versions_table([]))
+    assert "no rows" in drawn(diff_table([])) and "0 of 3 decisions" in drawn(gates_table([GATE] * 3, limit=0))
+
+
+def test_versions_table_marks_the_one_in_use() -> None:
+    versions = [
+        {
+            "number": 1,
+            "at": "2026-03-04T12:21:00+01:00",
+            "action": "promote",
+            "policy": "14 lessons",
+            "evidence": "g-7",
+        },
+        {"number": 2, "at": "", "action": "rollback", "policy": HOSTILE, "evidence": "", "active": True},
+        {"number": 3, "at": HOSTILE, "action": HOSTILE},
+    ]
+    text = drawn(versions_table(versions))
+    first, second = text[: text.index("↩ rolled back")], text[text.index("↩ rolled back") :]
+    assert "↑ promoted" in first and "g-7" in first and "2026-03-04 11:21 UTC" in first and "● in use" not in first
+    assert "● in use" in second and harmless(text) and max(map(len, text.splitlines())) <= 80
+
+
+def test_diff_table_marks_what_differs() -> None:
+    rows = [
+        {"what": "model", "left": "tiny", "right": "tiny"},
+        {"what": "lessons", "left": 14, "right": 21},
+        {"what": "cost", "left": None, "right": HOSTILE},
+    ]
+    text = drawn(diff_table(rows, "run-a", "run-b\x1b"))
+    lines = {line.split()[0] + line.split()[1]: line for line in text.splitlines() if len(line.split()) > 2}
+    assert "2 of 3 differ" in text and "run-a" in text and "run-b␛" in text and harmless(text)
+    assert "≠lessons" in lines and "≠cost" in lines and "modeltiny" in lines and "–" in lines["≠cost"]
+    assert "1 of 3 rows shown" in drawn(diff_table(rows, limit=1))
+
+
+@pytest.mark.parametrize(
+    ("estimate", "line"),
+    [
+        ({"calls_low": 240, "calls_high": 240, "cost_low": 0.31, "cost_high": 0.44, "minutes_low": 5.6,
+          "minutes_high": 6.2}, "about 240 calls, 0.31 to 0.44 USD, 6 min"),
+        ({"calls_low": 1200, "calls_high": 2600, "cost_low": 0, "cost_high": 0, "minutes_low": 0.2, "minutes_high": 3},
+         "about 1,200 to 2,600 calls, no cost, under 1 to 3 min"),
+        ({"calls_low": 1, "calls_high": 1, "cost_low": None, "cost_high": None}, "about 1 call, no price known"),
+        ({"calls_low": 2, "cost_low": 0.0, "cost_high": 0.00001}, "about 2 calls, 0.00 to < 0.0001 USD"),
+        ({"calls_low": math.nan, "calls_high": math.inf, "minutes_high": 9}, "about 9 min"),
+        ({}, "no estimate"),
+    ],
+)  # fmt: skip
+def test_an_estimate_is_one_line(estimate: dict[str, Any], line: str) -> None:
+    assert estimate_line(estimate) == line
+
+
+@given(st.lists(st.floats(min_value=0) | st.none() | st.just(math.nan), max_size=40), st.floats() | st.none())
+def test_a_sparkline_is_full_only_where_the_threshold_is_reached(wealth: list[Any], threshold: float | None) -> None:
+    line = sparkline(wealth, threshold)
+    assert len(line) <= 12 and set(line) <= set("▁▂▃▄▅▆▇█")
+    if threshold is not None and 1 < threshold < math.inf and line:
+        last = [w for w in wealth if w is not None and w == w][-1]
+        assert (line[-1] == "█") == (math.log10(max(last, 1e-12)) >= math.log10(threshold))
 
 
 @pytest.mark.parametrize(
