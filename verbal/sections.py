@@ -209,12 +209,13 @@ def _guard_row(guard: Mapping[str, Any], span: tuple[float, float], said: str, c
         "" if mean is None else svg.whisker(mean, low, high, span)
     )
     may = "" if floor is None else f", may lose at most {100 * -floor:.3g} points"
-    count = f" on {int(guard['tasks']):,} tasks" if guard.get("tasks") is not None else ""
+    tasks = guard.get("used", guard.get("tasks"))
+    count = "" if tasks is None else f" on {int(tasks):,} tasks"
     name, ends, reason = cut.words(guard.get("name") or ""), interval(guard), cut.words(guard.get("reason") or "")
     name = f"Guard: {name}" if name and name != "guard" else "Guard"
     label = f"{name}: {points(mean)} points{count}, interval {ends or 'not known'}{may}: {word}"
     about = f"{word}{count}{may}"
-    if reason and reason not in said:
+    if reason and reason not in said and not guard.get("passed"):
         about = html.escape(f"{about}. {_sentence(reason)}")
     track = svg.track(label, svg.ticks(*span), span, marks)
     return svg.row(kind, html.escape(name), about, track, points(mean), ends)

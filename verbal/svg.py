@@ -131,7 +131,7 @@ def wealth(
     read = [(0.0, 0.0)] + [(i, _log(w)) for i, w in enumerate(values, 1) if w is not None and w == w]
     read = read[::-1][:: math.ceil(len(read) / most)][::-1]
     limit = math.log10(needed) if needed and 0 < needed < math.inf else None
-    reach = (-4.0, (limit or 0.0) + 3.0)
+    reach = (-9.0, (limit or 0.0) + 3.0)
     known = [v for _, v in read if reach[0] <= v <= reach[1]] + [0.0, 1.0] + ([limit] if limit is not None else [])
     step = max(math.ceil((max(known) - min(known)) / 4), 1)
     span = (float(math.floor(min(known) / step) * step), float(math.ceil(max(known) / step) * step))
@@ -142,7 +142,8 @@ def wealth(
     if limit is not None and needed is not None:
         y = _up(limit, span)
         over = f'<line class="limit" x1="0" x2="100%" y1="{y}" y2="{y}"/>'
-        over += f'<text class="needed" x="6" y="{y}" dy="15">{needed:,.4g} needed</text>'
+        word = f"{needed:,.0f}" if needed >= 100 else f"{needed:.3g}"
+        over += f'<text class="needed" x="6" y="{y}" dy="15">{word} needed</text>'
     x, end = read[-1]
     over += f'<circle cx="{at(x, 0, width)}" cy="{_up(end, span)}" r="4"/>'
     return _frame(name, label, heights, feet, _stretched(f'<polyline points="{line}"/>') + over, "wealth")

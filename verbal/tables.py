@@ -172,7 +172,8 @@ def gates_table(gates: Sequence[Mapping[str, Any]], limit: int = 20) -> Table:
         words.append(visible(gate.get("reason") or "", 400, line=True))
         if guard := gate.get("guard"):
             held = {True: "held", False: "broken"}.get(guard.get("passed"), "open")
-            words.append(f"\nguard {visible(guard.get('name') or '', 60, line=True)}: {held}", "dim")
+            name = visible(guard.get("name") or "", 60, line=True)
+            words.append(f"\nguard{f' {name}' if name not in ('', 'guard') else ''}: {held}", "dim")
         gain = gate.get("gain") or {}
         low, high = number(gain.get("low")), number(gain.get("high"))
         side = literal(points(number(gain.get("mean"))), style="bold")

@@ -47,7 +47,16 @@ VERSIONS: list[dict[str, Any]] = [
 SEALED = [{"version": 1, "at": "2026-03-05", "run": "run-a91", "mean": 0.641, "low": 0.57, "high": 0.71, "tasks": 120}]
 COSTS: list[dict[str, Any]] = [
     {"name": "base", "cost": 0.04, "tokens": 61_200, "calls": 120, "gain": 0.0, "low": None, "high": None},
-    {"name": "With memory", "arm": "memory", "cost": 0.12, "tokens": 182_311, "calls": 241, "gain": 0.4, "low": 0.33, "high": 0.49},
+    {
+        "name": "With memory",
+        "arm": "memory",
+        "cost": 0.12,
+        "tokens": 182_311,
+        "calls": 241,
+        "gain": 0.4,
+        "low": 0.33,
+        "high": 0.49,
+    },
     {"name": "distilled", "cost": None, "tokens": 99_000, "calls": 120, "gain": 0.22, "low": 0.12, "high": 0.31},
 ]
 USAGE = {
@@ -80,8 +89,7 @@ def test_a_decision_says_what_why_and_on_what_it_rests() -> None:
         "60 needed",
         "Gain above +2.0 points",
         "+18.2 [+4.1, +31.0]",
-        "Guard: old tasks ✓ held on 40 tasks, may lose at most 3 points. The loss is small.",
-        "+0.4 [−1.8, +2.6]",
+        "Guard: old tasks ✓ held on 40 tasks, may lose at most 3 points +0.4 [−1.8, +2.6]",
         "proposal 2, 1 accepted before",
         "dev set used 3 times",
         "tasks used 5 of 8, 1 left out",
@@ -155,13 +163,20 @@ def test_wealth_far_beyond_what_decides_does_not_press_the_rest_flat() -> None:
 
 
 def test_reasons_read_as_sentences_and_are_said_once() -> None:
-    guard = {"name": "guard", "passed": False, "reason": "it loses more than 2 points", "margin": -0.02}
+    guard = {
+        "name": "guard",
+        "passed": False,
+        "tasks": 9,
+        "used": 7,
+        "reason": "it loses more than 2 points",
+        "margin": -0.02,
+    }
     said = f"it is better: +18.2 points, but the guard does not pass: {guard['reason']}"
     text = words(drawn(gates=[{**GATE, "reason": said, "guard": guard}]))
     assert "It is better: +18.2 points, but the guard does not pass: it loses more than 2 points." in text
-    assert "Guard ✗ broken, may lose at most 2 points –" in text
+    assert "Guard ✗ broken on 7 tasks, may lose at most 2 points –" in text
     alone = words(drawn(gates=[{**GATE, "guard": guard}]))
-    assert "Guard ✗ broken, may lose at most 2 points. It loses more than 2 points." in alone
+    assert "Guard ✗ broken on 7 tasks, may lose at most 2 points. It loses more than 2 points." in alone
 
 
 def test_before_the_first_task_the_widest_interval_does_not_set_the_axis() -> None:
