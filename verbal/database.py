@@ -98,7 +98,8 @@ class Database(ABC):
         """One transaction, or a part of the one that is open; kept when the block ends, undone when it raises.
 
         Args:
-            alone: No other process writes meanwhile. For a write that depends on what it reads first.
+            alone: No other process writes meanwhile. For a write that depends on what it reads first, and for one of
+                many statements; the outermost decides.
         """
         with self._lock:
             depth = self._depth

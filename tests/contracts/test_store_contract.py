@@ -207,14 +207,21 @@ def test_a_call_takes_the_place_of_its_reservation(store: Store) -> None:
         store.close_call("c4", "r", "judge", "m", used, reply="a")
 
 
+def test_the_mean_call_of_a_model_leaves_failures_out(store: Store) -> None:
+    for call, tokens, error in (("c1", 10, None), ("c2", 20, None), ("c3", 900, "it broke")):
+        store.put_call(call, "r", "solver", "m", Usage(calls=1, prompt_tokens=tokens, cost=tokens / 10), error)
+    assert store.mean_call("m") == Usage(calls=1, prompt_tokens=15, cost=1.5)
+    assert store.mean_call("none") is None
+
+
 def test_replies_are_found_by_key_run_and_model(store: Store) -> None:
-    store.close_call("c1", "r", "solver", "m", Usage(), key="k2", request="old", reply="old")
-    store.close_call("c2", "r", "solver", "m", Usage(), key="k2", request="q2", reply="a2")
+    for call, reply in (("c0", '{"error": "busy"}'), ("c1", "a2"), ("c2", "late"), ("c2b", '{"error": "busy"}')):
+        store.close_call(call, "r", "solver", "m", Usage(), key="k2", request="q2", reply=reply)
     store.close_call("c3", "s", "solver", "n", Usage(), key="k1", request="q1", reply="a1")
     for _ in range(2):
         store.use_reply("r", "k1", "solver")
         store.use_reply("r", "k1", "judge")
-    assert (store.reply("k2"), store.reply("none")) == ("a2", None)
+    assert (store.reply("k2"), store.reply("none")) == ("a2", None), "an error gives way, the first reply stays"
     assert store.used_replies("r") == [("k1", "judge"), ("k1", "solver"), ("k2", "solver")]
     rows = store.replies("r")
     assert [(r["key"], r["model"], r["request"], r["reply"]) for r in rows] == [

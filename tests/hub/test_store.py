@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ def test_a_url_that_pathlib_has_cut_makes_no_folder_of_that_name(tmp_path: Path,
 
 
 def test_psycopg_is_asked_for_by_its_extra(monkeypatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "psycopg", None)
+    monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(MissingExtra, match="psycopg") as caught:
         Store("postgresql://me:secret@localhost/x")
     assert caught.value.todo == "pip install 'verbal[postgres]'"
