@@ -28,6 +28,7 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+from numpy.random import Generator
 
 from verbal.betting import Bets, ConfidenceSequence, threshold
 
@@ -70,19 +71,21 @@ def ability(mean: float, spread: float) -> float:
     return middle
 
 
-def scores(rng: np.random.Generator, cell: Cell, spread: float, gain: np.ndarray, tasks: int) -> list[np.ndarray]:
-    """Scores of incumbent and candidate, each (runs, tasks); the gain may differ from run to run."""
+def scores(
+    rng: Generator, cell: Cell, spread: float, gain: np.ndarray, tasks: int, old: Generator | None = None
+) -> list[np.ndarray]:
+    """Scores of incumbent and candidate, each (runs, tasks); `old` draws the tasks and what the incumbent does."""
     shape = (len(gain), tasks)
-    common, sides = rng.standard_normal(shape), []
-    for mean in (np.full(len(gain), BASE), BASE + gain):
+    common, sides = (old or rng).standard_normal(shape), []
+    for mean, side in ((np.full(len(gain), BASE), old or rng), (BASE + gain, rng)):
         shift = np.array([ability(round(m, 6), spread) for m in mean])[:, None]
-        own = rng.standard_normal(shape)
+        own = side.standard_normal(shape)
         p = logistic(shift + spread * (math.sqrt(cell.shared) * common + math.sqrt(1 - cell.shared) * own))
         if cell.kind == "binary":
-            sides.append(rng.binomial(cell.k, p) / cell.k)
+            sides.append(side.binomial(cell.k, p) / cell.k)
         else:
             p = np.clip(p, 1e-3, 1 - 1e-3)
-            sides.append(np.mean([rng.beta(2 * p, 2 * (1 - p)) for _ in range(cell.k)], axis=0))
+            sides.append(np.mean([side.beta(2 * p, 2 * (1 - p)) for _ in range(cell.k)], axis=0))
     return sides
 
 
@@ -101,14 +104,16 @@ def calibrated(cell: Cell) -> tuple[float, float]:
     return high, correlation(high)
 
 
-def differences(rng: np.random.Generator, cell: Cell, gain: float | np.ndarray, runs: int, tasks: int) -> np.ndarray:
-    """Paired differences, (runs, tasks)."""
+def differences(
+    rng: Generator, cell: Cell, gain: float | np.ndarray, runs: int, tasks: int, old: Generator | None = None
+) -> np.ndarray:
+    """Paired differences, (runs, tasks), in random order."""
     gains = np.broadcast_to(np.asarray(gain, dtype=float), (runs,))
-    incumbent, candidate = scores(rng, cell, calibrated(cell)[0], gains, tasks)
-    return candidate - incumbent
+    incumbent, candidate = scores(rng, cell, calibrated(cell)[0], gains, tasks, old)
+    return rng.permuted(candidate - incumbent, axis=1) if old else candidate - incumbent
 
 
-def balanced(rng: np.random.Generator, d: np.ndarray) -> np.ndarray:
+def balanced(rng: Generator, d: np.ndarray) -> np.ndarray:
     """Finite sets of as many tasks whose mean is exactly 0, in random order: half the differences and their mirror."""
     half = d[:, : d.shape[1] // 2]
     return rng.permuted(np.concatenate([half, -half], axis=1), axis=1)
@@ -213,7 +218,7 @@ def measure(job: tuple[Cell, int, int]) -> dict[str, Any]:
     return result | {"strategies": strategies(d[:, :200]), "guard": guard(rng, cell, runs)} | coverage(d[:100, :200])
 
 
-def guard(rng: np.random.Generator, cell: Cell, runs: int) -> dict[str, float]:
+def guard(rng: Generator, cell: Cell, runs: int) -> dict[str, float]:
     """Shares of guard sets of 100 tasks that pass "no more than 2 points were lost", finite form."""
     base = differences(rng, cell, 0.0, runs, 100)
     worse = differences(rng, cell, -0.1, runs, 100)
@@ -280,8 +285,11 @@ def skewed(runs: int, seed: int) -> list[dict[str, Any]]:
     return found
 
 
-def streams(count: int, seed: int, tests: int = 100, tasks: int = 200) -> dict[str, Any]:
-    """Streams of proposals, four in five without effect: what the gate and two other rules accept."""
+def streams(count: int, seed: int, reused: bool, tests: int = 100, tasks: int = 200) -> dict[str, Any]:
+    """Streams of proposals, four in five without effect: what the gate and two other rules accept.
+
+    Tasks are new for each proposal, or `reused`: a stream has one set of them and one set of the incumbent's answers.
+    """
     rng, flips = np.random.default_rng([seed, 100]), coins(seed, tasks)
     rules = ("gate", "naive", "sign_flip")
     accepted, false = ({rule: np.zeros(count, dtype=int) for rule in rules} for _ in range(2))
@@ -292,7 +300,9 @@ def streams(count: int, seed: int, tests: int = 100, tasks: int = 200) -> dict[s
         gain = np.where(real, rng.choice(list(by_gain), count), 0.0)
         d = np.empty((count, tasks))
         for i, cell in enumerate(CELLS):  # a stream keeps to one kind of outcome
-            d[i :: len(CELLS)] = differences(rng, cell, gain[i :: len(CELLS)], len(gain[i :: len(CELLS)]), tasks)
+            own = gain[i :: len(CELLS)]
+            old = np.random.default_rng([seed, 101, i]) if reused else None
+            d[i :: len(CELLS)] = differences(rng, cell, own, len(own), tasks, old)
         wealth = np.array([threshold(t, int(before)) for before in accepted["gate"]])
         taken, tasks_used = gate(d, wealth=wealth)
         used += float(tasks_used.mean()) / tests
@@ -323,14 +333,18 @@ def summary(
     def mean(key: str, **only: Any) -> float:
         return round(float(np.mean([c[key] for c in cells if all(c[n] == v for n, v in only.items())])), 4)
 
-    rates = [rate for c in [*cells, *skews] for rate in c["false_accept"].values()]
+    nulls = [c["false_accept"] for c in [*cells, *skews]]
+    rates = [rate for null in nulls for rate in null.values()]
     names = cells[0]["strategies"]
     return {
         "false_accept": round(float(np.mean(rates)), 5),
-        "false_accept_ci": wilson(float(np.mean(rates)) * runs * len(rates), runs * len(rates)),
+        # Sizes and forms share draws, so only runs and kinds of outcome count as independent.
+        "false_accept_ci": wilson(float(np.mean(rates)) * runs * len(nulls), runs * len(nulls)),
+        "false_accept_by_form": {n: round(float(np.mean([null[n] for null in nulls])), 5) for n in nulls[0]},
         "false_accept_worst": round(max(rates), 5),
         "false_accept_worst_ci": wilson(max(rates) * runs, runs),
         "fdr": stream["gate"]["fdr"],
+        "fdr_half_width": stream["gate"]["fdr_half_width"],
         "fdr_naive": stream["naive"]["fdr"],
         "fdr_sign_flip": stream["sign_flip"]["fdr"],
         "false_accept_naive": stream["naive"]["false_accept"],
@@ -361,13 +375,15 @@ def main() -> None:
     options = parser.parse_args()
     began = time.perf_counter()
     with ProcessPoolExecutor(2) as pool:
-        stream_job = pool.submit(streams, options.streams, options.seed)
+        stream_jobs = [pool.submit(streams, options.streams, options.seed, reused) for reused in (False, True)]
         skew_job = pool.submit(skewed, options.runs, options.seed)
         cells = list(pool.map(measure, [(cell, options.runs, options.seed) for cell in CELLS]))
-        stream, skews = stream_job.result(), skew_job.result()
+        stream, reused = (job.result() for job in stream_jobs)
+        skews = skew_job.result()
     result = summary(cells, skews, stream, options.runs)
+    result |= {"fdr_reused": reused["gate"]["fdr"], "stream_power_reused": reused["gate"]["power"]}
     result |= {"seconds": round(time.perf_counter() - began, 1), "runs": options.runs, "seed": options.seed}
-    result |= {"stream": stream, "cells": [*cells, *skews]}
+    result |= {"stream": stream, "stream_reused": reused, "cells": [*cells, *skews]}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=2))
