@@ -46,7 +46,7 @@ class Bets:
     betting on it alone has won; the variance is the running one, shrunk to VARIANCE. That is a mixture of wealths, so
     it loses a constant to the best of them. With `horizon` the stake is at least sqrt(2 log(target / wealth) /
     (variance * tasks left)), the one that reaches the target by the horizon on the smallest sum of gains: an end game
-    that risks what unspent wealth is no use for. Measured at +10 points, twelve kinds of outcome, 5 %, at most 200 tasks
+    that risks what unspent wealth is no use for. Measured at +10 points, twelve kinds of outcome, 5 %, 200 tasks at most
     (bench/gate.py; power, mean tasks): with horizon 0.94, 80; without 0.89, 83; mixture over ten fixed stakes 0.89, 88;
     aGRAPA told to expect 10 points 0.86, 86; ONS 0.87, 110.
 
@@ -67,14 +67,15 @@ class Bets:
     ) -> None:
         self.margin: Array = np.asarray(margin, dtype=float)
         self.population, self.horizon = population, horizon
-        self.log_target: Array = np.log(np.asarray(target, dtype=float))
+        wanted: Array = np.asarray(target, dtype=float)
         if not np.all(np.abs(self.margin) <= 1):
             raise ConfigError(f"margin {margin!r}", where="Bets", todo="give differences of scores, from -1 to 1")
-        if not (np.all(self.log_target >= 0) and np.all(np.isfinite(self.log_target))):
+        if not (np.all(wanted >= 1) and np.all(np.isfinite(wanted))):
             raise ConfigError(f"target {target!r}", where="Bets", todo="give a wealth of at least 1")
         for name, count in (("population", population), ("horizon", horizon)):
             if count is not None and count < 1:
                 raise ConfigError(f"{name} {count}", where="Bets", todo="give a number of tasks, or None")
+        self.log_target: Array = np.log(wanted)
         self.count = 0
         self.total: Array = np.zeros(())
         self.squares: Array = np.zeros(())

@@ -214,6 +214,8 @@ def test_rounding_over_one_is_forgiven():
         {"population": 0},
         {"horizon": -1},
         {"target": 0.5},
+        {"target": 0},
+        {"target": -1},
         {"target": math.nan},
         {"target": math.inf},
     ],
