@@ -40,7 +40,7 @@ class ChromaMemory(ReflectionMemory):
     """
 
     def __init__(self, store: Store, name: str = "main", folder: str | Path | None = None, **options: Any) -> None:
-        root = Path(folder) if folder is not None else store.path.parent / f"{store.path.stem}.memory"
+        root = Path(folder) if folder is not None else store.memory_folder
         super().__init__(store, ChromaIndex(root / _file_name(name)), name, **options)
 
 

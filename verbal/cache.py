@@ -106,6 +106,16 @@ class Cache:
         self.hits += len(found)
         return found
 
+    def first(self, requests: Sequence[Request], replies: Sequence[Reply]) -> list[Reply]:
+        """The replies as they stand in the recording: of two equal calls under way at once, the first answer counts."""
+        if self.mode != "record" or self._source is None:
+            return list(replies)
+        texts = [self._source.reply(r.key) for r in requests]
+        return [
+            r if t is None or t == recorded(q, r.model, r).reply else _read_reply(json.loads(t))
+            for q, r, t in zip(requests, replies, texts, strict=True)
+        ]
+
     def _miss(self, request: Request) -> ReplayMiss:
         asked = json.loads(request.text)
         assert self._source is not None

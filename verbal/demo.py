@@ -18,7 +18,7 @@ from typing import Any
 
 from verbal.contracts import Memory
 from verbal.distill import Trainer
-from verbal.evaluate import Interval, Scores, difference, evaluate_arm, interval
+from verbal.evaluate import ARMS, LABELS, Scores, arm_row, claim, difference, evaluate_arm
 from verbal.parts import load_function, make_part
 from verbal.recipe import Recipe, load_recipe
 from verbal.run import Progress, Workshop, learn, open_workshop
@@ -28,16 +28,6 @@ from verbal.types import Task
 
 # Passes over the traces: enough to see the lessons in the weights, few enough to wait for.
 FIT = {"epochs": 4, "batch": 8}
-
-# What each arm is, in words.
-ABOUT = {
-    "base": "no memory, one attempt",
-    "retry": "no memory, as many attempts as the memory arm, told right or wrong",
-    "shuffled": "as many reflections, but those of other questions",
-    "memory": "reflections retrieved for the question",
-    "distilled": "weights trained on the traces, no memory",
-    "distilled+memory": "the trained weights, with the memory",
-}
 
 
 def run_demo(
@@ -126,7 +116,7 @@ class Story:
                 for seed in self.seeds:
                     memories[seed] = await self._learn(shop, train, seed)
                     trainers[seed % len(trainers)].ask(f"learn-{seed}", self.recipe.model.name, seed, **FIT)
-                for arm, hints in (("retry", "none"), ("shuffled", "shuffled"), ("memory", "memory")):
+                for arm, hints in ARMS.items():
                     self.scores[arm] = await self._score(shop, dev, arm, hints, self.seeds, memories)
                 fits = await self._distilled(trainers, shop, dev, memories)
                 results = self._results(shop, dev, memories, fits)
@@ -186,7 +176,7 @@ class Story:
         memories: Mapping[int, Memory],
     ) -> Scores:
         began = time.perf_counter()
-        self.screen.stage(f"{arm}: {ABOUT[arm]}")
+        self.screen.stage(f"{arm}: {LABELS[arm][1]}")
         self.progress.update(total=len(dev) * len(seeds), done=0, solved=0)
         made = await evaluate_arm(
             shop,
@@ -230,10 +220,8 @@ class Story:
             "distilled - base": difference(self.scores["distilled"].first, within["base"]),
             "distilled (all attempts) - retry-only": difference(within["distilled"], within["retry"]),
         }
-        gain = gains["memory - retry-only"]
-        holds = gain.low > 0
-        verdict = "beats" if holds else "does not clearly beat"
-        arms = [self._arm(name, scores) for name, scores in within.items()]
+        words, holds = claim(gains["memory - retry-only"], len(self.seeds), len(dev))
+        arms = [arm_row(name, values, self.scores.get(name)) for name, values in within.items()]
         return {
             "title": "An agent that learned a company's words",
             "subtitle": f"{len(dev)} questions it never trained on, {len(self.seeds)} seeds, at most "
@@ -241,7 +229,7 @@ class Story:
             "model": self.recipe.model.name,
             "run": "demo",
             "seeds": list(self.seeds),
-            "claim": f"Memory {verdict} retry-only: {_points(gain)} points on questions never trained on.",
+            "claim": words,
             "claim_holds": holds,
             "arms": arms,
             "differences": [{"name": k, **dataclasses.asdict(v)} for k, v in gains.items()],
@@ -257,19 +245,6 @@ class Story:
                 "On train questions a simulated user corrects wrong answers with the right query.",
             ],
             "command": " ".join(["verbal", *sys.argv[1:]]),
-        }
-
-    def _arm(self, name: str, values: Sequence[Sequence[float]]) -> dict[str, Any]:
-        scores = self.scores.get(name)
-        return {
-            "name": name,
-            "label": {"base": "base", "retry": "retry-only", "shuffled": "shuffled memory"}.get(name, name),
-            "about": ABOUT[name],
-            **dataclasses.asdict(interval(values)),
-            "per_seed": [sum(v) / len(v) for v in values],
-            "attempts": scores.attempts if scores else 1.0,
-            "first": dataclasses.asdict(interval(scores.first)) if scores else None,
-            "tasks": len(values[0]),
         }
 
     def _by_kind(self, dev: Sequence[Task], within: Mapping[str, Sequence[Sequence[float]]]) -> list[dict[str, Any]]:
@@ -355,10 +330,6 @@ def _joined(arm: str, scores: Sequence[Scores]) -> Scores:
         sum(s.attempts for s in scores) / len(scores),
         sum(s.unscored for s in scores),
     )
-
-
-def _points(gain: Interval) -> str:
-    return f"{100 * gain.mean:+.1f} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
 
 
 def _remove(path: Path) -> None:

@@ -14,12 +14,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from verbal.contracts import Memory
+from verbal.errors import ConfigError
 from verbal.loop.context import Context, query
 from verbal.run import Progress, Workshop, make_context, run_batch
 from verbal.types import Reflection, Task
 
 ARMS = {"retry": "none", "shuffled": "shuffled", "memory": "memory"}
 """Arm -> which reflections it sees. `base` is the first attempt of `retry`."""
+MIN_SEEDS = 3
+"""Fewer repetitions than that make no claim."""
+LABELS = {
+    "base": ("base", "no memory, one attempt"),
+    "retry": ("retry-only", "no memory, as many attempts as the memory arm, told right or wrong"),
+    "shuffled": ("shuffled memory", "as many reflections, but those of other questions"),
+    "memory": ("memory", "reflections retrieved for the question"),
+    "distilled": ("distilled", "weights trained on the traces, no memory"),
+    "distilled+memory": ("distilled+memory", "the trained weights, with the memory"),
+}
+"""Arm -> its label, and what it is in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +71,7 @@ async def evaluate_arm(
     memories: Mapping[int, Memory] | None = None,
     rounds: int | None = None,
     progress: Progress | None = None,
+    unsealed: bool = False,
 ) -> Scores:
     """The scores of one arm; nobody reflects and nothing is learned.
 
@@ -72,6 +85,10 @@ async def evaluate_arm(
         memories: The memory each seed reads (`memory`, `shuffled`).
         rounds: Attempts per task at most; the recipe's when not given.
         progress: Told of every finished task.
+        unsealed: The store has noted that this version uses the sealed test tasks now.
+
+    Raises:
+        ConfigError: a task is of the sealed split `test`.
     """
     table = workshop.recipe.loop
     loop = dataclasses.replace(table, graph="reflect", rounds=rounds or table.rounds, critique=False, reflect=False)
@@ -79,6 +96,9 @@ async def evaluate_arm(
     verdict = [c for c in workshop.critics if c.name == recipe.critics.verdict]
     progress = progress or Progress(total=len(tasks) * len(seeds))
     first, within, made, unscored = [], [], 0, 0
+    if not unsealed and (sealed := [t.id for t in tasks if t.split == "test"]):
+        todo = "`verbal eval --test` scores them, once for each adopted version"
+        raise ConfigError(f"task {sealed[0]!r} is of the sealed split 'test'", todo=todo)
     workshop.store.put_tasks(tasks)
     for seed in seeds:
         name = f"{arm}:{seed}"
@@ -97,6 +117,24 @@ async def evaluate_arm(
         unscored += sum(v is None for vs in values for v in vs)
     count = len(tasks) * len(seeds)
     return Scores(arm, tuple(t.id for t in tasks), tuple(first), tuple(within), made / count if count else 0, unscored)
+
+
+async def attempt_values(
+    workshop: Workshop, tasks: Sequence[Task], *, run: str, arm: str, seed: int, memory: Memory | None
+) -> list[float | None]:
+    """The value of the verdict critic on one attempt at each task, in [0, 1]; 0 for an attempt that failed.
+
+    None where the critic could not score, or the model could not be reached.
+    """
+    loop = dataclasses.replace(workshop.recipe.loop, graph="reflect", rounds=1, critique=False, reflect=False)
+    recipe = dataclasses.replace(workshop.recipe, loop=loop)
+    verdict = [c for c in workshop.critics if c.name == recipe.critics.verdict]
+    context = make_context(
+        workshop, tasks, run=run, arm=arm, seed=seed, recipe=recipe, critics=verdict, memory=memory, learning=False
+    )
+    workshop.store.put_tasks(tasks)
+    await run_batch(context, tasks, Progress())
+    return [_value(context, task) for task in tasks]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,19 +199,66 @@ def pass_at_k(n: int, c: int, k: int) -> float:
     return 1.0 if n - c < k else 1.0 - math.comb(n - c, k) / math.comb(n, k)
 
 
-def table(arms: Sequence[Scores]) -> dict[str, dict[str, Any]]:
-    """Per arm: first attempts and all attempts as mean, low, high (fractions of 1), attempts per task, unscored."""
-    return {
-        s.arm: {
-            "first": dataclasses.asdict(interval(s.first)),
-            "within": dataclasses.asdict(interval(s.within)),
-            "attempts": s.attempts,
-            "unscored": s.unscored,
-            "seeds": len(s.first),
-            "tasks": len(s.tasks),
-        }
-        for s in arms
+def compare(scores: Mapping[str, Scores]) -> dict[str, Any]:
+    """The arms, their paired differences and what may be claimed, in the form that pages and tables read.
+
+    Learning is claimed only when the memory arm beats retry-only (as many attempts), over three seeds or more: most
+    published gains shrink against that control.
+
+    Args:
+        scores: By arm; `retry` is there (its first attempts are the arm `base`).
+    """
+    within = {"base": scores["retry"].first, **{name: s.within for name, s in scores.items()}}
+    seeds, tasks = len(scores["retry"].first), len(scores["retry"].tasks)
+    gains = {
+        f"{a} - {'retry-only' if b == 'retry' else b}": difference(within[a], within[b])
+        for a, b in (("memory", "retry"), ("memory", "shuffled"), ("memory", "base"), ("retry", "base"))
+        if a in within and b in within
     }
+    found: dict[str, Any] = {
+        "seeds": list(range(seeds)),
+        "arms": [arm_row(name, values, scores.get(name)) for name, values in within.items()],
+        "differences": [{"name": k, **dataclasses.asdict(v)} for k, v in gains.items()],
+    }
+    if "memory" in scores:
+        found["claim"], found["claim_holds"] = claim(gains["memory - retry-only"], seeds, tasks)
+    return found
+
+
+def claim(gain: Interval, seeds: int, tasks: int) -> tuple[str, bool]:
+    """What may be said of memory against retry-only, and whether it is a claim of learning."""
+    holds = gain.low > 0 and seeds >= MIN_SEEDS
+    verb = "beats" if holds else "does not clearly beat"
+    points = f"{100 * gain.mean:+.1f} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}] points"
+    few = f" No claim is made from fewer than {MIN_SEEDS} seeds." if seeds < MIN_SEEDS else ""
+    return f"Memory {verb} retry-only: {points} on {tasks} tasks, {seeds} seeds.{few}", holds
+
+
+def arm_row(name: str, values: Sequence[Sequence[float]], scores: Scores | None) -> dict[str, Any]:
+    """One arm for pages and tables: share solved with its interval, each seed, attempts per task, what it cost."""
+    label, about = LABELS.get(name, (name, ""))
+    return {
+        "name": name,
+        "label": label,
+        "about": about,
+        **dataclasses.asdict(interval(values)),
+        "per_seed": [sum(v) / len(v) for v in values if v],
+        "attempts": scores.attempts if scores else 1.0,
+        "first": dataclasses.asdict(interval(scores.first)) if scores else None,
+        "unscored": scores.unscored if scores else 0,
+        "tasks": len(values[0]),
+    }
+
+
+def _value(context: Context, task: Task) -> float | None:
+    group = context.store.group(context.run, task.id, context.arm)
+    attempt = context.store.attempt(group.attempts[0]) if group else None
+    if attempt is None:
+        return None
+    said = [f for f in context.store.feedback([attempt.id])[attempt.id] if f.critic == context.recipe.critics.verdict]
+    if said and said[0].value is not None:
+        return (said[0].value - said[0].low) / (said[0].high - said[0].low)
+    return 0.0 if attempt.error else None
 
 
 def _values(context: Context, task: Task) -> list[float | None]:

@@ -58,8 +58,9 @@ class Ledger:
         limits: The hard stops.
         store: Where each call is written down, before and after; in memory only when not given.
         run: The run in the store; what it spent before (a resumed run) counts.
-        spent: What was spent before, when there is no store.
+        spent: What was spent elsewhere and counts against the same limits.
         clock: Seconds, for `max_seconds`.
+        began: When the limited time began, by `clock`; now when not given.
 
     Raises:
         ConfigError: money is limited, and the cost of what was spent before is not known.
@@ -73,6 +74,7 @@ class Ledger:
         run: str = "",
         spent: Usage | None = None,
         clock: Callable[[], float] = time.monotonic,
+        began: float | None = None,
     ) -> None:
         self.limits, self.store, self.run = limits or Limits(), store, run
         self.interrupted = 0
@@ -84,7 +86,7 @@ class Ledger:
         self._open: list[Reservation] = []
         self._held = Usage()
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self._clock, self._started = clock, clock()
+        self._clock, self._started = clock, clock() if began is None else began
 
     def _before(self) -> Usage:
         """What this run spent in earlier processes; calls that were under way when those died are closed here."""

@@ -199,6 +199,17 @@ def parse_recipe(text: str, overrides: Sequence[str] = (), *, where: str = "reci
     return recipe
 
 
+def recipe_from_dict(data: Mapping[str, Any]) -> Recipe:
+    """The recipe that `Recipe.to_dict` wrote.
+
+    Raises:
+        ConfigError: a key or value is not one of a recipe.
+    """
+    tables = {k: {n: x for n, x in v.items() if x is not None} if isinstance(v, dict) else v for k, v in data.items()}
+    recipe: Recipe = _build(Recipe, tables, "a recorded recipe", "")
+    return recipe
+
+
 def recipe_names() -> list[str]:
     """The recipes shipped with the package, sorted."""
     folder = resources.files("verbal").joinpath("recipes")

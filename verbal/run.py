@@ -94,6 +94,7 @@ async def open_workshop(
     app: Prompted | None = None,
     cache: Cache | None = None,
     recorded: Mapping[str, Any] | None = None,
+    ledger: Ledger | None = None,
 ) -> AsyncIterator[Workshop]:
     """The parts of a recipe, each opened and checked before any paid call, and closed at the end.
 
@@ -107,6 +108,7 @@ async def open_workshop(
         app: An open app to use in place of the recipe's (it stays open).
         cache: Recorded replies; the store's own, in the recipe's mode, when not given.
         recorded: `info` of the recording, for a replay: its models are named there and none is opened.
+        ledger: The ledger of the run, when another workshop of it is open.
 
     Raises:
         ConfigError, DataError, ModelError: something cannot be used; says what, where and what to do.
@@ -124,7 +126,7 @@ async def open_workshop(
         ]
         recipe = _named(recipe, critics)
         cache = cache or Cache(store, run, mode=cast(Any, recipe.model.cache))
-        ledger = _open_ledger(recipe, store, run)
+        ledger = ledger or open_ledger(recipe, store, run)
         callers = _open_models(recipe, ledger, cache, progress, model, (recorded or {}).get("models"))
         for caller in callers.values():
             stack.push_async_callback(caller.aclose)
@@ -158,7 +160,10 @@ def _named(recipe: Recipe, critics: Sequence[Critic]) -> Recipe:
     return dataclasses.replace(recipe, critics=table)
 
 
-def _open_ledger(recipe: Recipe, store: Store, run: str) -> Ledger:
+def open_ledger(
+    recipe: Recipe, store: Store, run: str, others: Sequence[str] = (), began: float | None = None
+) -> Ledger:
+    """The ledger of a run under the recipe's limits; what `others` spent counts against the same limits."""
     table = recipe.limits
     limits = Limits(
         max_cost=table.max_cost,
@@ -166,7 +171,8 @@ def _open_ledger(recipe: Recipe, store: Store, run: str) -> Ledger:
         max_calls=table.max_calls,
         max_seconds=table.max_minutes * 60 if table.max_minutes is not None else None,
     )
-    return Ledger(limits, store=store, run=run)
+    spent = sum((u for other in others for u in store.usage(other).values()), Usage())
+    return Ledger(limits, store=store, run=run, spent=spent, began=began)
 
 
 def _open_models(
@@ -365,4 +371,14 @@ async def _side_by_side(episodes: Sequence[Any]) -> None:
         raise
 
 
-__all__ = ["Progress", "Summary", "Workshop", "curate", "learn", "make_context", "open_workshop", "run_batch"]
+__all__ = [
+    "Progress",
+    "Summary",
+    "Workshop",
+    "curate",
+    "learn",
+    "make_context",
+    "open_ledger",
+    "open_workshop",
+    "run_batch",
+]

@@ -29,9 +29,11 @@ CREATE TABLE IF NOT EXISTS used_replies (run TEXT NOT NULL, key TEXT NOT NULL, r
 """The tables of this file, in the order they are made."""
 
 _PUT_CALL = "INSERT INTO calls VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+# The first reply stays: what a run was given must be what its replay is given. An error gives way to a reply.
 _PUT_REPLY = (
     "INSERT INTO replies VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET model = excluded.model, "
-    "request = excluded.request, reply = excluded.reply, at = excluded.at"
+    "request = excluded.request, reply = excluded.reply, at = excluded.at "
+    "WHERE substr(replies.reply, 1, 8) = '{\"error\"'"
 )
 _USE_REPLY = "INSERT INTO used_replies VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
 
@@ -72,7 +74,6 @@ class CallRecords(Records):
         model: str,
         usage: Usage,
         error: str | None = None,
-        *,
         key: str | None = None,
         request: str | None = None,
         reply: str | None = None,
@@ -120,6 +121,21 @@ class CallRecords(Records):
             total[role] = total.get(role, Usage()) + Usage.from_json(text)
         return total
 
+    def mean_call(self, model: str) -> Usage | None:
+        """What a call to a model used on average when it gave a reply; None when there was none."""
+        rows = self._database.read("SELECT usage FROM calls WHERE model = ? AND error IS NULL LIMIT 2000", (model,))
+        used = [Usage.from_json(r[0]) for r in rows]
+        if not used:
+            return None
+        total = sum(used, Usage())
+        return Usage(
+            calls=1,
+            prompt_tokens=round(total.prompt_tokens / len(used)),
+            completion_tokens=round(total.completion_tokens / len(used)),
+            cost=None if total.cost is None else total.cost / len(used),
+            seconds=total.seconds / len(used),
+        )
+
     # replies --------------------------------------------------------------------------------------------------------
 
     def reply(self, key: str) -> str | None:
@@ -147,7 +163,7 @@ class CallRecords(Records):
         return [dict(zip(names, r, strict=True)) for r in self._database.read(sql, (run,))]
 
     def put_replies(self, rows: Iterable[Mapping[str, str]]) -> None:
-        """Keeps replies as `replies` gives them (those of a run of another store); a known key gets the new reply."""
+        """Keeps replies as `replies` gives them (those of a run of another store); a known reply stays."""
         at = time.time()
         values = [(r["key"], r["model"], r["request"], r["reply"], at) for r in rows]
         with self._database.write() as db:

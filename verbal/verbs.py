@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from verbal.errors import ConfigError, DataError, UnknownName
+from verbal.errors import DataError, UnknownName
 from verbal.parts import load_function, load_part
 from verbal.recipe import Recipe, load_recipe
 from verbal.store import Store
@@ -51,112 +51,7 @@ def run_doctor(models: list[str], *, quiet: bool) -> dict[str, Any]:
     return {"findings": [dataclasses.asdict(f) for f in found]}
 
 
-def run_learn(
-    options: dict[str, Any],
-    path: Path,
-    *,
-    run: str,
-    memory: str,
-    split: str,
-    limit: int | None,
-    resume: bool,
-    dry_run: bool,
-    quiet: bool,
-) -> dict[str, Any]:
-    """Learns on the tasks of a split; see `verbal.run.learn`."""
-    from verbal.run import Progress, learn, open_workshop
-    from verbal.screen import Screen
-
-    with Store(path) as store:
-        recipe = make_recipe(options, store)
-        if dry_run:
-            return _dry_run(recipe, split, limit, quiet)
-        if not resume and any(r["id"] == run for r in store.runs()):
-            raise ConfigError(
-                f"the run {run!r} exists in this store",
-                where=str(path),
-                todo="add --resume to go on with it, or choose another --run",
-            )
-
-        async def work() -> dict[str, Any]:
-            with Screen(f"verbal learn: {recipe.name}", quiet=quiet) as screen:
-                progress = Progress(changed=screen.show)
-                async with open_workshop(recipe, store, run=run, progress=progress, memory_name=memory) as shop:
-                    tasks = pick_tasks(shop.app.tasks(split), split, limit or _questions(recipe))
-                    progress.update(total=len(tasks))
-                    summary = await learn(shop, tasks, run=run)
-                    lessons = [r.to_dict() for r in _items(shop.memory)]
-                screen.print(f"{summary.solved} of {summary.tasks} tasks solved; {len(lessons)} lessons in {memory!r}")
-                for lesson in lessons[:20]:
-                    screen.print(f"  {lesson['id']}: {lesson['text']}")
-                for task in summary.unfinished:
-                    screen.print(f"  not finished (the model could not be reached): {task}; add --resume to try again")
-            return {**_plain(summary), "lessons": [{k: v for k, v in x.items() if k != "embedding"} for x in lessons]}
-
-        return asyncio.run(work())
-
-
-def run_eval(
-    options: dict[str, Any],
-    path: Path,
-    *,
-    run: str,
-    memory: str,
-    split: str,
-    limit: int | None,
-    seeds: int,
-    quiet: bool,
-) -> dict[str, Any]:
-    """Scores the arms of `verbal.evaluate` on a split."""
-    from verbal.evaluate import ARMS, difference, evaluate_arm, table
-    from verbal.run import Progress, open_workshop
-    from verbal.screen import Screen, arms_table
-
-    with Store(path) as store:
-        recipe = make_recipe(options, store)
-        if memory and memory not in store.memories():
-            raise UnknownName.of("memory", memory, store.memories(), where=str(path))
-        arms = ARMS if memory else {"retry": "none"}
-
-        async def work() -> dict[str, Any]:
-            with Screen(f"verbal eval: {split}", quiet=quiet) as screen:
-                progress = Progress(changed=screen.show)
-                async with open_workshop(recipe, store, run=run, progress=progress, memory_name=memory or run) as shop:
-                    tasks = pick_tasks(shop.app.tasks(split), split, limit)
-                    store.start_run(run, recipe.to_dict())
-                    shared = {s: shop.memory for s in range(seeds)} if shop.memory else {}
-                    scores = []
-                    for arm, hints in arms.items():
-                        screen.stage(arm)
-                        progress.update(total=len(tasks) * seeds, done=0, solved=0)
-                        made = await evaluate_arm(
-                            shop, tasks, run=run, arm=arm, seeds=range(seeds), hints=hints, memories=shared,
-                            progress=progress,
-                        )  # fmt: skip
-                        scores.append(made)
-                    store.finish_run(run, "done")
-                result: dict[str, Any] = {"title": f"{recipe.app.name}: {split}", "run": run, "arms": table(scores)}
-                by_arm = {s.arm: s for s in scores}
-                if "memory" in by_arm:
-                    gain = difference(by_arm["memory"].within, by_arm["retry"].within)
-                    result["memory_minus_retry"] = dataclasses.asdict(gain)
-                screen.print(arms_table(as_results(result["arms"])))
-                return result
-
-        return asyncio.run(work())
-
-
-def as_results(arms: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The arms of `verbal.evaluate.table` in the form that pages and terminal tables read."""
-    rows = []
-    if "retry" in arms:
-        rows.append({"name": "base", "label": "base: one attempt", **arms["retry"]["first"], "attempts": 1.0})
-    for name, row in arms.items():
-        rows.append({"name": name, "label": name, **row["within"], "attempts": row["attempts"], "tasks": row["tasks"]})
-    return {"arms": rows}
-
-
-def run_ask(options: dict[str, Any], path: Path, question: str, memory: str, *, quiet: bool) -> dict[str, Any]:
+def run_ask(options: dict[str, Any], path: str, question: str, memory: str, *, quiet: bool) -> dict[str, Any]:
     """Answers one question about a database by samples and execution vote, with lessons of a memory if given."""
     from verbal.loop.graphs import build
     from verbal.run import make_context, open_workshop
@@ -167,7 +62,7 @@ def run_ask(options: dict[str, Any], path: Path, question: str, memory: str, *, 
         if not memory:
             recipe = dataclasses.replace(recipe, memory=dataclasses.replace(recipe.memory, name=""))
         elif memory not in store.memories():
-            raise UnknownName.of("memory", memory, store.memories(), where=str(path))
+            raise UnknownName.of("memory", memory, store.memories(), where=store.where)
         run = f"ask-{len(store.runs())}"
 
         async def work() -> dict[str, Any]:
@@ -209,7 +104,7 @@ def run_ask(options: dict[str, Any], path: Path, question: str, memory: str, *, 
     return result
 
 
-def show_traces(path: Path, run: str, attempt: str, *, quiet: bool) -> Any:
+def show_traces(path: str, run: str, attempt: str, *, quiet: bool) -> Any:
     """Runs, the attempts of a run, or the steps of an attempt."""
     from verbal.screen import Screen
 
@@ -217,7 +112,7 @@ def show_traces(path: Path, run: str, attempt: str, *, quiet: bool) -> Any:
         if attempt:
             found = store.attempt(attempt)
             if found is None:
-                raise UnknownName.of("attempt", attempt, [a.id for a in store.attempts(run or None)], where=str(path))
+                raise UnknownName.of("attempt", attempt, [a.id for a in store.attempts(run or None)], where=store.where)
             for step in found.steps:
                 screen.print(f"--- {step.author} ({step.role})\n{step.text}\n--> {step.observation}")
             for feedback in store.feedback([attempt])[attempt]:
@@ -234,7 +129,7 @@ def show_traces(path: Path, run: str, attempt: str, *, quiet: bool) -> Any:
         return runs
 
 
-def list_memory(path: Path, name: str, *, quiet: bool) -> Any:
+def list_memory(path: str, name: str, *, quiet: bool) -> Any:
     """Memories of a store, or the items of one."""
     from verbal.screen import Screen
 
@@ -243,20 +138,22 @@ def list_memory(path: Path, name: str, *, quiet: bool) -> Any:
             for memory, version in store.memories().items():
                 screen.print(f"{memory}: version {version}")
             return store.memories()
-        with_name = _named_memory(store, name, path, "exact")
-        items = _items(with_name)
+        from verbal.study import items as items_of
+
+        with_name = _named_memory(store, name, "exact")
+        items = items_of(with_name)
         with_name.close()
         for item in items:
             screen.print(f"{item.id}  {item.status}  {item.text}")
         return [{k: v for k, v in item.to_dict().items() if k != "embedding"} for item in items]
 
 
-def search_memory(path: Path, name: str, text: str, k: int, index: str, *, quiet: bool) -> Any:
+def search_memory(path: str, name: str, text: str, k: int, index: str, *, quiet: bool) -> Any:
     """What a memory would show for a question."""
     from verbal.screen import Screen
 
     with open_store(path) as store, Screen("verbal memory search", quiet=quiet) as screen:
-        memory = _named_memory(store, name, path, index)
+        memory = _named_memory(store, name, index)
         try:
             found = asyncio.run(memory.search(text, k))
         finally:
@@ -268,12 +165,12 @@ def search_memory(path: Path, name: str, text: str, k: int, index: str, *, quiet
         return [{k: v for k, v in item.to_dict().items() if k != "embedding"} for item in found]
 
 
-def memory_log(path: Path, name: str, *, quiet: bool) -> Any:
+def memory_log(path: str, name: str, *, quiet: bool) -> Any:
     """Every operation on a memory."""
     from verbal.screen import Screen
 
     with open_store(path) as store, Screen("verbal memory history", quiet=quiet) as screen:
-        _known(store, name, path)
+        _known(store, name)
         ops = store.ops(name)
         for version, op in ops:
             text = op.item.text if op.item else ""
@@ -281,7 +178,7 @@ def memory_log(path: Path, name: str, *, quiet: bool) -> Any:
         return [{"version": v, **op.to_dict()} for v, op in ops]
 
 
-def run_export(path: Path, out: Path, format_: str, run: str, parquet: bool, *, quiet: bool) -> dict[str, Any]:
+def run_export(path: str, out: Path, format_: str, run: str, parquet: bool, *, quiet: bool) -> dict[str, Any]:
     """Writes a training set."""
     from verbal.screen import Screen
 
@@ -333,51 +230,22 @@ def pick_tasks(tasks: Sequence[Task], split: str, limit: int | None) -> list[Tas
     return list(tasks[:limit])
 
 
-def _questions(recipe: Recipe) -> int | None:
-    return recipe.loop.questions if recipe.loop.graph == "self_play" else None
-
-
-def _dry_run(recipe: Recipe, split: str, limit: int | None, quiet: bool) -> dict[str, Any]:
-    from verbal.screen import Screen
-
-    lines = recipe.resolve()
-    app = load_part("apps", recipe.app.name)(**recipe.app.options)
-    tasks = pick_tasks(app.tasks(split), split, limit)
-    asyncio.run(app.aclose())
-    calls = len(tasks) * recipe.loop.rounds * (1 + recipe.loop.critique + recipe.loop.reflect)
-    with Screen("dry run", quiet=quiet) as screen:
-        for line in [*lines, f"{len(tasks)} tasks, at most {calls} model calls; nothing was called"]:
-            screen.print(line)
-    return {"parts": lines, "tasks": len(tasks), "calls_at_most": calls, "recipe": recipe.to_dict()}
-
-
-def _items(memory: Any) -> list[Any]:
-    return [r for r in memory.at(len(memory.history())).values() if r.status != "retired"] if memory else []
-
-
-def open_store(path: Path) -> Store:
-    """The store at a path that must exist.
+def open_store(path: Path | str) -> Store:
+    """The store at a path that must exist, or at a URL.
 
     Raises:
         DataError: there is none.
     """
-    if not path.exists():
+    if "://" not in str(path) and not Path(path).exists():
         raise DataError(f"there is no store at {str(path)!r}", todo="run `verbal learn` first, or give --store PATH")
     return Store(path)
 
 
-def _known(store: Store, name: str, path: Path) -> None:
+def _known(store: Store, name: str) -> None:
     if name not in store.memories():
-        raise UnknownName.of("memory", name, store.memories(), where=str(path))
+        raise UnknownName.of("memory", name, store.memories(), where=store.where)
 
 
-def _named_memory(store: Store, name: str, path: Path, index: str) -> Any:
-    _known(store, name, path)
-    folder = path.parent / f"{path.stem}.memory"
-    return load_part("memory", index)(store=store, name=name, folder=str(folder))
-
-
-def _plain(summary: Any) -> dict[str, Any]:
-    plain = dataclasses.asdict(summary)
-    plain["usage"] = {k: u.to_dict() for k, u in summary.usage.items()}
-    return plain
+def _named_memory(store: Store, name: str, index: str) -> Any:
+    _known(store, name)
+    return load_part("memory", index)(store=store, name=name, folder=str(store.memory_folder))

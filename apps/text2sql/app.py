@@ -101,6 +101,14 @@ class Text2Sql:
             self._tasks = [self._from_question(question) for question in self._questions()]
         return [task for task in self._tasks if split is None or task.split == split]
 
+    def guard(self) -> list[Task]:
+        """Questions that no lesson about a business term should change: those without one, none of the sealed split.
+
+        Empty where no question names its terms.
+        """
+        known = [t for t in self.tasks() if t.split != "test"]
+        return [t for t in known if not t.info["terms"]] if any(t.info["terms"] for t in known) else []
+
     def task(
         self,
         question: str,

@@ -174,14 +174,15 @@ class ModelCalls:
         asked = requests_of(self.name, self.fingerprint, messages, n, sampling)
         found = self.cache.find(asked, self.role)
         missing = [i for i in range(n) if i not in found]
-        if missing and getattr(self.model, "one_per_call", False):
-            single = [self._generate(messages, with_seed(sampling, i), [asked[i]]) for i in missing]
-            found |= dict(zip(missing, await together(single), strict=True))
-        elif missing:
-            # Some samples are known: the others must not be drawn from where those began.
-            own = with_seed(sampling, missing[0]) if found else sampling
-            made = await self._generate(messages, own, [asked[i] for i in missing])
-            found |= dict(zip(missing, made, strict=True))
+        if not missing:
+            return [found[i] for i in range(n)]
+        new = [asked[i] for i in missing]
+        if getattr(self.model, "one_per_call", False):
+            made = await together([self._generate(messages, with_seed(sampling, i), [asked[i]]) for i in missing])
+        else:
+            # Where some samples are known, the others must not be drawn from where those began.
+            made = await self._generate(messages, with_seed(sampling, missing[0]) if found else sampling, new)
+        found |= dict(zip(missing, self.cache.first(new, made), strict=True))
         return [found[i] for i in range(n)]
 
     async def _generate(self, messages: Sequence[Message], sampling: Sampling, asked: Sequence[Request]) -> list[Reply]:
@@ -289,7 +290,7 @@ class ModelCalls:
         self, messages: Sequence[Message], n: int, sampling: Sampling, call: _Call
     ) -> AsyncIterator[Callable[[list[Reply], float], list[Reply]]]:
         """One attempt's slot and reservation; what it yields notes the replies and gives them with their cost."""
-        worst = self._worst(messages, n, sampling)
+        worst = self.worst(messages, n, sampling)
         async with self.concurrency.slot():
             held = await self.ledger.reserve(worst, where=f"model {self.name}")
             if not call.tries:
@@ -331,7 +332,7 @@ class ModelCalls:
             priced.append(replace(reply, usage=usage, model=reply.model or self.name))
         return priced
 
-    def _worst(self, messages: Sequence[Message], n: int, sampling: Sampling) -> Usage:
+    def worst(self, messages: Sequence[Message], n: int, sampling: Sampling) -> Usage:
         """The most one attempt can use: a token is at least one byte of the prompt, plus what frames a message."""
         prompt = sum(len(m.to_json().encode()) for m in messages) + len(json.dumps([dict(t) for t in sampling.tools]))
         completion = n * sampling.max_tokens

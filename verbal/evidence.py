@@ -1,0 +1,234 @@
+"""The verbs of evidence: promote, rollback, replay, diff, and the report of a run."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from verbal.errors import ConfigError, DataError
+from verbal.gate import Rule
+from verbal.parts import make_part
+from verbal.screen import Screen
+from verbal.store import Store
+from verbal.tables import diff_table, estimate_words, gates_table, versions_table
+from verbal.types import Task, Usage
+from verbal.verbs import make_recipe, open_store, pick_tasks
+
+
+def run_promote(
+    options: dict[str, Any],
+    url: str,
+    *,
+    memory: str,
+    model: str,
+    prompts: str,
+    split: str,
+    limit: int | None,
+    guard: str,
+    seeds: int,
+    rule: Rule,
+    quiet: bool,
+) -> dict[str, Any]:
+    """Puts a candidate through the gate against what serves now; it serves from now on if it is accepted.
+
+    Args:
+        options: Recipe, app, overrides (`verbal.cli`); the model there is what serves before anything was adopted.
+        url: The store.
+        memory: `NAME` or `NAME@VERSION` of the candidate; that of what serves when empty, none when `none`.
+        model: The candidate's model; that of what serves when empty.
+        prompts: The candidate's folder of prompts; those of what serves when empty.
+        split: Held-out tasks: `dev` or `train`.
+        limit: Most of them to use.
+        guard: A file of questions on which nothing may be lost, `app` for the app's own, or `none`.
+        seeds: Samples of each task on each side.
+        rule: Margins and levels.
+        quiet: Print nothing.
+    """
+    from verbal.estimate import check_budget, estimate
+    from verbal.run import Progress
+    from verbal.study import Study, perform
+    from verbal.versions import active, adopt, declare, make_policy
+
+    with open_store(url) as store, Screen("verbal promote", quiet=quiet) as screen:
+        recipe = make_recipe(options, store)
+        serving = active(store)
+        now = serving[1] if serving else make_policy(store, recipe.model.name)
+        kept = f"{now.memory}@{now.version}" if now.memory else ""
+        candidate = make_policy(
+            store, model or now.model, "" if memory == "none" else memory or kept, prompts or now.prompts
+        )
+
+        async def work() -> dict[str, Any]:
+            study = Study(store=store, recipe=recipe, run="gate", progress=Progress(changed=screen.show))
+            async with study.open({}, recipe=candidate.recipe(recipe)) as shop:
+                guarded = _guard(shop.app, recipe.app, guard)
+                aside = {t.id for t in guarded}
+                tasks = [t for t in shop.app.tasks(split) if t.id not in aside]
+                tasks = pick_tasks(tasks, split, None)
+                expected = await estimate(shop, tasks[:limit], passes={"score": 2 * seeds})
+                screen.print(f"candidate: {candidate.words()}", f"serving:   {now.words()}")
+                screen.print(
+                    f"{len(tasks[:limit])} tasks and {len(guarded)} guard tasks, {seeds} samples a side, at most: "
+                    + estimate_words(expected.plain())
+                )
+                check_budget(shop, expected)
+            study.run, spec = declare(store, recipe, candidate, tasks, guarded, rule=rule, seeds=seeds, budget=limit)
+            screen.stage(f"proposal {spec['proposal']}, use {spec['dev_uses']} of these tasks")
+            decision = await perform(study, spec)
+            number = None
+            if not decision["reason"].startswith("the budget ended"):
+                number = adopt(store, study.run, spec, decision)
+            screen.stage("")
+            screen.print(gates_table([decision]), decision["reason"])
+            told = f"version {number} serves from now on" if number else "what serves is left as it is"
+            screen.print(told if guarded else f"{told}; no guard set was given")
+            return {**decision, "version": number}
+
+        return asyncio.run(work())
+
+
+def _guard(app: Any, table: Any, guard: str) -> list[Task]:
+    """The guard tasks that `--guard` names; sealed ones are left alone.
+
+    Raises:
+        ConfigError: the app has none of its own and none were named.
+    """
+    if guard == "none":
+        return []
+    if guard == "app":
+        found = app.guard() if hasattr(app, "guard") else []
+        if not found:
+            todo = "give --guard QUESTIONS.jsonl with questions that should stay as they are, or --guard none"
+            raise ConfigError(f"the app {table.name!r} has no guard tasks of its own", where="--guard", todo=todo)
+    else:
+        if not Path(guard).is_file():
+            raise DataError(f"no file {guard!r}", where="--guard", todo="give a file of questions, `app` or `none`")
+        found = make_part("apps", table.name, where="--guard", **{**table.options, "questions": guard}).tasks()
+    return [t for t in found if t.split != "test"]
+
+
+def run_rollback(url: str, to: int | None, *, quiet: bool) -> dict[str, Any]:
+    """Makes an earlier version serve again."""
+    from verbal.versions import rollback
+
+    with open_store(url) as store, Screen("verbal rollback", quiet=quiet) as screen:
+        made = rollback(store, to)
+        screen.print(versions_table(adopted(store)))
+        screen.print(f"version {made['number']} serves from now on: {made['policy_words']}")
+        return made
+
+
+def run_replay(url: str, run: str, pack_to: Path | None, *, quiet: bool) -> dict[str, Any]:
+    """Repeats a run and its companions from their recording, or writes them into one file."""
+    from verbal.replay import known_run, pack, replay
+    from verbal.run import Progress
+
+    with open_store(url) as store, Screen("verbal replay", quiet=quiet) as screen:
+        if pack_to is not None:
+            card = pack(store, run, pack_to)
+            screen.print(f"{pack_to} holds {', '.join(card['runs'])}; its card is {pack_to.with_suffix('.md')}")
+            return {**card, "file": str(pack_to)}
+        found = []
+        for part in [run, *known_run(store, run)["info"].get("parts", [])]:
+            if store.run(part) is None:
+                continue  # what was planned and never begun
+            screen.stage(f"replaying {part}")
+            found.append(asyncio.run(replay(store, part, progress=Progress(changed=screen.show))))
+        screen.stage("")
+        for made in found:
+            word = "equal" if made["equal"] else "DIFFERENT"
+            records = sum(s["records"] for s in made["sections"].values())
+            screen.print(
+                f"{made['run']}: {word}, {records:,} records, {made['replies']:,} replies from the recording, "
+                f"{made['model_calls']} model calls, digest {made['digest']}"
+            )
+            if made["first_difference"]:
+                screen.print(made["first_difference"])
+        return {"run": run, "equal": all(m["equal"] for m in found), "runs": found}
+
+
+def run_diff(url: str, run: str, other: str, other_url: str, *, quiet: bool) -> dict[str, Any]:
+    """Shows where two runs part."""
+    from verbal.differences import diff_runs
+
+    with open_store(url) as store, Screen("verbal diff", quiet=quiet) as screen:
+        if other_url:
+            with open_store(other_url) as second:
+                made = diff_runs(store, run, second, other)
+        else:
+            made = diff_runs(store, run, store, other)
+        if made["rows"]:
+            screen.print(diff_table(made["rows"], run, other))
+        screen.print("the runs are equal" if made["equal"] else f"{len(made['rows'])} differences")
+        return made
+
+
+def run_report(url: str, run: str, out: Path | None, *, quiet: bool) -> dict[str, Any]:
+    """Writes the page of a run: its arms, the gate's decisions, versions, cost by role and against gain."""
+    from verbal.replay import known_run
+    from verbal.report import write_report
+
+    with open_store(url) as store, Screen("verbal report", quiet=quiet) as screen:
+        results = run_results(store, known_run(store, run))
+        name = "".join(c if c.isalnum() or c in "-_." else "-" for c in run)
+        page = write_report(results, out or store.folder / f"{name}.html")
+        screen.print(f"the page: {page}")
+        return {"page": str(page), **results}
+
+
+def run_results(store: Store, run: dict[str, Any]) -> dict[str, Any]:
+    """What the page of a run shows, from the store."""
+    info, name = run["info"], run["id"]
+    usage: dict[str, Usage] = {}
+    for part in [name, *info.get("parts", [])]:
+        for role, used in store.usage(part).items():
+            usage[role] = usage.get(role, Usage()) + used
+    study = info.get("study") or info.get("results") or {}
+    study = study if "arms" in study or "lessons" in study else {}
+    found = {
+        "title": f"{run['recipe'].get('name', 'run')}: {name}", "run": name, "model": run["recipe"]["model"]["name"],
+        "subtitle": f"{info.get('command', 'run')}, {run['status']}",
+        **study, "usage": {role: u.to_dict() for role, u in usage.items()},
+        "gates": decisions(store), "versions": adopted(store), "sealed": sealed(store),
+    }  # fmt: skip
+    return {k: v for k, v in found.items() if v not in (None, [], {})}
+
+
+def decisions(store: Store) -> list[dict[str, Any]]:
+    """What the gate decided in this store, oldest first."""
+    made = [{"at": _iso(p["at"]), **p["decision"], "id": p["id"]} for p in store.proposals() if "decision" in p]
+    return [{**d, "cost": _sum(d.get("cost"))} for d in made]
+
+
+def adopted(store: Store) -> list[dict[str, Any]]:
+    """The log of versions, oldest first; the last one serves."""
+    from verbal.versions import Policy
+
+    log = store.versions()
+    return [
+        {"number": v["number"], "at": _iso(v["at"]), "action": v["action"], "policy": Policy(**v["policy"]).words(),
+         "evidence": v["evidence"], "active": v is log[-1]}
+        for v in log
+    ]  # fmt: skip
+
+
+def sealed(store: Store) -> list[dict[str, Any]]:
+    """Every use of the sealed test tasks."""
+    return [{**u, "at": _iso(u["at"])} for u in store.sealed_uses()]
+
+
+def _sum(usage: dict[str, Any] | None) -> dict[str, Any] | None:
+    return sum((Usage(**u) for u in usage.values()), Usage()).to_dict() if usage else None
+
+
+def _iso(at: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
+
+
+__all__: Sequence[str] = (
+    "adopted", "decisions", "run_diff", "run_promote", "run_replay", "run_report", "run_results", "run_rollback",
+    "sealed",
+)  # fmt: skip

@@ -1,0 +1,270 @@
+"""`verbal learn` and `verbal eval`: what they will cost, the runs of a study, and the four arms beside each other."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import random
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+from verbal.errors import ConfigError
+from verbal.recipe import Recipe
+from verbal.screen import Screen, arms_table, usage_table
+from verbal.store import Store
+from verbal.tables import estimate_words
+from verbal.types import Task, Usage
+from verbal.verbs import make_recipe, open_store, pick_tasks
+
+
+def run_learn(
+    options: dict[str, Any],
+    url: str,
+    *,
+    run: str,
+    memory: str,
+    split: str,
+    limit: int | None,
+    seeds: int,
+    evaluate_on: str,
+    resume: bool,
+    dry_run: bool,
+    quiet: bool,
+) -> dict[str, Any]:
+    """Learns on a split, once for each seed, then scores the four arms on tasks nobody learned on.
+
+    Args:
+        options: Recipe, model, app, overrides (`verbal.cli`).
+        url: The store.
+        run: Name of the run; `NAME:1`, ... for more seeds, `NAME:eval` for the arms.
+        memory: Name of the memory that the first seed learns into; `NAME:1`, ... for the others.
+        split: Split to learn on.
+        limit: Tasks at most.
+        seeds: Repetitions; claims need three.
+        evaluate_on: Split the arms are scored on; none when empty.
+        resume: Go on with a run that is there.
+        dry_run: Check and estimate, call nothing.
+        quiet: Print nothing.
+    """
+    with Store(url) as store, Screen("verbal learn", quiet=quiet) as screen:
+        recipe = make_recipe(options, store)
+        if not dry_run and not resume and store.run(run) is not None:
+            todo = "add --resume to go on with it, or choose another --run"
+            raise ConfigError(f"the run {run!r} exists in this store", where=store.where, todo=todo)
+        plan = _Plan(recipe, store, screen, run, memory, seeds)
+        return asyncio.run(plan.go(split, limit, evaluate_on, dry_run=dry_run))
+
+
+class _Plan:
+    """The runs of one `verbal learn`, in order."""
+
+    def __init__(self, recipe: Recipe, store: Store, screen: Screen, run: str, memory: str, seeds: int) -> None:
+        self.recipe, self.store, self.screen, self.run, self.memory = recipe, store, screen, run, memory
+        self.seeds = list(range(seeds if recipe.memory.name else 1))
+        self.runs = [run, *(f"{run}:{s}" for s in self.seeds[1:])]
+        self.began = time.monotonic()
+
+    async def go(self, split: str, limit: int | None, evaluate_on: str, *, dry_run: bool) -> dict[str, Any]:
+        from verbal.estimate import check_budget, estimate
+
+        async with self._study(self.run, self.recipe).open({}) as shop:
+            graph = self.recipe.loop.graph
+            tasks = pick_tasks(shop.app.tasks(split), split, limit or _questions(self.recipe))
+            dev = shop.app.tasks(evaluate_on) if evaluate_on and self.recipe.memory.name else []
+            dev = [] if graph == "self_play" else [t for t in dev if t.split != "test"]
+            expected = await estimate(shop, tasks, passes={"learn": len(self.seeds)})
+            if dev:
+                expected = expected.plus(await estimate(shop, dev, passes={"score": 3 * len(self.seeds)}))
+            self.screen.print(f"{len(tasks)} tasks, {len(self.seeds)} seeds: {estimate_words(expected.plain())}")
+            if buys := check_budget(shop, expected):
+                self.screen.print(buys)
+            parts = self.recipe.resolve()
+        if dry_run:
+            return self._dry(parts, expected.plain(), len(tasks))
+        self.store.put_tasks([*tasks, *dev])
+        learned = [await self._learn(seed, tasks, expected.plain()) for seed in self.seeds]
+        results = await self._score(dev) if dev else {}
+        return self._tell(learned, results, expected.plain(), evaluate_on)
+
+    def _study(self, run: str, recipe: Recipe) -> Any:
+        from verbal.run import Progress
+        from verbal.study import Study
+
+        everything = [*self.runs, f"{self.run}:eval"]
+        return Study(
+            store=self.store, recipe=recipe, run=run, progress=Progress(changed=self.screen.show),
+            stage=self.screen.stage, others=[r for r in everything if r != run], began=self.began,
+        )  # fmt: skip
+
+    async def _learn(self, seed: int, tasks: Sequence[Task], expected: Mapping[str, Any]) -> dict[str, Any]:
+        from verbal.study import perform
+
+        recipe = dataclasses.replace(self.recipe, seed=self.recipe.seed + seed)
+        # The order matters to what is learned, so each further seed has its own.
+        order = random.Random(seed).sample(list(tasks), len(tasks)) if seed else list(tasks)
+        name = self.memory if seed == 0 else f"{self.memory}:{seed}"
+        spec: dict[str, Any] = {"command": "learn", "arm": "learn", "tasks": [t.id for t in order]}
+        spec["memory"] = {"name": name if recipe.memory.name else ""}
+        if seed == 0:
+            spec["parts"] = [*self.runs[1:], f"{self.run}:eval"]
+        self.screen.stage(f"learning on {len(order)} tasks, seed {seed + 1} of {len(self.seeds)}")
+        return await perform(self._study(self.runs[seed], recipe), spec)
+
+    async def _score(self, dev: Sequence[Task]) -> dict[str, Any]:
+        from verbal.study import perform
+
+        known = self.store.memories()
+        names = {s: self.memory if s == 0 else f"{self.memory}:{s}" for s in self.seeds}
+        spec = {
+            "command": "eval", "tasks": [t.id for t in dev], "seeds": self.seeds,
+            "memories": {s: [name, known.get(name, 0)] for s, name in names.items()},
+        }  # fmt: skip
+        return await perform(self._study(f"{self.run}:eval", self.recipe), spec)
+
+    def _tell(
+        self, learned: Sequence[dict[str, Any]], results: dict[str, Any], expected: dict[str, Any], evaluate_on: str
+    ) -> dict[str, Any]:
+        first, total = learned[0], _added(self.store, [*self.runs, f"{self.run}:eval"])
+        self.screen.stage("")
+        self.screen.print(f"{first['solved']} of {first['tasks']} tasks solved; {len(first['lessons'])} lessons")
+        for lesson in first["lessons"][:20]:
+            self.screen.print(f"  {lesson['id']}: {lesson['text']}")
+        for made in learned:
+            for task in made["unfinished"]:
+                self.screen.print(f"  not finished (the model could not be reached): {task}; --resume tries again")
+        if results:
+            self.screen.print(arms_table(results))
+            self.screen.print(results["claim"])
+        elif self.recipe.memory.name:
+            why = f"no tasks of split {evaluate_on!r}" if evaluate_on else "--eval ''"
+            self.screen.print(f"Nothing is claimed: {why}, so nothing was scored on tasks nobody learned on.")
+        self.screen.print(usage_table(total))
+        plain = {role: u.to_dict() for role, u in total.items()}
+        lessons = [
+            {"id": x["id"], "text": x["text"], "question": x["when"], "status": x["status"]} for x in first["lessons"]
+        ]
+        title = results.get("title") or f"{self.recipe.app.name}: learning on {first['tasks']} tasks"
+        study = {**results, "title": title, "run": self.run, "model": self.recipe.model.name, "lessons": lessons}
+        study |= {"usage": plain, "estimate": expected}
+        self.store.set_info(self.run, {"study": study})
+        seeds = [{k: m[k] for k in ("run", "solved", "tasks", "unfinished", "memory_version")} for m in learned]
+        return {**first, **{k: v for k, v in study.items() if k not in first}, "usage": plain, "learned": seeds}
+
+    def _dry(self, parts: Sequence[str], expected: dict[str, Any], tasks: int) -> dict[str, Any]:
+        for line in [*parts, f"{tasks} tasks, at most {expected['calls_high']} model calls; nothing was called"]:
+            self.screen.print(line)
+        return {
+            "parts": list(parts), "tasks": tasks, "calls_at_most": expected["calls_high"], "estimate": expected,
+            "recipe": self.recipe.to_dict(),
+        }  # fmt: skip
+
+
+def run_eval(
+    options: dict[str, Any],
+    url: str,
+    *,
+    run: str,
+    memory: str,
+    split: str,
+    limit: int | None,
+    seeds: int,
+    test: bool,
+    quiet: bool,
+) -> dict[str, Any]:
+    """Scores a memory beside its three controls; with `test` the adopted version on the sealed tasks, once.
+
+    Raises:
+        ConfigError: the sealed split without `test`, nothing adopted, or this version was tested already.
+    """
+    from verbal.estimate import check_budget, estimate
+    from verbal.run import Progress
+    from verbal.study import Study, perform
+    from verbal.versions import active, make_policy
+
+    if split == "test" and not test:
+        todo = "give --test: it scores the adopted version, once"
+        raise ConfigError("the split 'test' is sealed", where="--split", todo=todo)
+    store = open_store(url) if test else Store(url)
+    with store, Screen(f"verbal eval: {'test' if test else split}", quiet=quiet) as screen:
+        recipe = make_recipe(options, store)
+        serving = active(store) if test else None
+        if test and serving is None:
+            raise ConfigError("nothing is adopted, so there is nothing to test", todo="verbal promote first")
+        if serving is not None:
+            recipe, policy = serving[1].recipe(recipe), serving[1]
+            run = f"test-{serving[0]['number']}" if run == "eval" else run
+        else:
+            policy = make_policy(store, recipe.model.name, memory)
+
+        async def work() -> dict[str, Any]:
+            study = Study(
+                store=store, recipe=recipe, run=run, progress=Progress(changed=screen.show), stage=screen.stage
+            )
+            async with AsyncExitStack() as stack:
+                shop = await stack.enter_async_context(study.open({}))
+                tasks = pick_tasks(shop.app.tasks("test" if test else split), "test" if test else split, limit)
+                expected = await estimate(shop, tasks, passes={"score": seeds * (3 if policy.memory else 1)})
+                screen.print(f"{len(tasks)} tasks, {seeds} seeds: {estimate_words(expected.plain())}")
+                if buys := check_budget(shop, expected):
+                    screen.print(buys)
+            store.put_tasks(tasks)
+            pinned = {s: [policy.memory, policy.version] for s in range(seeds)} if policy.memory else {}
+            spec: dict[str, Any] = {"command": "eval", "tasks": [t.id for t in tasks], "seeds": list(range(seeds))}
+            spec |= {"memories": pinned}
+            if serving is not None:
+                spec["sealed"] = _unseal(store, serving[0]["number"], tasks, run)
+            found = await perform(study, spec)
+            if serving is not None:
+                _reseal(store, serving[0]["number"], spec["sealed"], found)
+            screen.stage("")
+            screen.print(arms_table(found))
+            screen.print(found.get("claim", "No memory was given, so only the arms without one were scored."))
+            return {**found, "estimate": expected.plain()}
+
+        return asyncio.run(work())
+
+
+def _unseal(store: Store, version: int, tasks: Sequence[Task], run: str) -> str:
+    """Notes that a version uses these test tasks now; gives the digest of the set.
+
+    Raises:
+        ConfigError: it has used them before.
+    """
+    from verbal.versions import tasks_digest
+
+    digest = tasks_digest(tasks)
+    if store.unseal(version, digest, run, {"tasks": len(tasks), "status": "running"}):
+        return digest
+    use = next(u for u in store.sealed_uses() if (u["version"], u["digest"]) == (version, digest))
+    if use["run"] == run and use["status"] == "running":
+        return digest  # that run was interrupted, and goes on
+    when = time.strftime("%Y-%m-%d %H:%M", time.gmtime(use["at"]))
+    raise ConfigError(
+        f"version {version} was tested on these {len(tasks)} sealed tasks already, on {when} UTC in run {use['run']!r}",
+        where=store.where,
+        todo=f"read it with `verbal report {use['run']}`; a test set answers once for each adopted version",
+    )
+
+
+def _reseal(store: Store, version: int, digest: str, found: Mapping[str, Any]) -> None:
+    arms = {a["name"]: a for a in found["arms"]}
+    arm = arms.get("memory") or arms["base"]
+    numbers = {k: arm[k] for k in ("mean", "low", "high", "tasks")}
+    store.update_sealed(version, digest, {**numbers, "arm": arm["name"], "status": "done"})
+
+
+def _added(store: Store, runs: Sequence[str]) -> dict[str, Usage]:
+    total: dict[str, Usage] = {}
+    for run in runs:
+        for role, used in store.usage(run).items():
+            total[role] = total.get(role, Usage()) + used
+    return total
+
+
+def _questions(recipe: Recipe) -> int | None:
+    return recipe.loop.questions if recipe.loop.graph == "self_play" else None
+
+
+__all__ = ["run_eval", "run_learn"]
