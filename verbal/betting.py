@@ -46,7 +46,7 @@ class Bets:
     betting on it alone has won; the variance is the running one, shrunk to VARIANCE. That is a mixture of wealths, so
     it loses a constant to the best of them. With `horizon` the stake is at least sqrt(2 log(target / wealth) /
     (variance * tasks left)), the one that reaches the target by the horizon on the smallest sum of gains: an end game
-    that risks what unspent wealth is no use for. Measured at +10 points, twelve kinds of outcome, 5 %, 200 tasks at most
+    that risks what unspent wealth is no use for. Measured at +10 points, twelve kinds of outcome, 5 %, up to 200 tasks
     (bench/gate.py; power, mean tasks): with horizon 0.94, 80; without 0.89, 83; mixture over ten fixed stakes 0.89, 88;
     aGRAPA told to expect 10 points 0.86, 86; ONS 0.87, 110.
 
