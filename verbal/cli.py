@@ -5,13 +5,31 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from verbal.errors import ConfigError, VerbalError
+from verbal.cli_groups import embedded_app, emit, memory_app
+from verbal.errors import VerbalError
+from verbal.options import (
+    DEFAULT_STORE,
+    CacheMode,
+    Database,
+    Json,
+    Limit,
+    MaxCalls,
+    MaxCost,
+    MaxMinutes,
+    MaxTokens,
+    Model,
+    Overrides,
+    Prices,
+    Questions,
+    Store,
+    command_options,
+)
 
-# The command and its two groups of verbs.
+# The command; two groups of verbs stand in `cli_groups.py`.
 app = typer.Typer(
     name="verbal",
     help="Agents that learn: in words first, in weights later, with evidence for each step.",
@@ -20,28 +38,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-memory_app = typer.Typer(help="Read a memory: what it believes and where that came from.", no_args_is_help=True)
-embedded_app = typer.Typer(help="The embedded model: train it anew, or read its card.", no_args_is_help=True)
 app.add_typer(memory_app, name="memory")
 app.add_typer(embedded_app, name="embedded")
-
-# Options that several verbs take.
-Store = Annotated[Path, typer.Option("--store", help="Where everything is kept.")]
-Model = Annotated[
-    str,
-    typer.Option(
-        "--model", help="embedded, provider/model, http/MODEL@URL, checkpoint:NAME; the recipe's if not given."
-    ),
-]
-Database = Annotated[Path | None, typer.Option("--db", help="A SQLite file; the demo shop if not given.")]
-Questions = Annotated[Path | None, typer.Option("--questions", help="JSONL with question, sql and split.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override a recipe value: loop.rounds=3")]
-MaxCost = Annotated[
-    float | None, typer.Option("--max-cost", help="US dollars; the call that could exceed it is not made.")
-]
-# Where a store is made when none is named.
-DEFAULT_STORE = Path("runs/verbal.db")
 
 
 @app.command()
@@ -58,7 +56,7 @@ def demo(
     """Tell the whole story offline: base, controls, memory, distilled weights, each with an interval."""
     from verbal.demo import run_demo
 
-    _emit(run_demo(out, model=model, seeds=seeds, tasks=tasks, max_cost=max_cost, quiet=json_), json_)
+    emit(run_demo(out, model=model, seeds=seeds, tasks=tasks, max_cost=max_cost, quiet=json_), json_)
 
 
 @app.command()
@@ -70,7 +68,7 @@ def doctor(
     from verbal.verbs import run_doctor
 
     found = run_doctor(model or ["embedded"], quiet=json_)
-    _emit(found, json_)
+    emit(found, json_)
     if any(f["level"] == "error" for f in found["findings"]):
         raise typer.Exit(1)
 
@@ -84,61 +82,172 @@ def learn(
     run: Annotated[str, typer.Option(help="Name of the run.")] = "run",
     memory: Annotated[str, typer.Option(help="Name of the memory that learns; the run's own if not given.")] = "",
     split: Annotated[str, typer.Option(help="Split to learn on.")] = "train",
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many tasks.")] = None,
+    limit: Limit = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Times to learn; a claim needs three.")] = 3,
+    evaluate_on: Annotated[str, typer.Option("--eval", help="Split the four arms are scored on; '' for none.")] = "dev",
     store: Store = DEFAULT_STORE,
     set_: Overrides = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was interrupted.")] = False,
     max_cost: MaxCost = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, call nothing.")] = False,
+    max_tokens: MaxTokens = None,
+    max_calls: MaxCalls = None,
+    max_minutes: MaxMinutes = None,
+    prices: Prices = None,
+    cache: CacheMode = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and estimate everything, call nothing.")] = False,
     json_: Json = False,
 ) -> None:
-    """Work through tasks, reflect on failures, and keep what was learned in a memory."""
-    from verbal.verbs import run_learn
+    """Work through tasks, reflect on failures, keep what was learned, and score it beside its three controls."""
+    from verbal.learning import run_learn
 
-    options = _options(recipe, model, db, questions, set_, max_cost)
+    limits = {"max_cost": max_cost, "max_tokens": max_tokens, "max_calls": max_calls, "max_minutes": max_minutes}
     result = run_learn(
-        options,
+        command_options(recipe, model, db, questions, set_, limits, prices, cache),
         store,
         run=run,
         memory=memory or run,
         split=split,
         limit=limit,
+        seeds=seeds,
+        evaluate_on=evaluate_on,
         resume=resume,
         dry_run=dry_run,
         quiet=json_,
     )
-    _emit(result, json_)
+    emit(result, json_)
 
 
 @app.command(name="eval")
 def evaluate(
     db: Database = None,
     questions: Questions = None,
-    memory: Annotated[str, typer.Option(help="Memory to evaluate; without one only the no-memory arms run.")] = "",
+    memory: Annotated[str, typer.Option(help="NAME or NAME@VERSION; without one only the no-memory arms run.")] = "",
     recipe: Annotated[str, typer.Option(help="A shipped recipe or a .toml file.")] = "reflect",
     model: Model = "",
     run: Annotated[str, typer.Option(help="Name of the run.")] = "eval",
     split: Annotated[str, typer.Option(help="Split to evaluate on.")] = "dev",
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many tasks.")] = None,
+    test: Annotated[bool, typer.Option("--test", help="Score the adopted version on the sealed tasks, once.")] = False,
+    limit: Limit = None,
     seeds: Annotated[int, typer.Option(min=1)] = 3,
     store: Store = DEFAULT_STORE,
     set_: Overrides = None,
     max_cost: MaxCost = None,
+    max_tokens: MaxTokens = None,
+    max_calls: MaxCalls = None,
+    max_minutes: MaxMinutes = None,
+    prices: Prices = None,
+    cache: CacheMode = None,
     json_: Json = False,
 ) -> None:
-    """Score a memory beside its three controls, with intervals over tasks and seeds."""
-    from verbal.verbs import run_eval
+    """Score a memory beside its three controls, with intervals over tasks and seeds. A repeat goes on, and is free."""
+    from verbal.learning import run_eval
 
-    options = _options(recipe, model, db, questions, set_, max_cost)
-    _emit(run_eval(options, store, run=run, memory=memory, split=split, limit=limit, seeds=seeds, quiet=json_), json_)
+    limits = {"max_cost": max_cost, "max_tokens": max_tokens, "max_calls": max_calls, "max_minutes": max_minutes}
+    options = command_options(recipe, model, db, questions, set_, limits, prices, cache)
+    made = run_eval(
+        options, store, run=run, memory=memory, split=split, limit=limit, seeds=seeds, test=test, quiet=json_
+    )
+    emit(made, json_)
+
+
+@app.command()
+def promote(
+    memory: Annotated[str, typer.Option(help="Candidate: NAME, NAME@VERSION or none; as it is if not given.")] = "",
+    model: Annotated[str, typer.Option("--model", help="Candidate: as --model; as it is if not given.")] = "",
+    prompts: Annotated[str, typer.Option(help="Candidate: a folder of prompts; as they are if not given.")] = "",
+    incumbent: Annotated[str, typer.Option(help="Model that serves before anything was adopted.")] = "",
+    db: Database = None,
+    questions: Questions = None,
+    split: Annotated[str, typer.Option(help="Held-out tasks the candidate was not made from.")] = "dev",
+    limit: Limit = None,
+    guard: Annotated[str, typer.Option(help="Questions that must not lose: a file, app, or none.")] = "app",
+    seeds: Annotated[int, typer.Option(min=1, help="Samples of each task on each side.")] = 3,
+    margin: Annotated[float, typer.Option(help="Points by which it must be better.")] = 0.0,
+    guard_margin: Annotated[float, typer.Option(help="Points the guard set may lose.")] = 2.0,
+    finite: Annotated[bool, typer.Option("--finite", help="The claim is about these tasks only.")] = False,
+    recipe: Annotated[str, typer.Option(help="A shipped recipe or a .toml file.")] = "reflect",
+    store: Store = DEFAULT_STORE,
+    set_: Overrides = None,
+    max_cost: MaxCost = None,
+    max_tokens: MaxTokens = None,
+    max_calls: MaxCalls = None,
+    max_minutes: MaxMinutes = None,
+    prices: Prices = None,
+    cache: CacheMode = None,
+    json_: Json = False,
+) -> None:
+    """Put a memory, a model or prompts through the evidence gate; it serves from now on if it is accepted."""
+    from verbal.evidence import run_promote
+    from verbal.gate import Rule
+
+    limits = {"max_cost": max_cost, "max_tokens": max_tokens, "max_calls": max_calls, "max_minutes": max_minutes}
+    made = run_promote(
+        command_options(recipe, incumbent, db, questions, set_, limits, prices, cache),
+        store,
+        memory=memory,
+        model=model,
+        prompts=prompts,
+        split=split,
+        limit=limit,
+        guard=guard,
+        seeds=seeds,
+        rule=Rule(margin=margin / 100, guard_margin=guard_margin / 100, finite=finite),
+        quiet=json_,
+    )
+    emit(made, json_)
+    if made["verdict"] != "accept":
+        raise typer.Exit(1)
+
+
+@app.command()
+def rollback(
+    to: Annotated[int | None, typer.Option("--to", help="A version; the one before if not given.")] = None,
+    store: Store = DEFAULT_STORE,
+    json_: Json = False,
+) -> None:
+    """Make an earlier version serve again, exactly."""
+    from verbal.evidence import run_rollback
+
+    emit(run_rollback(store, to, quiet=json_), json_)
+
+
+@app.command()
+def replay(
+    run: str,
+    pack: Annotated[Path | None, typer.Option("--pack", help="Write the recording into this file instead.")] = None,
+    store: Store = DEFAULT_STORE,
+    json_: Json = False,
+) -> None:
+    """Repeat a run bit for bit from its recording, without any model, and prove that it is equal."""
+    from verbal.evidence import run_replay
+
+    found = run_replay(store, run, pack, quiet=json_)
+    emit(found, json_)
+    if not found.get("equal", True):
+        raise typer.Exit(1)
+
+
+@app.command()
+def diff(
+    run: str,
+    other: str,
+    other_store: Annotated[str, typer.Option(help="The store of the second run, if it is another one.")] = "",
+    store: Store = DEFAULT_STORE,
+    json_: Json = False,
+) -> None:
+    """Show where two runs part: the first step that differs, their memories, their scores."""
+    from verbal.evidence import run_diff
+
+    emit(run_diff(store, run, other, other_store, quiet=json_), json_)
 
 
 @app.command()
 def ask(
     database: Annotated[Path, typer.Argument(help="A SQLite file.")],
     question: Annotated[str, typer.Argument(help="A question in plain language.")],
-    memory: Annotated[str, typer.Option(help="Memory to look lessons up in.")] = "",
+    memory: Annotated[str, typer.Option(help="Memory to look lessons up in; NAME or NAME@VERSION.")] = "",
     model: Model = "",
+    adopted: Annotated[bool, typer.Option("--adopted", help="Answer with the adopted version.")] = False,
     store: Store = DEFAULT_STORE,
     set_: Overrides = None,
     max_cost: MaxCost = None,
@@ -147,7 +256,8 @@ def ask(
     """Answer one question about a database: the query, its rows, and the lessons used."""
     from verbal.verbs import run_ask
 
-    _emit(run_ask(_options("ask", model, database, None, set_, max_cost), store, question, memory, quiet=json_), json_)
+    options = command_options("ask", model, database, None, set_, {"max_cost": max_cost})
+    emit(run_ask(options, store, question, memory, adopted=adopted, quiet=json_), json_)
 
 
 @app.command()
@@ -160,37 +270,7 @@ def traces(
     """List runs, the attempts of a run, or the steps of one attempt."""
     from verbal.verbs import show_traces
 
-    _emit(show_traces(store, run, attempt, quiet=json_), json_)
-
-
-@memory_app.command(name="list")
-def memory_list(
-    name: Annotated[str, typer.Argument(help="A memory; all are listed if not given.")] = "",
-    store: Store = DEFAULT_STORE,
-    json_: Json = False,
-) -> None:
-    """List memories, or what one memory believes."""
-    from verbal.verbs import list_memory
-
-    _emit(list_memory(store, name, quiet=json_), json_)
-
-
-@memory_app.command(name="search")
-def memory_search(
-    name: str, text: str, k: int = 5, index: str = "chroma", store: Store = DEFAULT_STORE, json_: Json = False
-) -> None:
-    """Show what would be retrieved for a question."""
-    from verbal.verbs import search_memory
-
-    _emit(search_memory(store, name, text, k, index, quiet=json_), json_)
-
-
-@memory_app.command(name="history")
-def memory_history(name: str, store: Store = DEFAULT_STORE, json_: Json = False) -> None:
-    """Print every operation on a memory, oldest first."""
-    from verbal.verbs import memory_log
-
-    _emit(memory_log(store, name, quiet=json_), json_)
+    emit(show_traces(store, run, attempt, quiet=json_), json_)
 
 
 @app.command()
@@ -205,7 +285,7 @@ def export(
     """Write attempts as a training set in TRL's conversational types, with a card."""
     from verbal.verbs import run_export
 
-    _emit(run_export(store, out, format_, run, parquet, quiet=json_), json_)
+    emit(run_export(store, out, format_, run, parquet, quiet=json_), json_)
 
 
 @app.command()
@@ -218,6 +298,9 @@ def distill(
     seed: int = 0,
     store: Store = DEFAULT_STORE,
     set_: Overrides = None,
+    gpu_price: Annotated[float, typer.Option(help="US dollars for an hour of the trainer's machine.")] = 0.0,
+    max_cost: MaxCost = None,
+    max_minutes: MaxMinutes = None,
     evaluate_on: Annotated[str, typer.Option("--eval", help="Split to score before and after; '' for none.")] = "dev",
     db: Database = None,
     questions: Questions = None,
@@ -226,13 +309,12 @@ def distill(
     """Train weights on what a run collected (hints removed), score before and after, register the checkpoint."""
     from verbal.distill import run_distill
 
-    target = out or store.parent / "weights" / name
-    scored = _options("reflect", model, db, questions, None, None)["app"]
+    scored = command_options("reflect", model, db, questions)["app"]
     made = run_distill(
-        store, target, method=method, model=model, run=run, name=name, seed=seed, overrides=set_ or [],
-        split=evaluate_on, app=scored, quiet=json_,
+        store, out, method=method, model=model, run=run, name=name, seed=seed, overrides=set_ or [],
+        split=evaluate_on, app=scored, gpu_price=gpu_price, max_cost=max_cost, max_minutes=max_minutes, quiet=json_,
     )  # fmt: skip
-    _emit(made, json_)
+    emit(made, json_)
 
 
 @app.command()
@@ -241,38 +323,27 @@ def check(target: Annotated[str, typer.Argument(help="An app, such as apps/text2
     from verbal.verbs import check_app
 
     found = check_app(target, quiet=json_)
-    _emit(found, json_)
+    emit(found, json_)
     if found["failed"]:
         raise typer.Exit(1)
 
 
 @app.command()
-def report(results: Path, out: Path, json_: Json = False) -> None:
-    """Write the HTML page of a results file (`verbal demo` and `verbal eval --json` write one)."""
-    from verbal.report import write_report
-
-    _emit({"page": str(write_report(json.loads(results.read_text(encoding="utf-8")), out))}, json_)
-
-
-@embedded_app.command(name="train")
-def embedded_train(
-    out: Annotated[Path, typer.Argument(help="Folder of the new weights.")],
-    minutes: Annotated[float, typer.Option(help="Wall-clock minutes of training.")] = 50.0,
-    seed: int = 0,
+def report(
+    run: Annotated[str, typer.Argument(help="A run, or a results file of `verbal demo`.")],
+    out: Annotated[Path | None, typer.Option("--out", help="The page; beside the store if not given.")] = None,
+    store: Store = DEFAULT_STORE,
     json_: Json = False,
 ) -> None:
-    """Train the embedded model from nothing on synthetic databases (two cores, about an hour)."""
-    from verbal.verbs import train_embedded
+    """Write the HTML page of a run: arms, gate decisions, versions, cost by role and against gain."""
+    if run.endswith(".json"):
+        from verbal.report import write_report
 
-    _emit(train_embedded(out, minutes, seed, quiet=json_), json_)
+        page = write_report(json.loads(Path(run).read_text(encoding="utf-8")), out or Path(run).with_suffix(".html"))
+        return emit({"page": str(page)}, json_)
+    from verbal.evidence import run_report
 
-
-@embedded_app.command(name="card")
-def embedded_card() -> None:
-    """Print the model card: what it is, what it was trained on, what it can and cannot do."""
-    from importlib import resources
-
-    print(resources.files("verbal.models.embedded").joinpath("weights", "README.md").read_text(encoding="utf-8"))
+    emit(run_report(store, run, out, quiet=json_), json_)
 
 
 def main() -> None:
@@ -296,29 +367,6 @@ def main() -> None:
         again = "" if "--resume" in sys.argv or "learn" not in sys.argv else " --resume"
         print(f"\nStopped; finished work is kept. Go on with: verbal {' '.join(sys.argv[1:])}{again}", file=sys.stderr)
         sys.exit(130)
-
-
-def _options(
-    recipe: str,
-    model: str,
-    db: Path | None,
-    questions: Path | None,
-    overrides: list[str] | None,
-    max_cost: float | None,
-) -> dict[str, Any]:
-    if questions is not None and db is None:
-        raise ConfigError("--questions was given without --db", todo="name the SQLite file they ask about")
-    return {
-        "recipe": recipe,
-        "model": model,
-        "app": {k: str(v) for k, v in (("db", db), ("questions", questions)) if v is not None},
-        "overrides": [*(overrides or []), *([f"limits.max_cost={max_cost}"] if max_cost is not None else [])],
-    }
-
-
-def _emit(result: Any, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(result, ensure_ascii=False, indent=2, default=str))
 
 
 if __name__ == "__main__":

@@ -15,14 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from verbal.errors import TrainError
+from verbal.ledger import Ledger, Limits
 from verbal.parts import load_function, make_part
 from verbal.store import Store
+from verbal.types import Usage
 from verbal.verbs import make_recipe, open_store, pick_tasks, resolve_checkpoint
 
 
 def run_distill(
-    path: Path,
-    out: Path,
+    url: str,
+    out: Path | None,
     *,
     method: str,
     model: str,
@@ -33,12 +35,15 @@ def run_distill(
     split: str,
     app: dict[str, str],
     quiet: bool,
+    gpu_price: float = 0.0,
+    max_cost: float | None = None,
+    max_minutes: float | None = None,
 ) -> dict[str, Any]:
     """Trains on what a run collected, scores before and after, registers the checkpoint.
 
     Args:
-        path: The store.
-        out: Folder of the weights.
+        url: The store.
+        out: Folder of the weights; beside the store when not given.
         method: A part of `trainers`.
         model: `embedded`, `embedded:FOLDER`, `checkpoint:NAME` or a Hugging Face model folder.
         run: Whose attempts are distilled.
@@ -48,14 +53,17 @@ def run_distill(
         split: Split to score on; empty for none.
         app: Options of the app whose tasks are scored; the demo's when empty.
         quiet: Print nothing.
+        gpu_price: US dollars for an hour of the machine that trains.
+        max_cost: US dollars that training may cost; the step that could exceed it is not begun.
+        max_minutes: Minutes that training may take.
 
     Raises:
-        TrainError: the traces cannot feed the method, or training failed.
+        TrainError: the traces cannot feed the method, or training failed. BudgetError: a limit was reached.
     """
     from verbal.run import Progress
     from verbal.screen import Screen
 
-    with open_store(path) as store, Screen(f"verbal distill: {method}", quiet=quiet) as screen:
+    with open_store(url) as store, Screen(f"verbal distill: {method}", quiet=quiet) as screen:
         if model.startswith("checkpoint:"):
             model = resolve_checkpoint(store, model)
         trainer = make_part("trainers", method, where="--method", **_options(overrides))
@@ -66,17 +74,48 @@ def run_distill(
         if split:
             figures["before"] = score.of(model if model.startswith(("embedded", "hf:")) else f"hf:{model}", "before")
         screen.stage("training")
+        out = out or store.folder / "weights" / name
         progress = Progress(changed=screen.show)
-        figures |= trainer.train(
-            examples, model, str(out), seed=seed,
-            on_progress=lambda done, total, loss: progress.update(done=done, total=total, note=f"loss {loss:.3f}"),
-        )  # fmt: skip
+        limits = Limits(max_cost=max_cost, max_seconds=max_minutes * 60 if max_minutes is not None else None)
+        meter = _Meter(Ledger(limits, store=store, run=f"distill-{name}"), method, gpu_price, progress)
+        try:
+            figures |= trainer.train(examples, model, str(out), seed=seed, on_progress=meter.step)
+        finally:
+            meter.charge()
         load_function("trainers", "checkpoint", "register")(store, name, out)
         if split:
             figures["after"] = score.of(resolve_checkpoint(store, name), f"after {name}")
             screen.print(f"{split}: {figures['before']} -> {figures['after']} (one greedy attempt, no memory)")
         screen.print(f"registered: use it with --model checkpoint:{name}")
     return {**figures, "path": str(out)}
+
+
+class _Meter:
+    """The ledger of a training: seconds of its machine, looked at after every step."""
+
+    def __init__(self, ledger: Ledger, method: str, price: float, progress: Any) -> None:
+        self.ledger, self.method, self.price, self.progress = ledger, method, price, progress
+        self.began = time.monotonic()
+
+    def step(self, done: int, total: int, loss: float) -> None:
+        """Notes a step.
+
+        Raises:
+            BudgetError: one more step of this length could exceed a limit.
+        """
+        used = self.used()
+        self.progress.update(done=done, total=total, note=f"loss {loss:.3f}", usage=used)
+        if done < total:
+            self.ledger.require(self.used(1 + 1 / max(1, done)), where=f"training, step {done} of {total}")
+
+    def used(self, times: float = 1.0) -> Usage:
+        """What was used so far, or `times` that."""
+        seconds = (time.monotonic() - self.began) * times
+        return Usage(seconds=seconds, cost=seconds / 3600 * self.price)
+
+    def charge(self) -> None:
+        """Writes down what training used."""
+        self.ledger.charge("trainer", self.method, self.used())
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import hashlib
+import uuid
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from verbal.errors import DataError, UnknownName
+from verbal.errors import ConfigError, DataError, UnknownName
 from verbal.parts import load_function, load_part
 from verbal.recipe import Recipe, load_recipe
 from verbal.store import Store
@@ -51,26 +54,41 @@ def run_doctor(models: list[str], *, quiet: bool) -> dict[str, Any]:
     return {"findings": [dataclasses.asdict(f) for f in found]}
 
 
-def run_ask(options: dict[str, Any], path: str, question: str, memory: str, *, quiet: bool) -> dict[str, Any]:
-    """Answers one question about a database by samples and execution vote, with lessons of a memory if given."""
+def run_ask(
+    options: dict[str, Any], path: str, question: str, memory: str, *, adopted: bool, quiet: bool
+) -> dict[str, Any]:
+    """Answers one question about a database by samples and execution vote, with lessons of a memory if given.
+
+    With `adopted` the version that serves answers: its model, memory and prompts.
+    """
     from verbal.loop.graphs import build
     from verbal.run import make_context, open_workshop
     from verbal.screen import Screen, rows_table
+    from verbal.study import open_pinned
+    from verbal.versions import active, make_policy
 
     with Store(path) as store:
         recipe = make_recipe(options, store)
-        if not memory:
-            recipe = dataclasses.replace(recipe, memory=dataclasses.replace(recipe.memory, name=""))
-        elif memory not in store.memories():
-            raise UnknownName.of("memory", memory, store.memories(), where=store.where)
-        run = f"ask-{len(store.runs())}"
+        serving = active(store) if adopted else None
+        if adopted and serving is None:
+            raise ConfigError(
+                "nothing is adopted yet", where=store.where, todo="verbal promote, or leave out --adopted"
+            )
+        policy = serving[1] if serving else make_policy(store, recipe.model.name, memory)
+        recipe = policy.recipe(recipe) if serving else recipe
+        name = hashlib.sha256(question.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+        run = f"ask-{uuid.uuid4().hex[:8]}"
+        closed = dataclasses.replace(recipe, memory=dataclasses.replace(recipe.memory, name=""))
 
         async def work() -> dict[str, Any]:
-            async with open_workshop(recipe, store, run=run, memory_name=memory or None) as shop:
-                task = shop.app.task(question, id=f"{run}/question")
-                store.start_run(run, recipe.to_dict())
+            async with open_workshop(closed, store, run=run) as shop, AsyncExitStack() as stack:
+                task = shop.app.task(question, id=f"ask-{name}")
+                store.start_run(run, recipe.to_dict(), {"command": "ask", "tasks": [task.id], **shop.info})
                 store.put_tasks([task])
-                context = make_context(shop, [task], run=run, arm="ask", seed=recipe.seed, learning=False)
+                known = open_pinned(shop, policy.memory, policy.version) if policy.memory else None
+                if known is not None:
+                    stack.callback(known.close)
+                context = make_context(shop, [task], run=run, arm="ask", seed=recipe.seed, memory=known, learning=False)
                 await build(recipe.loop.graph).ainvoke({"task": task.id}, context=context)
                 store.finish_run(run, "done")
                 group = store.group(run, task.id, "ask")
