@@ -212,3 +212,15 @@ def test_any_chunks_are_a_reply_or_an_error_in_three_parts(chunks: list[Any]) ->
 def test_tool_calls_that_are_a_number() -> None:
     with pytest.raises(TransientError):
         read_replies({"choices": [{"message": {"content": "x", "tool_calls": 3}}]}, name="m", where="here")
+
+
+@pytest.mark.xfail(
+    reason="a pause of any length is waited for by every later call, without a word", raises=TimeoutError
+)
+async def test_a_pause_of_a_day_is_told_and_not_waited_for(openai_server: Any, calls: ModelCalls, servers: Any) -> None:
+    openai_server.plan.append(servers.fails(429, "come back tomorrow", retry_after="86400"))
+    for text in ("one", "two"):
+        with pytest.raises(TransientError) as caught:
+            async with asyncio.timeout(2):
+                await calls.generate(ask(text), 1, Sampling())
+        assert explained(caught.value), str(caught.value)
