@@ -228,16 +228,14 @@ class ConfidenceSequence:
         self._grid: Array = np.linspace(-1, 1, round(2 / step) + 1)
         # Row 0 bets on the gain, row 1 on the loss: the upper end is the lower end of the mirrored differences.
         self._bets = Bets(np.stack([self._grid, self._grid]), population=population)
-        self._out = np.zeros((2, len(self._grid)), dtype=bool)
         self._bar = math.log(2 / alpha)
         self.low, self.high = -1.0, 1.0
 
     def add(self, gain: float) -> tuple[float, float]:
         """Both ends after one more task with this difference."""
         d = checked(gain)
-        log = self._bets.add(np.stack([d, -d])[:, None])
-        self._out |= log >= self._bar
-        kept = np.argmin(self._out, axis=1)  # the first value that stands, from the end of the scale
+        out = self._bets.add(np.stack([d, -d])[:, None]) >= self._bar
+        kept = np.argmin(out, axis=1)  # the first value that stands: what is easier to bet against lies before it
         ends = [float(self._grid[max(k - 1, 0)]) for k in kept]
         if (population := self._bets.population) is not None:
             left = population - self._bets.count

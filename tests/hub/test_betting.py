@@ -66,6 +66,8 @@ def test_without_horizon_the_wealth_is_the_mixture_of_the_effects_wealths():
 def test_the_end_game_stakes_what_the_target_needs():
     last = math.sqrt(2 * math.log(20) / (0.2 * 40))  # 0.8654, more than the mixture's 0.502
     assert run(Bet(horizon=40), [1.0]) == [pytest.approx(1 + last)]
+    then = math.sqrt(2 * math.log(20 / (1 + last)) / ((3 / 11 - 1 / 121) * 39))
+    assert run(Bet(horizon=40), [1.0, -1.0])[-1] == pytest.approx((1 + last) * (1 - then))
     assert run(Bet(horizon=1), [1.0]) == [pytest.approx(1 + CAP)]
     assert run(Bet(horizon=4000), [1.0]) == run(Bet(), [1.0])
     after = Bet(horizon=2)
