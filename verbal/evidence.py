@@ -181,6 +181,8 @@ def run_report(url: str, run: str, out: Path | None, *, quiet: bool) -> dict[str
 
 def run_results(store: Store, run: dict[str, Any]) -> dict[str, Any]:
     """What the page of a run shows, from the store."""
+    from verbal.study import plain_usage
+
     info, name = run["info"], run["id"]
     usage: dict[str, Usage] = {}
     for part in [name, *info.get("parts", [])]:
@@ -191,7 +193,7 @@ def run_results(store: Store, run: dict[str, Any]) -> dict[str, Any]:
     found = {
         "title": f"{run['recipe'].get('name', 'run')}: {name}", "run": name, "model": run["recipe"]["model"]["name"],
         "subtitle": f"{info.get('command', 'run')}, {run['status']}",
-        **study, "usage": {role: u.to_dict() for role, u in usage.items()},
+        **study, "usage": plain_usage(usage),
         "gates": decisions(store), "versions": adopted(store), "sealed": sealed(store),
     }  # fmt: skip
     return {k: v for k, v in found.items() if v not in (None, [], {})}
@@ -221,7 +223,9 @@ def sealed(store: Store) -> list[dict[str, Any]]:
 
 
 def _sum(usage: dict[str, Any] | None) -> dict[str, Any] | None:
-    return sum((Usage(**u) for u in usage.values()), Usage()).to_dict() if usage else None
+    from verbal.study import plain_usage
+
+    return plain_usage({"all": sum((Usage(**u) for u in usage.values()), Usage())})["all"] if usage else None
 
 
 def _iso(at: float) -> str:

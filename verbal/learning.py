@@ -126,6 +126,8 @@ class _Plan:
     def _tell(
         self, learned: Sequence[dict[str, Any]], results: dict[str, Any], expected: dict[str, Any], evaluate_on: str
     ) -> dict[str, Any]:
+        from verbal.study import plain_usage
+
         first, total = learned[0], _added(self.store, [*self.runs, f"{self.run}:eval"])
         self.screen.stage("")
         self.screen.print(f"{first['solved']} of {first['tasks']} tasks solved; {len(first['lessons'])} lessons")
@@ -141,7 +143,7 @@ class _Plan:
             why = f"no tasks of split {evaluate_on!r}" if evaluate_on else "--eval ''"
             self.screen.print(f"Nothing is claimed: {why}, so nothing was scored on tasks nobody learned on.")
         self.screen.print(usage_table(total))
-        plain = {role: u.to_dict() for role, u in total.items()}
+        plain = plain_usage(total)
         lessons = [
             {"id": x["id"], "text": x["text"], "question": x["when"], "status": x["status"]} for x in first["lessons"]
         ]

@@ -36,7 +36,8 @@ class Progress:
 
     total: int = 0
     done: int = 0
-    solved: int = 0
+    solved: int | None = 0
+    """None where nobody counts."""
     kept: int = 0
     """Episodes found finished in the store when the run was resumed."""
     usage: Usage = field(default_factory=Usage)
@@ -299,7 +300,7 @@ async def run_batch(context: Context, tasks: Sequence[Task], progress: Progress)
         else:
             progress.update(kept=progress.kept + 1)
         solved = is_solved(context, done)
-        progress.update(done=progress.done + 1, solved=progress.solved + solved)
+        progress.update(done=progress.done + 1, solved=(progress.solved or 0) + solved)
 
     await _side_by_side([episode(t) for t in tasks])
     return unfinished

@@ -179,7 +179,7 @@ class Screen:
     def _facts(self, usage: Usage) -> list[str]:
         """Share solved, calls, tokens and cost in words."""
         facts = []
-        if (p := self._latest) is not None and p.done:
+        if (p := self._latest) is not None and p.done and p.solved is not None:
             kept = f", {p.kept:,} kept from before" if p.kept else ""
             facts.append(f"{percent(p.solved / p.done, 0)} solved ({p.solved:,} of {p.done:,}{kept})")
         if usage.calls:

@@ -123,7 +123,9 @@ class CallRecords(Records):
 
     def mean_call(self, model: str) -> Usage | None:
         """What a call to a model used on average when it gave a reply; None when there was none."""
-        rows = self._database.read("SELECT usage FROM calls WHERE model = ? AND error IS NULL LIMIT 2000", (model,))
+        rows = self._database.read(
+            "SELECT usage FROM calls WHERE model = ? AND error IS NULL ORDER BY id LIMIT 2000", (model,)
+        )
         used = [Usage.from_json(r[0]) for r in rows]
         if not used:
             return None

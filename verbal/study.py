@@ -183,7 +183,7 @@ def _spent(store: Store, run: str, scores: Mapping[str, Scores]) -> dict[str, An
         used = sum((a.usage for a in made), Usage())
         gain = difference(score.within, scores["retry"].first)
         rows.append(
-            {"name": LABELS[arm][0], "cost": used.cost, "tokens": used.tokens, "calls": used.calls,
+            {"name": LABELS[arm][0], "arm": arm, "cost": used.cost, "tokens": used.tokens, "calls": used.calls,
              "gain": gain.mean, "low": gain.low, "high": gain.high}
         )  # fmt: skip
     return {"usage": plain_usage(store.usage(run)), "cost_gain": rows}

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 VERDICTS = {"accept": ("✓", "accepted"), "reject": ("✗", "rejected"), "need_more": ("…", "needs more")}
 """Verdict of the gate -> its sign and its words; a verdict that is not here is shown as it is, with a question mark."""
 
-ACTIONS = {"promote": ("↑", "promoted"), "rollback": ("↩", "rolled back")}
+ACTIONS = {"start": ("•", "served first"), "promote": ("↑", "promoted"), "rollback": ("↩", "rolled back")}
 """What made a version the active one -> its sign and its words."""
 
 ENDLESS = 1e300

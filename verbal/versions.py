@@ -185,7 +185,7 @@ async def decide(study: Study, spec: Mapping[str, Any]) -> dict[str, Any]:
             sides[side] = PolicySide(policy, shop, study.run, side, spec["seeds"], memory)
         models = {k: v for s in sides.values() for k, v in s.shop.info["models"].items()}
         store.start_run(study.run, study.recipe.to_dict(), {**spec, "models": models})
-        study.progress.update(total=min(len(tasks), spec["budget"] or len(tasks)), done=0, solved=0)
+        study.progress.update(total=min(len(tasks), spec["budget"] or len(tasks)), done=0, solved=None)
         try:
             made = await gate(
                 sides["incumbent"], sides["candidate"], tasks, spec["budget"], rule=Rule(**spec["rule"]), guard=guard,
@@ -231,8 +231,12 @@ def adopt(store: Store, proposal: str, spec: Mapping[str, Any], decision: Mappin
     number = None
     with store.transaction():
         if decision["verdict"] == "accept":
+            before = spec["version"]
+            if before == 0:  # what served so far is the version to go back to
+                start = {"action": "start", "policy": spec["incumbent"], "evidence": ""}
+                before = store.add_version(start, expect=0)
             record = {"action": "promote", "policy": spec["candidate"], "evidence": proposal}
-            number = store.add_version(record, expect=spec["version"])
+            number = store.add_version(record, expect=before)
         store.put_proposal(proposal, decision["verdict"], {"spec": dict(spec), "decision": dict(decision)})
     return number
 
