@@ -16,18 +16,21 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import verbal.testing
+from verbal.contracts import Reply, Sampling
 from verbal.errors import StoreError, TransientError
+from verbal.evaluate import Scores, evaluate_arm
 from verbal.recipe import CriticsTable, LimitsTable, LoopTable, MemoryTable, ModelTable, Recipe
 from verbal.run import Summary, learn, open_workshop
 from verbal.store import Store
 from verbal.testing import ChaosModel, ScriptedModel, TinyApp, tiny_reply
-from verbal.types import StopReason
+from verbal.types import Message, StopReason
 
 ROOT = Path(__file__).resolve().parents[2]
 CRITIC = f"{verbal.testing.__file__}:TinyCritic"
@@ -245,6 +248,45 @@ async def test_a_model_that_never_returns_is_told_and_the_run_goes_on_later(
         assert store.open_calls("run") == []
         await learned(store, model=model, plan=plan)
         same(kept(store), undisturbed)
+
+
+class Deaf(ScriptedModel):
+    """The tiny model, which never answers about one word."""
+
+    def __init__(self, word: str) -> None:
+        super().__init__(tiny_reply)
+        self.word = word
+
+    async def generate(self, messages: Sequence[Message], n: int, sampling: Sampling) -> list[Reply]:
+        if self.word and self.word in messages[-1].content:
+            raise TransientError("the connection failed", where="deaf", todo="try again")
+        return await super().generate(messages, n, sampling)
+
+
+@pytest.mark.xfail(reason="evaluate_arm drops what run_batch could not finish and scores it 0", raises=AssertionError)
+async def test_a_task_that_could_not_be_reached_is_no_wrong_answer(tmp_path: Path) -> None:
+    """Silence is not failure: an evaluation says what it could not ask, and a later one goes on from there."""
+    model, plan, app = Deaf(""), recipe(model={"retries": 2}), TinyApp(CODES)
+
+    async def evaluated(store: Store) -> Scores | TransientError:
+        async with open_workshop(plan, store, run="run", model=model, app=app) as shop:
+            try:
+                return await evaluate_arm(
+                    shop, app.tasks("dev"), run="eval", arm="memory", seeds=(0,), hints="memory",
+                    memories={0: shop.memory} if shop.memory else None,
+                )  # fmt: skip
+            except TransientError as error:
+                return error
+
+    with Store(tmp_path / "v.db") as store:
+        await learned(store, model=model, plan=plan)
+        model.word = "word07"
+        found = await evaluated(store)
+        assert isinstance(found, TransientError) or found.unscored > 0
+        model.word = ""
+        found = await evaluated(store)
+        assert not isinstance(found, TransientError)
+        assert found.first == ((1.0,) * len(CODES),)
 
 
 async def test_an_attempt_over_its_time_is_kept_with_what_it_has(tmp_path: Path) -> None:
