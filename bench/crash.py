@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import verbal.testing
+from verbal.errors import STOPS
 from verbal.evaluate import evaluate_arm
 from verbal.recipe import CriticsTable, LoopTable, MemoryTable, ModelTable, Recipe
 from verbal.run import Progress, learn, open_workshop
@@ -295,7 +296,7 @@ async def storm(words: int, rate: float = 0.2, seed: int = 0) -> dict[str, Any]:
         critics=CriticsTable(names=(critic,), verdict=critic),
         memory=MemoryTable(name="exact", k=2),
     )
-    began, crashes, kinds = time.perf_counter(), list[str](), Counter[str]()
+    began, stops, crashes, kinds = time.perf_counter(), list[str](), list[str](), Counter[str]()
     with tempfile.TemporaryDirectory() as folder, Store(Path(folder) / "v.db") as store:
         # What cannot be reached is tried again by resuming; a hang would show as this limit.
         for _ in range(5):
@@ -310,6 +311,9 @@ async def storm(words: int, rate: float = 0.2, seed: int = 0) -> dict[str, Any]:
                         shop, app.tasks("dev"), run="storm-dev", arm="memory", seeds=(0,), hints="memory",
                         memories={0: shop.memory} if shop.memory else None, progress=Progress(),
                     )  # fmt: skip
+            except STOPS as error:  # told in three parts, and resumed
+                (stops if error.where and error.todo else crashes).append(f"{type(error).__name__}: {error}")
+                continue
             except Exception as error:
                 crashes.append(f"{type(error).__name__}: {error}")
                 continue
@@ -323,9 +327,10 @@ async def storm(words: int, rate: float = 0.2, seed: int = 0) -> dict[str, Any]:
         "storm_tasks": kinds.total(),
         "storm_finished": kinds["finished"],
         "storm_explained": kinds["explained"],
-        "storm_unexplained": kinds.total() - kinds["finished"] - kinds["explained"],
+        "storm_unexplained": kinds.total() - kinds["finished"] - kinds["explained"] + len(crashes),
         "storm_ends": dict(kinds),
         "storm_attempts_without_answer_or_error": silent,
+        "storm_stops": stops,
         "storm_crashes": crashes,
         "storm_environments_open": app.opened,
         "storm_calls": calls,
