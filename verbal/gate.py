@@ -127,12 +127,17 @@ async def gate(
         on_task: Told after each task how many were used and the wealth.
 
     Raises:
-        ConfigError: there is no task, or one of the sealed split.
+        ConfigError: there is no task, one is given twice, or one is of the sealed split.
     """
     rule = rule or Rule()
     refuse_sealed([*tasks, *guard])
     if not tasks:
         raise ConfigError("the gate was given no task", todo="give held-out tasks: another --split or --questions")
+    for what in (tasks, guard):
+        ids = [t.id for t in what]
+        if twice := [i for i in ids if ids.count(i) > 1]:
+            # The same difference again is no new evidence.
+            raise ConfigError(f"the gate was given task {twice[0]!r} twice", todo="give each task once")
     order = random.Random(f"gate/{seed}").sample(list(tasks), len(tasks))[:budget]
     needed = threshold(proposal, accepted_before, alpha=rule.fdr, single=rule.alpha)
     trial = _Gain(rule, order, needed, on_task)
@@ -221,8 +226,10 @@ class _Gain:
         if self.harm.wealth >= bar:
             return "reject", f"it does harm: {told}"
         if self.worse.wealth >= bar:
-            least = max(self.rule.margin, self.rule.worth)
-            return "reject", f"it does not gain the {100 * least:g} points that would be worth finding: {told}"
+            # This bet is won before the one on harm, which is the harder claim; the mean is told as no more than it is.
+            least, lost = max(self.rule.margin, self.rule.worth), (trial.mean or 0.0) < 0
+            rather = ", and rather does harm" if lost else ""
+            return "reject", f"it does not gain the {100 * least:g} points that would be worth finding{rather}: {told}"
         short = f"wealth {self.better.wealth:,.1f} of {self.needed:,.0f} needed"
         return "need_more", f"the tasks do not decide: {told}, {short}; give more tasks, or samples (--seeds)"
 
