@@ -16,7 +16,11 @@ from verbal.types import Feedback, Message, StopReason, Task, Usage
 
 
 class TinyEnvironment:
+    def __init__(self, app):
+        self.app = app
+
     async def start(self, task, *, hints=(), tried=()):
+        self.app.seen.append(("environment", task))
         told = " ".join(h.text for h in hints)
         return [Message(role="user", content=f"solver\n{task.info['question']}\nTOLD {told}\nTRIED {list(tried)}")]
 
@@ -39,6 +43,8 @@ class TinyApp:
 
     def __init__(self, numbers=6):
         self.numbers = numbers
+        self.seen = []
+        """(who asked, the task as it was given) for each prompt that was made."""
 
     def tasks(self, split=None):
         return [self._task(f"t{i}", f"zorp of number {i}", str(2 * i), "train") for i in range(1, self.numbers + 1)]
@@ -51,12 +57,13 @@ class TinyApp:
         return self._task(id, question, None, "train")
 
     def environment(self):
-        return TinyEnvironment()
+        return TinyEnvironment(self)
 
     async def execute(self, task, answer):
         return observed(answer)
 
     def messages(self, role, task, **fields):
+        self.seen.append((role, task))
         return [Message(role="user", content=f"{role}\n{fields.get('correction', '')}\n{fields.get('answers', '')}")]
 
     def parse(self, role, text, *, n=0):
@@ -84,7 +91,7 @@ class TinyModel:
         self.asked: list[tuple[str, str]] = []
 
     async def generate(self, messages, n, sampling):
-        text = messages[-1].content
+        text = messages[0].content
         role = text.split("\n")[0]
         self.asked.append((role, text))
         replies = [self._reply(role, text, sampling, i) for i in range(n)]
@@ -123,11 +130,12 @@ class GoldCritic:
 
 @pytest.fixture
 def tiny(tmp_path):
-    """Makes a workshop over the tiny world: `tiny(model, *recipe overrides)`."""
-    store = Store(tmp_path / "v.db")
+    """Makes a workshop over the tiny world: `tiny(model, *recipe overrides)`; those of one `file` share a store."""
+    stores = {}
     opened = []
 
-    def make(model=None, *overrides, numbers=6, memory=True):
+    def make(model=None, *overrides, numbers=6, memory=True, file="v.db"):
+        store = stores[file] = stores.get(file) or Store(tmp_path / file)
         model = model or TinyModel()
         text = '[critics]\nnames = ["gold"]\nverdict = "gold"\n[memory]\nname = "exact"\n[loop]\nbatch = 3\nrounds = 2'
         recipe = parse_recipe(text, overrides)
@@ -141,7 +149,8 @@ def tiny(tmp_path):
     for memory in opened:
         if memory:
             memory.close()
-    store.close()
+    for store in stores.values():
+        store.close()
 
 
 @pytest.fixture

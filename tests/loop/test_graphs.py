@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 
-from verbal.errors import BudgetError, ConfigError, RefusedError, TransientError, UnknownName
+from verbal.contracts import Reply
+from verbal.errors import (
+    STOPS,
+    BudgetError,
+    ConfigError,
+    EnvironmentFault,
+    RefusedError,
+    ReplayMiss,
+    StoreError,
+    TransientError,
+    UnknownName,
+)
 from verbal.loop.context import query
 from verbal.loop.graphs import build
 from verbal.loop.nodes import lesson
@@ -76,7 +93,7 @@ async def test_same_seed_gives_the_same_attempts(tiny, tiny_model):
 class Breaks:
     """Fails on the solver's call of that number, or on every call."""
 
-    name = "tiny/breaks"
+    name = "tiny/model"
 
     def __init__(self, model, error, at):
         self.model, self.error, self.at, self.calls = model, error, at, 0
@@ -225,3 +242,345 @@ async def test_nobody_reflects_in_an_evaluation(tiny):
     assert model.count("reflector") == 0 and model.count("solver") == 12
     assert query(tasks[0]) == "zorp of number 1"
     assert context.verdict([Feedback(attempt="a", critic="other", value=1.0)]) is None
+
+
+# graphs ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["reflect", "group", "self_play"])
+def test_a_graph_is_compiled_once_and_keeps_no_checkpoints(name):
+    assert build(name) is build(name) and build(name).checkpointer is None
+
+
+async def test_a_user_may_checkpoint_a_graph_of_their_own(tiny):
+    from langgraph.checkpoint.memory import InMemorySaver
+
+    shop, _ = tiny()
+    graph = build("reflect", InMemorySaver())
+    assert graph is not build("reflect")
+    context = make_context(shop, shop.app.tasks(), run="r", arm="x", seed=0)
+    config = {"configurable": {"thread_id": "t1"}}
+    await graph.ainvoke({"task": "t1"}, config, context=context)
+    kept = graph.get_state(config).values
+    assert set(kept) == {"task", "round", "attempts", "solved"}, "ids and counters, never a transcript"
+
+
+# the seal -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("graph", ["reflect", "group", "self_play"])
+async def test_no_policy_and_no_prompt_is_given_a_gold(tiny, tiny_model, graph):
+    model = tiny_model(guess=lambda number, sampling, i: f"ANSWER: {6 if (sampling.seed or 0) % 2 else 5}")
+    shop, _ = tiny(model, f'loop.graph="{graph}"', "loop.samples=6")
+    tasks = shop.app.tasks()
+    assert all(t.gold for t in tasks)
+    await learn(shop, tasks, run="r")
+    wanted = {
+        "reflect": {"environment", "critic", "reflector"},
+        "group": {"environment"},
+        "self_play": {"environment", "proposer", "judge", "reflector"},
+    }[graph]
+    assert {who for who, _ in shop.app.seen} == wanted
+    assert [(who, t.id) for who, t in shop.app.seen if t.gold is not None] == []
+    assert all(t.gold for t in shop.store.tasks([t.id for t in tasks]).values()), "the store keeps it for the critics"
+
+
+async def test_test_tasks_are_sealed_in_an_evaluation_too(tiny):
+    shop, _ = tiny()
+    tasks = [t.replace(split="test") for t in shop.app.tasks()]
+    context = make_context(shop, tasks, run="e", arm="x", seed=0, memory=None, learning=False)
+    await run_batch(context, tasks, shop.progress)
+    assert {who for who, _ in shop.app.seen} == {"environment", "critic"}
+    assert [(who, t.id) for who, t in shop.app.seen if t.gold is not None] == []
+
+
+# what stops a run, and what is data -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", STOPS)
+@pytest.mark.parametrize("role", ["solver", "critic", "reflector"])
+async def test_what_stops_a_run_never_becomes_an_attempt(tiny, error, role):
+    shop, plain = tiny(None, "loop.batch=6")
+
+    class Stops:
+        name = plain.name
+
+        async def generate(self, messages, n, sampling):
+            if messages[-1].content.startswith(role):
+                raise error("it stops here", where="a test")
+            return await plain.generate(messages, n, sampling)
+
+    stops = Stops()
+    shop.roles = lambda role: stops
+    with pytest.raises(error, match="it stops here"):
+        await learn(shop, shop.app.tasks(), run="r")
+    assert shop.store.runs()[0]["status"] == "stopped"
+    assert all(a.error is None and a.steps for a in shop.store.attempts("r")), "nothing half done is kept"
+    assert shop.store.groups("r") == [] and [op for op in shop.memory.history() if op.op == "ADD"] == []
+    shop.roles = lambda role: plain
+    assert (await learn(shop, shop.app.tasks(), run="r")).solved == 6
+    assert plain.count("solver") == 12 and plain.count("critic") == plain.count("reflector") == 6, "nothing made twice"
+
+
+@pytest.mark.parametrize("error", STOPS)
+async def test_what_stops_a_run_stops_it_from_an_environment_too(tiny, monkeypatch, error):
+    shop, _ = tiny()
+
+    class Broken:
+        async def start(self, *_, **__):
+            raise error("it stops here")
+
+        async def aclose(self):
+            closed.append(self)
+
+    closed = []
+    monkeypatch.setattr(shop.app, "environment", Broken)
+    if error is TransientError:
+        assert len((await learn(shop, shop.app.tasks()[:3], run="r")).unfinished) == 3
+    else:
+        with pytest.raises(error):
+            await learn(shop, shop.app.tasks()[:3], run="r")
+    assert shop.store.attempts("r") == [] and closed
+
+
+async def test_an_environment_that_breaks_is_data_and_what_came_before_is_kept(tiny, monkeypatch):
+    shop, model = tiny(None, "loop.reflect=false", "loop.critique=false", "loop.rounds=1")
+    whole = shop.app.environment
+
+    def breaks():
+        made = whole()
+        step = made.step
+
+        async def once(reply):
+            seen = await step(reply)
+            if len(calls) % 2:
+                raise EnvironmentFault("the world broke", where="a test")
+            calls.append(1)
+            return replace(seen, done=False)
+
+        calls = []
+        made.step = once
+        return made
+
+    monkeypatch.setattr(shop.app, "environment", breaks)
+    summary = await learn(shop, shop.app.tasks(), run="r")
+    attempts = shop.store.attempts("r")
+    assert summary.unfinished == () and len(attempts) == 6 and model.count("solver") == 12
+    assert {(a.stop, a.error.split("\n")[0]) for a in attempts} == {
+        (StopReason.ERROR, "EnvironmentFault: the world broke")
+    }
+    assert all(len(a.steps) == 1 and a.usage.calls == 1 for a in attempts), "the turn before it is kept"
+
+
+class Hangs:
+    """Never answers about one number."""
+
+    name = "tiny/hangs"
+
+    def __init__(self, model, number):
+        self.model, self.number = model, number
+
+    async def generate(self, messages, n, sampling):
+        if f"number {self.number}" in messages[-1].content:
+            await asyncio.Event().wait()
+        return await self.model.generate(messages, n, sampling)
+
+
+async def test_an_attempt_over_its_time_is_kept_as_one_and_the_others_go_on(tiny):
+    shop, plain = tiny(None, "loop.timeout=0.05", "loop.rounds=1", "loop.reflect=false", "loop.critique=false")
+    hangs = Hangs(plain, 2)
+    shop.roles = lambda role: hangs
+    summary = await learn(shop, shop.app.tasks(), run="r")
+    by_task = {a.task: a for a in shop.store.attempts("r")}
+    assert summary.unfinished == () and len(by_task) == 6
+    late = by_task.pop("t2")
+    assert late.stop is StopReason.TIMEOUT and late.steps == () and "longer than 0.05 s" in late.error
+    assert "where: task t2" in late.error and "to do: raise loop.timeout" in late.error
+    assert {a.error for a in by_task.values()} == {None}
+
+
+# self-play: equal questions -------------------------------------------------------------------------------------------
+
+
+# What shows in the tests of a resumed self-play, see their reasons.
+BROKEN = (AssertionError, KeyError)
+
+
+class Proposer:
+    """Proposes by the level it is asked for, in an order of arrival that a test chooses; counts what it was asked."""
+
+    name = "tiny/model"
+
+    def __init__(self, model, order, questions, errors=None):
+        self.model, self.order, self.questions, self.errors = model, order, questions, errors or {}
+        self.ready = {}
+        self.arrived = []
+
+    async def generate(self, messages, n, sampling):
+        text = messages[-1].content
+        if not text.startswith("proposer"):
+            return await self.model.generate(messages, n, sampling)
+        # The app's prompt names no task: the seed of the call, which the run draws from its id, does.
+        at = self.seeds.index(sampling.seed)
+        mine = self.ready.setdefault(at, asyncio.Event())
+        if len(self.ready) == len(self.order):
+            self.letting_go = asyncio.ensure_future(self._let_go())
+        await mine.wait()
+        self.arrived.append(at)
+        if at in self.errors:
+            raise self.errors[at]
+        if (number := self.questions[at]) == "":
+            return [Reply(text="I cannot think of one.")]
+        return [Reply(text=f"QUESTION: zorp of number {number}\n```\n{2 * number}\n```")]
+
+    def go_on(self):
+        """From now on everyone is answered at once."""
+        self.ready = dict.fromkeys(range(len(self.order)), self.ready[0])
+        self.ready[0].set()
+
+    async def _let_go(self):
+        for at in self.order:
+            self.ready[at].set()
+            for _ in range(30):
+                await asyncio.sleep(0)
+
+
+async def played(tiny, tiny_model, order, questions, *, file="v.db", errors=None, model=None):
+    """One batch of self-play whose proposals arrive in `order`: its workshop, proposer, summary, what stopped it."""
+    guess = tiny_model(guess=lambda number, sampling, i: f"ANSWER: {2 * number if sampling.seed % 2 else 1}")
+    model = model or guess
+    options = ('loop.graph="self_play"', "loop.samples=6", "loop.verify=false", f"loop.batch={len(order)}")
+    shop, _ = tiny(model, *options, numbers=len(order), file=file)
+    tasks = shop.app.tasks()
+    context = make_context(shop, tasks, run="p", arm="learn", seed=0)
+    proposer = Proposer(model, order, questions, errors)
+    proposer.seeds = [context.draw(f"p/learn/{t.id}") for t in tasks]
+    shop.roles = lambda role: proposer
+    failed = summary = None
+    try:
+        async with asyncio.timeout(60):  # only a deadlock takes that long
+            summary = await learn(shop, tasks, run="p")
+    except STOPS as error:
+        failed = error
+    return SimpleNamespace(shop=shop, proposer=proposer, summary=summary, failed=failed)
+
+
+def left(shop, run="p"):
+    """Attempts, feedback, groups and lessons, in an order of their own."""
+    attempts = sorted(shop.store.attempts(run), key=lambda a: a.id)
+    ids = [a.id for a in attempts]
+    return {
+        "attempts": [a.to_json() for a in attempts],
+        "feedback": [f.to_json() for fs in shop.store.feedback(ids).values() for f in fs],
+        "groups": [g.to_json() for g in shop.store.groups(run)],
+        "tasks": {k: t.to_json() for k, t in shop.store.tasks().items()},
+        "quality": [s.to_json() for i in ids if (s := shop.store.step(i, "quality"))],
+        "lessons": [op.to_json() for op in shop.memory.history()],
+    }
+
+
+def proposed(shop, run="p"):
+    """Questions that were put to the solver, by proposal."""
+    return {k.split("/")[-1]: t.info["question"] for k, t in shop.store.tasks().items() if k.startswith(f"{run}/")}
+
+
+@pytest.mark.parametrize("order", itertools.permutations(range(4)))
+async def test_equal_questions_are_refused_in_the_order_of_the_run(tiny, tiny_model, order):
+    made = await played(tiny, tiny_model, order, [3, 4, 3, 4])
+    assert made.proposer.arrived == list(order) and made.summary.unfinished == ()
+    assert proposed(made.shop) == {"t1": "zorp of number 3", "t2": "zorp of number 4"}, "the first in the run stays"
+    assert len(made.shop.store.groups("p")) == 4
+
+
+async def test_the_order_of_arrival_leaves_no_trace(tiny, tiny_model):
+    found = []
+    for order in ([0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0], [3, 0, 5, 1, 4, 2]):
+        made = await played(tiny, tiny_model, order, [3, 4, 3, 5, 4, 3], file=f"{len(found)}.db")
+        found.append(left(made.shop))
+        assert made.proposer.arrived == order
+    assert found[0] == found[1] == found[2]
+    assert [json.loads(g)["chosen"] for g in found[0]["groups"]].count(None) == 3, "three of six were new, and kept"
+    assert sum(json.loads(op)["op"] == "ADD" for op in found[0]["lessons"]) == 1
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0)])
+async def test_a_proposal_that_is_not_made_holds_up_none_after_it(tiny, tiny_model, order):
+    made = await played(tiny, tiny_model, order, [3, 3, 3, 4], errors={0: TransientError("gone")})
+    assert made.failed is None and made.summary.unfinished == ("t1",)
+    assert proposed(made.shop) == {"t2": "zorp of number 3", "t4": "zorp of number 4"}
+    assert made.shop.store.runs()[0]["status"] == "incomplete"
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0)])
+async def test_a_proposal_that_cannot_be_read_holds_up_none_after_it(tiny, tiny_model, order):
+    made = await played(tiny, tiny_model, order, ["", "", 3, 3])
+    assert made.summary.unfinished == () and proposed(made.shop) == {"t3": "zorp of number 3"}
+    unread = made.shop.store.attempt("p/learn/t1")
+    assert unread.error.startswith("no question could be read")
+    assert made.shop.store.feedback([unread.id])[unread.id][0].value == 0.0
+
+
+@pytest.mark.parametrize("error", [BudgetError, StoreError, ReplayMiss])
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (3, 0, 1, 2)])
+async def test_a_proposal_that_stops_the_run_leaves_nobody_waiting(tiny, tiny_model, error, order):
+    made = await played(tiny, tiny_model, order, [3, 3, 4, 3], errors={0: error("stop")})
+    assert isinstance(made.failed, error) and made.shop.store.runs()[0]["status"] == "stopped"
+
+
+@pytest.mark.xfail(reason="one that stops the run is said to ask nothing, so those after it go on", raises=BROKEN)
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (3, 0, 1, 2)])
+async def test_a_self_play_that_was_stopped_comes_to_the_same_end(tiny, tiny_model, order):
+    made = await played(tiny, tiny_model, order, [3, 3, 4, 3], errors={0: BudgetError("limit")})
+    made.proposer.errors.clear()
+    made.proposer.go_on()
+    await learn(made.shop, made.shop.app.tasks(), run="p")
+    quiet = await played(tiny, tiny_model, order, [3, 3, 4, 3], file="quiet.db")
+    assert left(made.shop) == left(quiet.shop)
+
+
+@pytest.mark.xfail(reason="a resumed self-play knows the app's tasks only, not the proposed", raises=KeyError)
+@pytest.mark.parametrize("at", [1, 3, 7])
+async def test_a_stopped_self_play_goes_on_where_it_was(tiny, tiny_model, at):
+    quiet = await played(tiny, tiny_model, (0, 1, 2), [3, 4, 5], file="quiet.db")
+    model = tiny_model(guess=quiet.proposer.model.guess)
+    breaking = Breaks(model, BudgetError("limit"), at)
+    made = await played(tiny, tiny_model, (0, 1, 2), [3, 4, 5], model=breaking)
+    assert isinstance(made.failed, BudgetError)
+    breaking.at = -1
+    made.proposer.go_on()
+    await learn(made.shop, made.shop.app.tasks(), run="p")
+    assert left(made.shop) == left(quiet.shop)
+    assert model.count("solver") == 18, "nothing was made twice"
+
+
+@pytest.mark.xfail(reason="propose and sample let what is no stop through", raises=RefusedError)
+@pytest.mark.parametrize("graph", ["group", "self_play"])
+async def test_a_refused_call_is_data_in_every_graph(tiny, graph):
+    shop, plain = tiny(None, f'loop.graph="{graph}"')
+    asked = []
+
+    class Refuses:
+        name = plain.name
+
+        async def generate(self, messages, n, sampling):
+            asked.append(messages)
+            if len(asked) == 2:
+                raise RefusedError("content filter")
+            return await plain.generate(messages, n, sampling)
+
+    refuses = Refuses()
+    shop.roles = lambda role: refuses
+    await learn(shop, shop.app.tasks(), run="r")
+    assert len(shop.store.groups("r")) == 6
+    assert sum("RefusedError" in (a.error or "") for a in shop.store.attempts("r")) >= 1
+
+
+@pytest.mark.xfail(reason="a proposal made after a resume looks at those before it only", raises=AssertionError)
+async def test_a_question_asked_while_an_earlier_proposal_was_unreachable_is_not_asked_again(tiny, tiny_model):
+    made = await played(tiny, tiny_model, (0, 1, 2), [3, 3, 4], errors={0: TransientError("gone")})
+    assert made.summary.unfinished == ("t1",) and "t2" in proposed(made.shop)
+    made.proposer.errors.clear()
+    made.proposer.go_on()
+    await learn(made.shop, made.shop.app.tasks(), run="p")
+    said = list(proposed(made.shop).values())
+    assert len(said) == len(set(said)), f"equal questions stand side by side: {said}"
