@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from verbal.contracts import Memory
-from verbal.errors import ConfigError
+from verbal.errors import ConfigError, TransientError
 from verbal.loop.context import Context, query
 from verbal.run import Progress, Workshop, make_context, run_batch
 from verbal.types import Reflection, Task
@@ -89,6 +89,7 @@ async def evaluate_arm(
 
     Raises:
         ConfigError: a task is of the sealed split `test`.
+        TransientError: the model could not be reached for some tasks, which are not scored as if they were wrong.
     """
     table = workshop.recipe.loop
     loop = dataclasses.replace(table, graph="reflect", rounds=rounds or table.rounds, critique=False, reflect=False)
@@ -108,8 +109,12 @@ async def evaluate_arm(
         )
         if hints == "shuffled" and memory is not None:
             context.retrieve = Shuffled(context, memory, tasks).search
+        left = []
         for at in range(0, len(tasks), table.batch):
-            await run_batch(context, tasks[at : at + table.batch], progress)
+            left += await run_batch(context, tasks[at : at + table.batch], progress)
+        if left:
+            what = f"{len(left)} tasks of arm {name} could not be finished, because the model could not be reached"
+            raise TransientError(what, where=f"run {run}, such as {left[0]}", todo="the same command goes on with them")
         values = [_values(context, task) for task in tasks]
         first.append(tuple(float(v[0] == 1.0) if v else 0.0 for v in values))
         within.append(tuple(float(1.0 in v) for v in values))

@@ -81,7 +81,6 @@ async def critique(state: State, runtime: Runtime[Context]) -> State:
     step = await say(context, "critic", messages, newest.id)
     if step is None:
         return {}
-    context.store.put_step(newest.id, "critique", step)
     read = context.app.parse("critic", step.text)
     words = Feedback(
         attempt=newest.id,
@@ -90,7 +89,9 @@ async def critique(state: State, runtime: Runtime[Context]) -> State:
         source="self",
         reason="words only" if read is not None else f"the critic's reply cannot be read: {step.text[:80]!r}",
     )
-    context.store.put_feedback([words])
+    with context.store.transaction():
+        context.store.put_step(newest.id, "critique", step)
+        context.store.put_feedback([words])
     return {}
 
 

@@ -293,8 +293,8 @@ class ModelCalls:
         worst = self.worst(messages, n, sampling)
         async with self.concurrency.slot():
             held = await self.ledger.reserve(worst, where=f"model {self.name}")
-            if not call.tries:
-                self.ledger.open_call(call.id, call.role, self.name, worst)
+            # Again before each try: what the tries before it used is known only here.
+            self.ledger.open_call(call.id, call.role, self.name, call.used + worst)
             call.tries += 1
             # A request that fails is counted; its tokens are not known, and providers do not bill an error.
             charged = used = Usage(calls=1)
@@ -312,11 +312,11 @@ class ModelCalls:
             except BaseException as error:
                 # Nobody waits for the answer any more, but the provider may be writing it: what it can cost counts.
                 if used.tokens == 0 and (not isinstance(error, Exception) or getattr(error, "abandoned", False)):
-                    charged = used = worst
+                    charged = worst
                 raise
             finally:
                 self.ledger.settle(held, charged)
-                call.used += used
+                call.used += charged
 
     def _priced(self, replies: list[Reply], seconds: float) -> list[Reply]:
         """The replies with cost, and with seconds on the first."""
