@@ -7,6 +7,7 @@ feedback, later steps, groups, memory operations and the numbers of the report h
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import tempfile
@@ -17,7 +18,7 @@ from typing import Any
 
 from verbal.errors import ConfigError, DataError, UnknownName
 from verbal.models._faults import redact
-from verbal.recipe import recipe_from_dict
+from verbal.recipe import Recipe, recipe_from_dict
 from verbal.run import Progress
 from verbal.store import Store
 from verbal.study import Study, perform
@@ -76,7 +77,7 @@ async def replay(source: Store, run: str, *, progress: Progress | None = None) -
     if known["status"] != "done":
         todo = "finish it first: the same command with --resume"
         raise DataError(f"run {run!r} is {known['status']}, not done", where=source.where, todo=todo)
-    spec, recipe = known["info"], recipe_from_dict(known["recipe"])
+    spec, recipe = known["info"], _as_asked(recipe_from_dict(known["recipe"]), known["info"].get("critics") or {})
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="verbal-replay-") as folder, Store(Path(folder) / "replay.db") as store:
         _begin(source, store, spec)
@@ -106,19 +107,27 @@ def pack(source: Store, run: str, out: Path) -> dict[str, Any]:
     """
     if out.exists():
         raise ConfigError(f"{str(out)!r} exists", where="--pack", todo="give a new file")
-    parts = [run, *known_run(source, run)["info"].get("parts", [])]
+    planned = known_run(source, run)["info"].get("parts", [])
+    parts = [run, *(p for p in planned if source.run(p) is not None)]
     clean = _Clean()
     with Store(out) as store:
         for part in parts:
             _copy(source, store, part, clean)
         digests = {part: run_digest(store, part) for part in parts}
     card = {
-        "run": run, "runs": digests, "recipe": known_run(source, run)["recipe"], "redacted": clean.cut,
+        "run": run, "runs": digests, "recipe": _Clean().value(known_run(source, run)["recipe"]), "redacted": clean.cut,
         "models": {k: v for p in parts for k, v in (known_run(source, p)["info"].get("models") or {}).items()},
         "data": _data(known_run(source, run)["recipe"]["app"]),
     }  # fmt: skip
     out.with_suffix(".md").write_text(_card(card, out), encoding="utf-8")
     return card
+
+
+def _as_asked(recipe: Recipe, critics: Mapping[str, str]) -> Recipe:
+    """The recipe with its critics as they were named to be found: `./mine.py:MyCritic` where a user's file has one."""
+    names = tuple(critics.get(name, name) for name in recipe.critics.names)
+    verdict = critics.get(recipe.critics.verdict, recipe.critics.verdict)
+    return dataclasses.replace(recipe, critics=dataclasses.replace(recipe.critics, names=names, verdict=verdict))
 
 
 class _Clean:
@@ -136,6 +145,10 @@ class _Clean:
         if isinstance(value, Mapping):
             return {k: self.value(v) for k, v in value.items()}
         return [self.value(v) for v in value] if isinstance(value, list) else value
+
+    def text(self, text: str) -> str:
+        """A text of JSON with every text in it cleaned; as text it could lose the quote that ends one."""
+        return json.dumps(self.value(json.loads(text)))
 
 
 def _begin(source: Store, store: Store, spec: Mapping[str, Any]) -> None:
@@ -166,7 +179,7 @@ def _copy(source: Store, store: Store, run: str, clean: _Clean) -> None:
     info = known["info"]
     ids = [*info.get("tasks", ()), *info.get("guard", ())]
     with store.transaction():
-        store.start_run(run, known["recipe"], clean.value(info))
+        store.start_run(run, clean.value(known["recipe"]), clean.value(info))
         # Proposals of a self-play are tasks too, under their attempt's id.
         own = [a.task for a in source.attempts(run)]
         tasks = source.tasks(list(dict.fromkeys([*ids, *own]))).values()
@@ -189,7 +202,8 @@ def _copy(source: Store, store: Store, run: str, clean: _Clean) -> None:
                     store.put_step(attempt.id, key, Step.from_dict(clean.value(step.to_dict())))
         for group in source.groups(run):
             store.put_group(run, Group.from_dict(clean.value(group.to_dict())), key=_group_key(source, run, group))
-        store.put_replies(clean.value(r) for r in source.replies(run))
+        for row in source.replies(run):
+            store.put_replies([{**row, "request": clean.text(row["request"]), "reply": clean.text(row["reply"])}])
         for key, role in source.used_replies(run):
             store.use_reply(run, key, role)
         for role, used in source.usage(run).items():

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
 from verbal.cache import Cache
 from verbal.contracts import Memory
-from verbal.errors import STOPS, DataError, StoreError
+from verbal.errors import STOPS, ConfigError, DataError, StoreError
 from verbal.evaluate import ARMS, LABELS, Scores, compare, difference, evaluate_arm
 from verbal.parts import make_part
 from verbal.recipe import Recipe
@@ -82,6 +83,7 @@ async def perform(study: Study, spec: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         DataError: the store does not know the spec's command, or a task of it. What stops a run (`errors.STOPS`).
+        ConfigError: the run was begun for something else (other tasks, another memory).
     """
     from verbal.versions import decide
 
@@ -89,7 +91,41 @@ async def perform(study: Study, spec: Mapping[str, Any]) -> dict[str, Any]:
     if spec.get("command") not in commands:
         what = f"run {study.run!r} was made by {spec.get('command')!r}, which is not repeated on its own"
         raise DataError(what, where=study.store.where, todo=f"runs of: {', '.join(commands)}")
+    _go_on(study.store, study.run, json.loads(json.dumps(spec)))
     return await commands[spec["command"]](study, spec)
+
+
+def _go_on(store: Store, run: str, spec: Mapping[str, Any]) -> None:
+    """Refuses to go on with a run that was begun for something else: what is kept would be taken for the answer.
+
+    More seeds are no other thing: their runs and memories are noted.
+    """
+    if (known := store.run(run)) is None:
+        return
+    begun = known["info"]
+    differs = [k for k in _BEGUN if begun.get(k) != spec.get(k)]
+    names = [(i.get("memory") or {}).get("name", "") for i in (begun, spec)]
+    differs += ["memory"] if names[0] != names[1] else []
+    old, new = begun.get("memories") or {}, spec.get("memories") or {}
+    differs += ["memories"] if bool(old) != bool(new) or any(old[s] != new[s] for s in old.keys() & new.keys()) else []
+    differs += ["seeds"] if not set(begun.get("seeds") or ()) <= set(spec.get("seeds") or ()) else []
+    if differs:
+        told = "; ".join(f"{k}: {_short(begun.get(k))}, now {_short(spec.get(k))}" for k in differs)
+        raise ConfigError(
+            f"the run {run!r} was begun for something else ({told})",
+            where=store.where,
+            todo="choose another --run (what was asked before is not paid again), or give the options it began with",
+        )
+    if grown := {k: spec[k] for k in ("seeds", "memories", "parts") if k in spec and spec[k] != begun.get(k)}:
+        store.set_info(run, grown)
+
+
+_BEGUN = ("command", "arm", "tasks", "guard", "rounds", "sealed", "incumbent", "candidate", "rule", "budget", "seed")
+"""What a run must go on with as it began."""
+
+
+def _short(value: Any) -> str:
+    return f"{len(value)} of them" if isinstance(value, list) and len(value) > 4 else json.dumps(value)
 
 
 def tasks_of(store: Store, ids: Sequence[str]) -> list[Task]:
@@ -108,7 +144,9 @@ async def _learn(study: Study, spec: Mapping[str, Any]) -> dict[str, Any]:
     tasks = tasks_of(study.store, spec["tasks"])
     study.progress.update(total=len(tasks), done=0, solved=0)
     async with study.open(spec, memory=(spec.get("memory") or {}).get("name", "")) as shop:
-        extra = {"parts": spec["parts"]} if "parts" in spec else None
+        # A critic of a user's file is recorded under its own name; a replay has to find the file again.
+        extra = {"critics": dict(zip(shop.recipe.critics.names, study.recipe.critics.names, strict=True))}
+        extra |= {"parts": spec["parts"]} if "parts" in spec else {}
         summary = await learn(shop, tasks, run=study.run, arm=spec.get("arm", "learn"), info=extra)
         lessons = [r.to_dict() for r in items(shop.memory)]
     made = dataclasses.asdict(summary)

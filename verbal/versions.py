@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from verbal.contracts import Memory
-from verbal.errors import STOPS, ConfigError, DataError, StoreError
+from verbal.errors import STOPS, ConfigError, DataError, StoreError, TrainError
 from verbal.evaluate import attempt_values
-from verbal.gate import Rule, gate
+from verbal.gate import Rule, gate, refuse_sealed
 from verbal.parts import load_function
 from verbal.recipe import Recipe
 from verbal.run import Workshop
@@ -116,15 +116,24 @@ def active(store: Store) -> tuple[dict[str, Any], Policy] | None:
     if not log:
         return None
     policy = Policy(**log[-1]["policy"])
-    memory = f"{policy.memory}@{policy.version}" if policy.memory else ""
-    if (now := make_policy(store, policy.model, memory, policy.prompts)) != policy:
-        changed = [f.name for f in dataclasses.fields(Policy) if getattr(now, f.name) != getattr(policy, f.name)]
+    if why := _changed(store, policy):
         raise DataError(
-            f"version {log[-1]['number']} is not what was adopted: {', '.join(changed)} changed",
+            f"version {log[-1]['number']} is not what was adopted: {why}",
             where=store.where,
             todo="put the files back, or roll back to another version: verbal rollback --to N",
         )
     return log[-1], policy
+
+
+def _changed(store: Store, policy: Policy) -> str:
+    """Why a policy is not there any more as it was; empty when it is."""
+    memory = f"{policy.memory}@{policy.version}" if policy.memory else ""
+    try:
+        now = make_policy(store, policy.model, memory, policy.prompts)
+    except (ConfigError, DataError, TrainError) as error:
+        return error.what
+    changed = [f.name for f in dataclasses.fields(Policy) if getattr(now, f.name) != getattr(policy, f.name)]
+    return f"{', '.join(changed)} changed" if changed else ""
 
 
 def declare(
@@ -141,8 +150,9 @@ def declare(
     """Writes a proposal down before its first task is run; gives its id and spec. An equal unfinished one goes on.
 
     Raises:
-        ConfigError: the candidate is what serves already.
+        ConfigError: the candidate is what serves already, or a task is of the sealed split.
     """
+    refuse_sealed([*tasks, *guard])
     serving = active(store)
     incumbent = serving[1] if serving else make_policy(store, recipe.model.name)
     if candidate == incumbent:
@@ -152,19 +162,20 @@ def declare(
         "tasks": [t.id for t in tasks], "guard": [t.id for t in guard], "rule": dataclasses.asdict(rule),
         "budget": budget, "seed": recipe.seed, "version": serving[0]["number"] if serving else 0,
     }  # fmt: skip
-    past = store.proposals()
-    for old in past:
-        if old["status"] == "declared" and all(old["spec"].get(k) == v for k, v in asked.items()):
-            return old["id"], old["spec"]
     digest = tasks_digest(tasks)
-    spec = {
-        **asked, "proposal": len(past) + 1, "accepted_before": sum(p["status"] == "accept" for p in past),
-        "dev_set": digest, "dev_uses": 1 + sum(p["spec"].get("dev_set") == digest for p in past),
-    }  # fmt: skip
-    name = f"gate-{len(past) + 1}"
-    store.put_tasks([*tasks, *guard])
-    store.put_proposal(name, "declared", {"spec": spec})
-    return name, spec
+    with store.transaction():  # two processes that propose at once get two numbers
+        past = store.proposals()
+        for old in past:
+            if old["status"] == "declared" and all(old["spec"].get(k) == v for k, v in asked.items()):
+                return old["id"], old["spec"]
+        spec = {
+            **asked, "proposal": len(past) + 1, "accepted_before": sum(p["status"] == "accept" for p in past),
+            "dev_set": digest, "dev_uses": 1 + sum(p["spec"].get("dev_set") == digest for p in past),
+        }  # fmt: skip
+        name = f"gate-{len(past) + 1}"
+        store.put_tasks([*tasks, *guard])
+        store.put_proposal(name, "declared", {"spec": spec})
+        return name, spec
 
 
 async def decide(study: Study, spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -265,9 +276,8 @@ def rollback(store: Store, to: int | None = None) -> dict[str, Any]:
         )
         raise ConfigError(what, where=store.where, todo=f"adopted versions: {known}")
     policy = Policy(**found["policy"])
-    memory = f"{policy.memory}@{policy.version}" if policy.memory else ""
-    if make_policy(store, policy.model, memory, policy.prompts) != policy:
-        what = f"version {found['number']} ({policy.words()}) is not there any more as it was"
+    if why := _changed(store, policy):
+        what = f"version {found['number']} ({policy.words()}) is not there any more as it was: {why}"
         raise DataError(what, where=store.where, todo="put its files back, or choose another version")
     record = {"action": "rollback", "policy": found["policy"], "evidence": found["evidence"], "of": found["number"]}
     number = store.add_version(record, expect=len(log))
