@@ -308,11 +308,13 @@ def distill(
 ) -> None:
     """Train weights on what a run collected (hints removed), score before and after, register the checkpoint."""
     from verbal.distill import run_distill
+    from verbal.ledger import Limits
 
+    limits = Limits(max_cost=max_cost, max_seconds=max_minutes * 60 if max_minutes is not None else None)
     scored = command_options("reflect", model, db, questions)["app"]
     made = run_distill(
         store, out, method=method, model=model, run=run, name=name, seed=seed, overrides=set_ or [],
-        split=evaluate_on, app=scored, gpu_price=gpu_price, max_cost=max_cost, max_minutes=max_minutes, quiet=json_,
+        split=evaluate_on, app=scored, gpu_price=gpu_price, limits=limits, quiet=json_,
     )  # fmt: skip
     emit(made, json_)
 

@@ -36,8 +36,7 @@ def run_distill(
     app: dict[str, str],
     quiet: bool,
     gpu_price: float = 0.0,
-    max_cost: float | None = None,
-    max_minutes: float | None = None,
+    limits: Limits | None = None,
 ) -> dict[str, Any]:
     """Trains on what a run collected, scores before and after, registers the checkpoint.
 
@@ -54,8 +53,7 @@ def run_distill(
         app: Options of the app whose tasks are scored; the demo's when empty.
         quiet: Print nothing.
         gpu_price: US dollars for an hour of the machine that trains.
-        max_cost: US dollars that training may cost; the step that could exceed it is not begun.
-        max_minutes: Minutes that training may take.
+        limits: What training may cost; the step that could exceed it is not begun.
 
     Raises:
         TrainError: the traces cannot feed the method, or training failed. BudgetError: a limit was reached.
@@ -75,17 +73,14 @@ def run_distill(
             figures["before"] = score.of(model if model.startswith(("embedded", "hf:")) else f"hf:{model}", "before")
         screen.stage("training")
         out = out or store.folder / "weights" / name
-        progress = Progress(changed=screen.show)
-        limits = Limits(max_cost=max_cost, max_seconds=max_minutes * 60 if max_minutes is not None else None)
-        meter = _Meter(Ledger(limits, store=store, run=f"distill-{name}"), method, gpu_price, progress)
-        try:
+        ledger = Ledger(limits, store=store, run=f"distill-{name}")
+        with _Meter(ledger, method, gpu_price, Progress(changed=screen.show)) as meter:
             figures |= trainer.train(examples, model, str(out), seed=seed, on_progress=meter.step)
-        finally:
-            meter.charge()
         load_function("trainers", "checkpoint", "register")(store, name, out)
         if split:
             figures["after"] = score.of(resolve_checkpoint(store, name), f"after {name}")
             screen.print(f"{split}: {figures['before']} -> {figures['after']} (one greedy attempt, no memory)")
+            screen.print(f"It serves nobody yet; the gate decides: verbal promote --model checkpoint:{name}")
         screen.print(f"registered: use it with --model checkpoint:{name}")
     return {**figures, "path": str(out)}
 
@@ -113,8 +108,10 @@ class _Meter:
         seconds = (time.monotonic() - self.began) * times
         return Usage(seconds=seconds, cost=seconds / 3600 * self.price)
 
-    def charge(self) -> None:
-        """Writes down what training used."""
+    def __enter__(self) -> _Meter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self.ledger.charge("trainer", self.method, self.used())
 
 

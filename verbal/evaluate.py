@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from verbal.contracts import Memory
-from verbal.errors import ConfigError, TransientError
+from verbal.errors import TransientError
+from verbal.gate import refuse_sealed
 from verbal.loop.context import Context, query
 from verbal.run import Progress, Workshop, make_context, run_batch
 from verbal.types import Reflection, Task
@@ -97,9 +98,8 @@ async def evaluate_arm(
     verdict = [c for c in workshop.critics if c.name == recipe.critics.verdict]
     progress = progress or Progress(total=len(tasks) * len(seeds))
     first, within, made, unscored = [], [], 0, 0
-    if not unsealed and (sealed := [t.id for t in tasks if t.split == "test"]):
-        todo = "`verbal eval --test` scores them, once for each adopted version"
-        raise ConfigError(f"task {sealed[0]!r} is of the sealed split 'test'", todo=todo)
+    if not unsealed:
+        refuse_sealed(tasks)
     workshop.store.put_tasks(tasks)
     for seed in seeds:
         name = f"{arm}:{seed}"

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from verbal.errors import ConfigError, DataError
 from verbal.gate import Rule
@@ -16,6 +16,10 @@ from verbal.store import Store
 from verbal.tables import diff_table, estimate_words, gates_table, versions_table
 from verbal.types import Task, Usage
 from verbal.verbs import make_recipe, open_store, pick_tasks
+
+if TYPE_CHECKING:
+    from verbal.study import Study
+    from verbal.versions import Policy
 
 
 def run_promote(
@@ -47,10 +51,9 @@ def run_promote(
         rule: Margins and levels.
         quiet: Print nothing.
     """
-    from verbal.estimate import check_budget, estimate
     from verbal.run import Progress
-    from verbal.study import Study, perform
-    from verbal.versions import active, adopt, declare, make_policy
+    from verbal.study import Study
+    from verbal.versions import active, make_policy
 
     with open_store(url) as store, Screen("verbal promote", quiet=quiet) as screen:
         recipe = make_recipe(options, store)
@@ -61,33 +64,41 @@ def run_promote(
             store, model or now.model, "" if memory == "none" else memory or kept, prompts or now.prompts
         )
 
-        async def work() -> dict[str, Any]:
-            study = Study(store=store, recipe=recipe, run="gate", progress=Progress(changed=screen.show))
-            async with study.open({}, recipe=candidate.recipe(recipe)) as shop:
-                guarded = _guard(shop.app, recipe.app, guard)
-                aside = {t.id for t in guarded}
-                tasks = [t for t in shop.app.tasks(split) if t.id not in aside]
-                tasks = pick_tasks(tasks, split, None)
-                expected = await estimate(shop, tasks[:limit], passes={"score": 2 * seeds})
-                screen.print(f"candidate: {candidate.words()}", f"serving:   {now.words()}")
-                screen.print(
-                    f"{len(tasks[:limit])} tasks and {len(guarded)} guard tasks, {seeds} samples a side, at most: "
-                    + estimate_words(expected.plain())
-                )
-                check_budget(shop, expected)
-            study.run, spec = declare(store, recipe, candidate, tasks, guarded, rule=rule, seeds=seeds, budget=limit)
-            screen.stage(f"proposal {spec['proposal']}, use {spec['dev_uses']} of these tasks")
-            decision = await perform(study, spec)
-            number = None
-            if not decision["reason"].startswith("the budget ended"):
-                number = adopt(store, study.run, spec, decision)
-            screen.stage("")
-            screen.print(gates_table([decision]), decision["reason"])
-            told = f"version {number} serves from now on" if number else "what serves is left as it is"
-            screen.print(told if guarded else f"{told}; no guard set was given")
-            return {**decision, "version": number}
+        study = Study(store=store, recipe=recipe, run="gate", progress=Progress(changed=screen.show))
+        screen.print(f"candidate: {candidate.words()}", f"serving:   {now.words()}")
+        return asyncio.run(_promote(study, screen, candidate, split, limit, guard, seeds, rule))
 
-        return asyncio.run(work())
+
+async def _promote(
+    study: Study, screen: Screen, candidate: Policy, split: str, limit: int | None, guard: str, seeds: int, rule: Rule
+) -> dict[str, Any]:
+    """Declares a proposal, lets the gate decide, and keeps what it said."""
+    from verbal.estimate import check_budget, estimate
+    from verbal.study import perform
+    from verbal.versions import adopt, declare
+
+    store, recipe = study.store, study.recipe
+    async with study.open({}, recipe=candidate.recipe(recipe)) as shop:
+        guarded = _guard(shop.app, recipe.app, guard)
+        aside = {t.id for t in guarded}
+        tasks = pick_tasks([t for t in shop.app.tasks(split) if t.id not in aside], split, None)
+        expected = await estimate(shop, [*tasks[:limit], *guarded], passes={"score": 2 * seeds})
+        screen.print(
+            f"{len(tasks[:limit])} tasks and {len(guarded)} guard tasks, {seeds} samples a side, at most: "
+            + estimate_words(expected.plain())
+        )
+        check_budget(shop, expected)
+    study.run, spec = declare(store, recipe, candidate, tasks, guarded, rule=rule, seeds=seeds, budget=limit)
+    screen.stage(f"proposal {spec['proposal']}, use {spec['dev_uses']} of these tasks")
+    decision = await perform(study, spec)
+    number = None
+    if not decision["reason"].startswith("the budget ended"):
+        number = adopt(store, study.run, spec, decision)
+    screen.stage("")
+    screen.print(gates_table([decision]), decision["reason"])
+    told = f"version {number} serves from now on" if number else "what serves is left as it is"
+    screen.print(told if guarded else f"{told}; no guard set was given")
+    return {**decision, "version": number}
 
 
 def _guard(app: Any, table: Any, guard: str) -> list[Task]:

@@ -7,8 +7,7 @@ import dataclasses
 import random
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from verbal.errors import ConfigError
 from verbal.recipe import Recipe
@@ -17,6 +16,10 @@ from verbal.store import Store
 from verbal.tables import estimate_words
 from verbal.types import Task, Usage
 from verbal.verbs import make_recipe, open_store, pick_tasks
+
+if TYPE_CHECKING:
+    from verbal.study import Study
+    from verbal.versions import Policy
 
 
 def run_learn(
@@ -180,9 +183,8 @@ def run_eval(
     Raises:
         ConfigError: the sealed split without `test`, nothing adopted, or this version was tested already.
     """
-    from verbal.estimate import check_budget, estimate
     from verbal.run import Progress
-    from verbal.study import Study, perform
+    from verbal.study import Study
     from verbal.versions import active, make_policy
 
     if split == "test" and not test:
@@ -200,32 +202,38 @@ def run_eval(
         else:
             policy = make_policy(store, recipe.model.name, memory)
 
-        async def work() -> dict[str, Any]:
-            study = Study(
-                store=store, recipe=recipe, run=run, progress=Progress(changed=screen.show), stage=screen.stage
-            )
-            async with AsyncExitStack() as stack:
-                shop = await stack.enter_async_context(study.open({}))
-                tasks = pick_tasks(shop.app.tasks("test" if test else split), "test" if test else split, limit)
-                expected = await estimate(shop, tasks, passes={"score": seeds * (3 if policy.memory else 1)})
-                screen.print(f"{len(tasks)} tasks, {seeds} seeds: {estimate_words(expected.plain())}")
-                if buys := check_budget(shop, expected):
-                    screen.print(buys)
-            store.put_tasks(tasks)
-            pinned = {s: [policy.memory, policy.version] for s in range(seeds)} if policy.memory else {}
-            spec: dict[str, Any] = {"command": "eval", "tasks": [t.id for t in tasks], "seeds": list(range(seeds))}
-            spec |= {"memories": pinned}
-            if serving is not None:
-                spec["sealed"] = _unseal(store, serving[0]["number"], tasks, run)
-            found = await perform(study, spec)
-            if serving is not None:
-                _reseal(store, serving[0]["number"], spec["sealed"], found)
-            screen.stage("")
-            screen.print(arms_table(found))
-            screen.print(found.get("claim", "No memory was given, so only the arms without one were scored."))
-            return {**found, "estimate": expected.plain()}
+        study = Study(store=store, recipe=recipe, run=run, progress=Progress(changed=screen.show), stage=screen.stage)
+        split = "test" if test else split
+        return asyncio.run(
+            _evaluate(study, screen, policy, serving[0]["number"] if serving else 0, split, limit, seeds)
+        )
 
-        return asyncio.run(work())
+
+async def _evaluate(
+    study: Study, screen: Screen, policy: Policy, version: int, split: str, limit: int | None, seeds: int
+) -> dict[str, Any]:
+    """Scores a policy beside its controls; `version` is that of a sealed test, or 0."""
+    from verbal.estimate import check_budget, estimate
+    from verbal.study import perform
+
+    async with study.open({}) as shop:
+        tasks = pick_tasks(shop.app.tasks(split), split, limit)
+        expected = await estimate(shop, tasks, passes={"score": seeds * (3 if policy.memory else 1)})
+        screen.print(f"{len(tasks)} tasks, {seeds} seeds: {estimate_words(expected.plain())}")
+        if buys := check_budget(shop, expected):
+            screen.print(buys)
+    study.store.put_tasks(tasks)
+    spec: dict[str, Any] = {"command": "eval", "tasks": [t.id for t in tasks], "seeds": list(range(seeds))}
+    spec["memories"] = {s: [policy.memory, policy.version] for s in range(seeds)} if policy.memory else {}
+    if version:
+        spec["sealed"] = _unseal(study.store, version, tasks, study.run)
+    found = await perform(study, spec)
+    if version:
+        _reseal(study.store, version, spec["sealed"], found)
+    screen.stage("")
+    screen.print(arms_table(found))
+    screen.print(found.get("claim", "No memory was given, so only the arms without one were scored."))
+    return {**found, "estimate": expected.plain()}
 
 
 def _unseal(store: Store, version: int, tasks: Sequence[Task], run: str) -> str:

@@ -63,7 +63,6 @@ def run_ask(
     """
     from verbal.loop.graphs import build
     from verbal.run import make_context, open_workshop
-    from verbal.screen import Screen, rows_table
     from verbal.study import open_pinned
     from verbal.versions import active, make_policy
 
@@ -111,6 +110,13 @@ def run_ask(
                 }
 
         result = asyncio.run(work())
+    _show_answer(result, quiet)
+    return result
+
+
+def _show_answer(result: dict[str, Any], quiet: bool) -> None:
+    from verbal.screen import Screen, rows_table
+
     with Screen("verbal ask", quiet=quiet) as screen:
         screen.print(result["answer"] or "no query was found in the replies")
         if result["error"]:
@@ -119,7 +125,6 @@ def run_ask(
             screen.print(rows_table(result["columns"], result["rows"], 20))
         for lesson in result["lessons"]:
             screen.print(f"used {lesson['id']}: {lesson['text']}")
-    return result
 
 
 def show_traces(path: str, run: str, attempt: str, *, quiet: bool) -> Any:

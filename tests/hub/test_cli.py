@@ -89,8 +89,10 @@ def test_eval_scores_the_arms_and_ask_answers(world, verbal):
     code, out, err = verbal("eval", *arguments, *EXACT, "--memory", "run", "--seeds", "2", "--json")
     assert code == 0, err
     found = json.loads(out)
-    assert set(found["arms"]) == {"retry", "shuffled", "memory"} and found["arms"]["retry"]["tasks"] == 1
-    assert found["memory_minus_retry"]["mean"] == 0.0
+    arms = {a["name"]: a for a in found["arms"]}
+    assert set(arms) == {"base", "retry", "shuffled", "memory"} and arms["retry"]["tasks"] == 1
+    assert {d["name"]: d["mean"] for d in found["differences"]}["memory - retry-only"] == 0.0
+    assert not found["claim_holds"] and "from fewer than 3 seeds" in found["claim"]
     code, out, err = verbal("ask", "towns.sqlite", "Name of city 1?", "--model", "scripted:m.jsonl", "--store", "v.db")
     assert code == 0 and "Vienna" in out, err
 
