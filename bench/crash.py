@@ -218,6 +218,7 @@ def compare(folder: Path) -> dict[str, Any]:
         texts = [o.item.text for _, o in killed.ops(RUN) if o.op == "ADD" and o.item]
         ids = [a.id for a in killed.attempts(RUN)]
         digests = [digest(store) for store in (whole, killed)]
+        assert [r["id"] for r in whole.runs()] == [RUN], "the calls of other runs would be counted as this one's"
     return {
         "records": len(want),
         "lost": sum(got.get(k) != v for k, v in want.items()),
@@ -272,7 +273,7 @@ def command(folder: Path, name: str) -> list[str]:
         sys.executable, "-m", "verbal.cli", "learn", "--db", str(folder / "things.sqlite"),
         "--questions", str(folder / "questions.jsonl"), "--model", f"{folder / 'model.py'}:Counting",
         "--store", str(folder / name / "v.db"), "--run", RUN, "--resume", "--json",
-        "--set", "loop.critique=true", "--set", 'memory.name="exact"',
+        "--seeds", "1", "--eval", "", "--set", "loop.critique=true", "--set", 'memory.name="exact"',
     ]  # fmt: skip
 
 
