@@ -11,7 +11,7 @@ import enum
 import json
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal, Self, TypeVar
@@ -53,15 +53,17 @@ class _Record:
 
     def to_dict(self) -> dict[str, Any]:
         """The record as plain JSON types, with its schema version."""
-        return {"v": SCHEMA_VERSION, **{f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}}
+        return {"v": SCHEMA_VERSION, **{name: _plain(value) for name, value in _fields(self).items()}}
 
     def to_json(self) -> str:
         """The record as one line of JSON (sorted keys, so that equal records give equal text)."""
-        text = json.dumps(self.to_dict(), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-        try:
-            text.encode()
-        except UnicodeEncodeError:  # half a surrogate pair, which a model's cut reply may hold, has no UTF-8 form
-            text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        data = {"v": SCHEMA_VERSION, **_fields(self)}
+        text = _LINE.encode(data)
+        if not text.isascii():
+            try:
+                text.encode()
+            except UnicodeEncodeError:  # half a surrogate pair, which a model's cut reply may hold, has no UTF-8 form
+                text = _ASCII_LINE.encode(data)
         return text
 
     @classmethod
@@ -71,13 +73,12 @@ class _Record:
         Raises:
             DataError: a field is missing, unknown (same schema version) or has the wrong type.
         """
-        newer = data.get("v", SCHEMA_VERSION) > SCHEMA_VERSION
-        hints = _hints(typing.cast(Any, cls))
-        unknown = set(data) - set(hints) - {"v"}
-        if unknown and not newer:
-            raise DataError(f"{cls.__name__} has no field {sorted(unknown)[0]!r}", todo=f"fields: {', '.join(hints)}")
+        readers = _readers(typing.cast(Any, cls))
+        unknown = data.keys() - readers.keys() - {"v"}
+        if unknown and data.get("v", SCHEMA_VERSION) <= SCHEMA_VERSION:
+            raise DataError(f"{cls.__name__} has no field {sorted(unknown)[0]!r}", todo=f"fields: {', '.join(readers)}")
         try:
-            return cls(**{k: _typed(hints[k], v) for k, v in data.items() if k in hints})
+            return cls(**{k: readers[k](v) for k, v in data.items() if k in readers})
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise DataError(f"not a {cls.__name__}: {error}", where=str(data)[:200]) from error
 
@@ -94,7 +95,7 @@ class _Record:
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed."""
-        return dataclasses.replace(self, **changes)
+        return type(self)(**{**_fields(self), **changes})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -298,9 +299,22 @@ class MemoryOp(_Record):
     """Who proposed it: `curator`, `user`, a method's name."""
 
 
+@cache
+def _names(cls: Any) -> tuple[str, ...]:
+    return tuple(f.name for f in dataclasses.fields(cls))
+
+
+def _fields(record: _Record) -> dict[str, Any]:
+    kind: Any = type(record)
+    return {name: getattr(record, name) for name in _names(kind)}
+
+
 def _plain(value: Any) -> Any:
+    kind = type(value)
+    if kind is str or kind is int or kind is float or kind is bool or value is None:
+        return value
     if isinstance(value, _Record):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {name: _plain(v) for name, v in _fields(value).items()}
     if isinstance(value, tuple | list):
         return [_plain(v) for v in value]
     if isinstance(value, dict):
@@ -308,32 +322,71 @@ def _plain(value: Any) -> Any:
     return value.value if isinstance(value, enum.Enum) else value
 
 
+def _written(value: Any) -> Any:
+    """What the JSON encoder asks for when it meets a value that is not of JSON."""
+    if isinstance(value, _Record):
+        return _fields(value)
+    if isinstance(value, enum.Enum):
+        return value.value
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+
+
+# Kept, for a call of `json.dumps` with options makes an encoder each time.
+_LINE = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=_written)
+_ASCII_LINE = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=_written)
+
+
 @cache
-def _hints(cls: Any) -> dict[str, Any]:
+def _readers(cls: Any) -> dict[str, Callable[[Any], Any]]:
+    """Field -> what makes its value of plain JSON types."""
     hints = typing.get_type_hints(cls)
-    return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
+    return {name: _reader(hints[name]) for name in _names(cls)}
 
 
-def _typed(hint: Any, value: Any) -> Any:
+@cache
+def _reader(hint: Any) -> Callable[[Any], Any]:
+    """What makes a value of that type of plain JSON types, or raises ValueError. Made once for each type: reading a
+    type takes longer than reading a value.
+    """
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
-        return None if value is None else _typed(next(a for a in args if a is not type(None)), value)
+        given = _reader(next(a for a in args if a is not type(None)))
+        return lambda value: None if value is None else given(value)
     if origin is Literal:
-        if value not in args:
-            raise ValueError(f"{value!r} is not one of {args}")
-        return value
+        return lambda value: _one_of(args, value)
     if origin is tuple:
+        return _tuple_reader(args)
+    if isinstance(hint, type) and issubclass(hint, _Record):
+        return lambda value: value if isinstance(value, hint) else hint.from_dict(value)
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return hint
+    if hint in (str, int, float):
+        return lambda value: value if type(value) is hint else _checked(hint, value)
+    return lambda value: value
+
+
+def _tuple_reader(args: tuple[Any, ...]) -> Callable[[Any], Any]:
+    every, each = args[-1] is Ellipsis, [_reader(a) for a in args if a is not Ellipsis]
+
+    def read(value: Any) -> Any:
         if not isinstance(value, list | tuple):
             raise ValueError(f"expected a list, found {value!r}")
         if args[0] in (float, int) and all(type(v) is args[0] for v in value):
             return tuple(value)  # vectors and token ids are long
-        return tuple(_typed(args[0] if args[-1] is Ellipsis else args[i], v) for i, v in enumerate(value))
-    if isinstance(hint, type) and issubclass(hint, _Record):
-        return value if isinstance(value, hint) else hint.from_dict(value)
-    if isinstance(hint, type) and issubclass(hint, enum.Enum):
-        return hint(value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return tuple((each[0] if every else each[i])(v) for i, v in enumerate(value))
+
+    return read
+
+
+def _one_of(words: tuple[Any, ...], value: Any) -> Any:
+    if value not in words:
+        raise ValueError(f"{value!r} is not one of {words}")
+    return value
+
+
+def _checked(kind: type[Any], value: Any) -> Any:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if hint in (str, int, float) and not isinstance(value, hint):
-        raise ValueError(f"expected {hint.__name__}, found {value!r}")
+    if not isinstance(value, kind):
+        raise ValueError(f"expected {kind.__name__}, found {value!r}")
     return value
