@@ -241,7 +241,7 @@ class ConfidenceSequence:
             left = population - self._bets.count
             least = (self._bets.total[:, 0] - left) / population
             ends = [max(end, float(bound)) for end, bound in zip(ends, least, strict=True)]
-        low, high = round(max(self.low, ends[0]), 12), round(min(self.high, -ends[1]), 12)
+        low, high = round(max(self.low, ends[0]), 12), round(min(self.high, 0.0 - ends[1]), 12)
         if low <= high:  # else the sequence has missed, chance alpha: what it last said stands
             self.low, self.high = low, high
         return self.low, self.high

@@ -19,12 +19,15 @@ from typing import Any
 from verbal.contracts import Memory
 from verbal.distill import Trainer
 from verbal.evaluate import ARMS, LABELS, Scores, arm_row, claim, difference, evaluate_arm
+from verbal.evidence import adopted, decisions
 from verbal.parts import load_function, make_part
 from verbal.recipe import Recipe, load_recipe
 from verbal.run import Progress, Workshop, learn, open_workshop
-from verbal.screen import Screen, arms_table, lessons_table, usage_table
+from verbal.screen import Screen, arms_table, gates_table, lessons_table, usage_table
 from verbal.store import Store
+from verbal.study import Study
 from verbal.types import Task
+from verbal.versions import make_policy, propose
 
 # Passes over the traces: enough to see the lessons in the weights, few enough to wait for.
 FIT = {"epochs": 4, "batch": 8}
@@ -68,6 +71,7 @@ def run_demo(
         page = write_report(results, out / "index.html")
         screen.stage("")
         screen.print(arms_table(results))
+        screen.print(gates_table(results["gates"]))
         screen.print(lessons_table(results["lessons"]))
         screen.print(usage_table(results["usage"]))
         screen.print(results["claim"])
@@ -119,6 +123,7 @@ class Story:
                 for arm, hints in ARMS.items():
                     self.scores[arm] = await self._score(shop, dev, arm, hints, self.seeds, memories)
                 fits = await self._distilled(trainers, shop, dev, memories)
+                await self._decide(shop)
                 results = self._results(shop, dev, memories, fits)
                 for memory in memories.values():
                     memory.close()
@@ -210,6 +215,24 @@ class Story:
             self.scores[arm] = _joined(arm, scores)
         return fits
 
+    async def _decide(self, shop: Workshop) -> None:
+        """Asks the gate: may the memory serve, and may the trained weights take the place of the model."""
+        first, spent = self.seeds[0], ["demo", *(f"learn-{s}" for s in self.seeds)]
+        recipe = dataclasses.replace(self.recipe, loop=dataclasses.replace(self.recipe.loop, rounds=1))
+        study = Study(
+            store=self.store, recipe=recipe, run="gate", progress=self.progress, app=shop.app, others=spent,
+            stage=lambda name: self.screen.stage(f"the gate decides, {name}"),
+        )  # fmt: skip
+        guard = shop.app.guard() if hasattr(shop.app, "guard") else []
+        aside = {t.id for t in guard}
+        tasks = [t for t in shop.app.tasks("dev") if t.id not in aside]
+        began = time.perf_counter()
+        for model, memory in ((self.recipe.model.name, f"seed-{first}"), (f"checkpoint:demo-{first}", f"seed-{first}")):
+            candidate = make_policy(self.store, model, memory)
+            # One sample: the embedded model's first answer is greedy, so more of them would be the same.
+            await propose(study, candidate, tasks, guard, seeds=1)
+        self.timing.append({"stage": "the gate", "seconds": time.perf_counter() - began})
+
     def _results(
         self, shop: Workshop, dev: Sequence[Task], memories: Mapping[int, Memory], fits: Sequence[dict[str, Any]]
     ) -> dict[str, Any]:
@@ -238,6 +261,8 @@ class Story:
             "lessons": self._lessons(memories[self.seeds[0]]),
             "examples": self._examples(dev),
             "usage": self._usage(),
+            "gates": decisions(self.store),
+            "versions": adopted(self.store),
             "fits": list(fits),
             "notes": [
                 "Right or wrong is told by the gold result in every arm (sql_result, an oracle), so retry-only "
@@ -306,7 +331,7 @@ class Story:
         return any(f.critic == verdict and f.value == 1.0 for f in self.store.feedback([attempt])[attempt])
 
     def _usage(self) -> dict[str, Any]:
-        runs = ["demo", *(f"learn-{s}" for s in self.seeds)]
+        runs = ["demo", *(f"learn-{s}" for s in self.seeds), *(p["id"] for p in self.store.proposals())]
         total: dict[str, Any] = {}
         for run in runs:
             for role, used in self.store.usage(run).items():

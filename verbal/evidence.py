@@ -64,7 +64,9 @@ def run_promote(
             store, model or now.model, "" if memory == "none" else memory or kept, prompts or now.prompts
         )
 
-        study = Study(store=store, recipe=recipe, run="gate", progress=Progress(changed=screen.show))
+        study = Study(
+            store=store, recipe=recipe, run="gate", progress=Progress(changed=screen.show), stage=screen.stage
+        )
         screen.print(f"candidate: {candidate.words()}", f"serving:   {now.words()}")
         return asyncio.run(_promote(study, screen, candidate, split, limit, guard, seeds, rule))
 
@@ -74,10 +76,9 @@ async def _promote(
 ) -> dict[str, Any]:
     """Declares a proposal, lets the gate decide, and keeps what it said."""
     from verbal.estimate import check_budget, estimate
-    from verbal.study import perform
-    from verbal.versions import adopt, declare
+    from verbal.versions import propose
 
-    store, recipe = study.store, study.recipe
+    recipe = study.recipe
     async with study.open({}, recipe=candidate.recipe(recipe)) as shop:
         guarded = _guard(shop.app, recipe.app, guard)
         aside = {t.id for t in guarded}
@@ -88,17 +89,13 @@ async def _promote(
             + estimate_words(expected.plain())
         )
         check_budget(shop, expected)
-    study.run, spec = declare(store, recipe, candidate, tasks, guarded, rule=rule, seeds=seeds, budget=limit)
-    screen.stage(f"proposal {spec['proposal']}, use {spec['dev_uses']} of these tasks")
-    decision = await perform(study, spec)
-    number = None
-    if not decision["reason"].startswith("the budget ended"):
-        number = adopt(store, study.run, spec, decision)
+    decision = await propose(study, candidate, tasks, guarded, rule=rule, seeds=seeds, budget=limit)
     screen.stage("")
     screen.print(gates_table([decision]), decision["reason"])
+    number = decision["version"]
     told = f"version {number} serves from now on" if number else "what serves is left as it is"
     screen.print(told if guarded else f"{told}; no guard set was given")
-    return {**decision, "version": number}
+    return decision
 
 
 def _guard(app: Any, table: Any, guard: str) -> list[Task]:

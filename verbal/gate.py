@@ -24,6 +24,8 @@ from verbal.types import Task
 
 Verdict = Literal["accept", "reject", "need_more"]
 """What a gate decides. `need_more` adopts nothing and claims nothing."""
+BUDGET_ENDED = "the budget ended first"
+"""How the reason of a `need_more` begins that more money, calls or time would have decided."""
 MOST = 1e300
 """Wealth beyond that is written as this (JSON has no infinity)."""
 
@@ -154,7 +156,7 @@ async def gate(
             if not guarded["passed"]:
                 verdict, reason = guarded["verdict"], f"{reason}, but the guard does not pass: {guarded['reason']}"
     except BudgetError as error:
-        verdict, reason = "need_more", f"the budget ended first: {error.what}"
+        verdict, reason = "need_more", f"{BUDGET_ENDED}: {error.what}"
     return Decision(verdict, reason, {**head, **trial.plain(), "guard": guarded})
 
 
@@ -278,4 +280,4 @@ def _points(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:+.1f}"
 
 
-__all__ = ["Decision", "Rule", "Side", "Trial", "gate", "refuse_sealed"]
+__all__ = ["BUDGET_ENDED", "Decision", "Rule", "Side", "Trial", "gate", "refuse_sealed"]

@@ -20,7 +20,7 @@ from typing import Any
 from verbal.contracts import Memory
 from verbal.errors import STOPS, ConfigError, DataError, StoreError, TrainError
 from verbal.evaluate import attempt_values
-from verbal.gate import Rule, gate, refuse_sealed
+from verbal.gate import BUDGET_ENDED, Rule, gate, refuse_sealed
 from verbal.parts import load_function
 from verbal.recipe import Recipe
 from verbal.run import Workshop
@@ -178,6 +178,29 @@ def declare(
         return name, spec
 
 
+async def propose(
+    study: Study,
+    candidate: Policy,
+    tasks: Sequence[Task],
+    guard: Sequence[Task] = (),
+    *,
+    rule: Rule | None = None,
+    seeds: int = 3,
+    budget: int | None = None,
+) -> dict[str, Any]:
+    """Declares a candidate, lets the gate decide, keeps what it said; gives the decision and the new `version`, if any.
+
+    A budget of money or calls that ends before there is an answer leaves the proposal open: the same call goes on.
+    """
+    run, spec = declare(
+        study.store, study.recipe, candidate, tasks, guard, rule=rule or Rule(), seeds=seeds, budget=budget
+    )
+    study.stage(f"{run}: use {spec['dev_uses']} of these tasks")
+    decision = await decide(dataclasses.replace(study, run=run), spec)
+    ended = decision["reason"].startswith(BUDGET_ENDED)
+    return {**decision, "version": None if ended else adopt(study.store, run, spec, decision)}
+
+
 async def decide(study: Study, spec: Mapping[str, Any]) -> dict[str, Any]:
     """Runs the gate as a proposal's spec says; gives the decision with its evidence, which the store keeps too."""
     store, status = study.store, "failed"
@@ -205,7 +228,7 @@ async def decide(study: Study, spec: Mapping[str, Any]) -> dict[str, Any]:
             )  # fmt: skip
             facts = {k: spec[k] for k in ("dev_set", "dev_uses", "version")}
             decision = {"id": study.run, **made.plain(), **facts}
-            status = "stopped" if decision["reason"].startswith("the budget ended") else "done"
+            status = "stopped" if decision["reason"].startswith(BUDGET_ENDED) else "done"
         except STOPS:
             status = "stopped"
             raise
@@ -290,5 +313,6 @@ def tasks_digest(tasks: Sequence[Task]) -> str:
 
 
 __all__ = [
-    "Policy", "PolicySide", "active", "adopt", "decide", "declare", "make_policy", "rollback", "tasks_digest",
+    "Policy", "PolicySide", "active", "adopt", "decide", "declare", "make_policy", "propose", "rollback",
+    "tasks_digest",
 ]  # fmt: skip
