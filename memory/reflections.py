@@ -119,6 +119,7 @@ class ReflectionMemory:
     async def apply(self, ops: Sequence[MemoryOp]) -> int:
         """Logs and applies the operations in order; gives the new version. An invalid op is logged as NOOP.
 
+        Words that came from a task of the sealed split `test` never get in: such an op is invalid.
         An ADD without an id gets the next `r<n>`; one with an id that is taken counts as NOOP, so a deterministic id
         makes a repeated write harmless. Vectors are made here.
         """
@@ -253,7 +254,20 @@ class ReflectionMemory:
         if written and self._log.embedder != self._embedder.name:
             ops.insert(0, embedder_op(self._embedder.name))
         trial = self._log.trial()
-        return [trial.apply(op) for op in ops]
+        return [trial.apply(op) for op in self._without_sealed(ops)]
+
+    def _without_sealed(self, ops: list[MemoryOp]) -> list[MemoryOp]:
+        """The operations; one whose words came from a sealed test task becomes a NOOP that says so."""
+        sources = {op.item.task for op in ops if op.item is not None and op.item.task}
+        sealed = {i for i, task in self._store.tasks(sorted(sources)).items() if task.split == "test"}
+        return [
+            MemoryOp(
+                op="NOOP", reason=f"{op.op}: task {op.item.task!r} is of the sealed split 'test'", author=op.author
+            )
+            if op.item is not None and op.item.task in sealed
+            else op
+            for op in ops
+        ]
 
     def _refresh(self) -> int:
         self._project(self._read())

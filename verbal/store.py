@@ -164,8 +164,16 @@ class Store(CallRecords, EvidenceRecords):
 
     def tasks(self, ids: Sequence[str] | None = None) -> dict[str, Task]:
         """Tasks by id: all, or the given ones (a missing id is left out)."""
-        found = {r[0]: Task.from_json(r[1]) for r in self._database.read("SELECT id, record FROM tasks ORDER BY id")}
-        return found if ids is None else {i: found[i] for i in ids if i in found}
+        if ids is None:
+            rows = self._database.read("SELECT id, record FROM tasks ORDER BY id")
+            return {r[0]: Task.from_json(r[1]) for r in rows}
+        found: dict[str, Task] = {}
+        for at in range(0, len(ids), 500):  # a statement takes only so many values
+            part = ids[at : at + 500]
+            marks = ", ".join("?" * len(part))
+            rows = self._database.read(f"SELECT id, record FROM tasks WHERE id IN ({marks})", tuple(part))
+            found.update((r[0], Task.from_json(r[1])) for r in rows)
+        return {i: found[i] for i in ids if i in found}
 
     def put_attempt(self, attempt: Attempt, feedback: Sequence[Feedback] = ()) -> bool:
         """Keeps an attempt with its feedback in one transaction; False (and no change) when its id is known."""

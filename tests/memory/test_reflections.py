@@ -12,7 +12,7 @@ from verbal.memory.exact import ExactIndex, ExactMemory
 from verbal.memory.hashing import HashingEmbedder
 from verbal.memory.reflections import ReflectionMemory
 from verbal.store import Store
-from verbal.types import MemoryOp, Reflection
+from verbal.types import MemoryOp, Reflection, Task
 
 
 def add(text: str, task: str | None = None, id: str = "") -> MemoryOp:
@@ -168,3 +168,15 @@ async def test_verify_names_what_is_lost(store: Store) -> None:
     index.lose = set()
     memory.rebuild()
     assert memory.verify() == []
+
+
+async def test_words_of_a_sealed_task_never_get_in(tmp_path: Path) -> None:
+    with Store(tmp_path / "sealed.db") as store:
+        task = Task(id="t1", kind="x", messages=(), gold="secret", split="test")
+        store.put_tasks([task, task.replace(id="t2", split="dev")])
+        memory = ExactMemory(store, name="m")
+        ops = [MemoryOp(op="ADD", item=Reflection(id="", text=f"from {t}", task=t)) for t in ("t1", "t2")]
+        await memory.apply(ops)
+        assert [i.text for i in memory.items().values()] == ["from t2"]
+        assert any(op.op == "NOOP" and "sealed" in op.reason for op in memory.history())
+        memory.close()
