@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from verbal.store import Store
 
 _PROCESS = uuid.uuid4().hex[:12]
+_UNIT = 1e12
+"""Money is added up in whole parts of this of a dollar: floats would leave dust behind, in an order of their own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +51,47 @@ class Reservation:
     """The worst a call under way can use."""
 
     worst: Usage
+
+
+@dataclass(slots=True)
+class _Tally:
+    """Usages added up, and taken out again as exactly."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    money: int = 0
+    unpriced: int = 0
+    """How many of them have a cost that is not known."""
+    seconds: float = 0.0
+
+    def __iadd__(self, used: Usage) -> _Tally:
+        return self._add(used, 1)
+
+    def __isub__(self, used: Usage) -> _Tally:
+        return self._add(used, -1)
+
+    def _add(self, used: Usage, times: int) -> _Tally:
+        self.calls += times * used.calls
+        self.prompt_tokens += times * used.prompt_tokens
+        self.completion_tokens += times * used.completion_tokens
+        self.seconds += times * used.seconds
+        if used.cost is None:
+            self.unpriced += times
+        elif used.cost:
+            self.money += times * round(used.cost * _UNIT)
+        return self
+
+    @property
+    def usage(self) -> Usage:
+        """The sum."""
+        return Usage(
+            calls=self.calls,
+            prompt_tokens=self.prompt_tokens,
+            completion_tokens=self.completion_tokens,
+            cost=None if self.unpriced else self.money / _UNIT,
+            seconds=self.seconds,
+        )
 
 
 class Ledger:
@@ -77,14 +120,15 @@ class Ledger:
         began: float | None = None,
     ) -> None:
         self.limits, self.store, self.run = limits or Limits(), store, run
+        self._metered: dict[tuple[str, str], Usage] = {}
         self.interrupted = 0
         """Calls of this run that were under way when an earlier process was killed; each is counted at its worst."""
-        self._spent = (spent or Usage()) + self._before()
-        if self.limits.max_cost is not None and self._spent.cost is None:
+        self._spent, self._held, self._nothing = _Tally(), _Tally(), _Tally()
+        self._spent += (spent or Usage()) + self._before()
+        if self.limits.max_cost is not None and self._spent.unpriced:
             what = "the cost is limited, but what was spent before is not known"
             raise ConfigError(what, todo="limit tokens or calls instead, or start a new run")
-        self._open: list[Reservation] = []
-        self._held = Usage()
+        self._open: dict[Reservation, None] = {}
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._clock, self._started = clock, clock() if began is None else began
 
@@ -105,7 +149,7 @@ class Ledger:
     @property
     def spent(self) -> Usage:
         """What was spent so far."""
-        return self._spent
+        return self._spent.usage
 
     @property
     def seconds(self) -> float:
@@ -120,13 +164,13 @@ class Ledger:
             ConfigError: money is limited and the price of the call is not known.
         """
         while True:
-            if broken := self._broken(self._spent + worst):
+            if broken := self._broken(worst, self._nothing):
                 raise BudgetError(broken, where=where, todo="raise the limit and resume; nothing done so far is lost")
             if self.limits.max_cost is not None and worst.cost is None:
                 raise unknown_price(where)
-            if not self._open or not self._broken(self._spent + self._held + worst):
+            if not self._open or not self._broken(worst, self._held):
                 reservation = Reservation(worst)
-                self._open.append(reservation)
+                self._open[reservation] = None
                 self._held += worst
                 return reservation
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -139,25 +183,14 @@ class Ledger:
 
     def settle(self, reservation: Reservation, used: Usage) -> None:
         """Replaces a reservation by what was used."""
-        self._open.remove(reservation)
-        self._held = self._held_now()
+        del self._open[reservation]
+        self._held -= reservation.worst
         self._spent += used
         # Everyone looks again: what was freed may fit several, and the first in line may not be the one that fits.
         while self._waiting:
             waiter = self._waiting.popleft()
             if not waiter.done():
                 waiter.set_result(None)
-
-    def _held_now(self) -> Usage:
-        # Added up anew: subtracting floats would leave dust behind, and a limit of nought point nothing is a limit.
-        worst = [r.worst for r in self._open]
-        costs = [w.cost for w in worst]
-        return Usage(
-            calls=sum(w.calls for w in worst),
-            prompt_tokens=sum(w.prompt_tokens for w in worst),
-            completion_tokens=sum(w.completion_tokens for w in worst),
-            cost=None if None in costs else sum(c for c in costs if c is not None),
-        )
 
     def open_call(self, call: str, role: str, model: str, worst: Usage) -> None:
         """Writes down that a call is about to be made, and what it can cost at most."""
@@ -172,22 +205,51 @@ class Ledger:
         used: Usage,
         error: str | None = None,
         recorded: Sequence[Recorded] = (),
-    ) -> None:
-        """Writes down what a call used, and what it gave, in one transaction."""
+    ) -> bool:
+        """Writes down what a call used, and what it gave, in one transaction.
+
+        Returns:
+            Whether these replies are known to be the ones that are kept (others may have been there before).
+        """
         if self.store is None:
-            return
+            return False
+        if len(recorded) <= 1:
+            kept = (recorded[0].key, recorded[0].request, recorded[0].reply) if recorded else (None, None, None)
+            return self.store.close_call(call, self.run, role, model, used, error, *kept)
         with self.store.transaction():
             self.store.close_call(call, self.run, role, model, used, error)
-            if recorded:
-                self.store.put_replies([r.row for r in recorded])
-                for r in recorded:
-                    self.store.use_reply(self.run, r.key, role)
+            self.store.put_replies([r.row for r in recorded])
+            for r in recorded:
+                self.store.use_reply(self.run, r.key, role)
+        return False
 
     def charge(self, role: str, model: str, used: Usage, *, call: str = "") -> None:
         """Counts what is no model call: embeddings, seconds of a trainer's GPU. `call` makes a repeat harmless."""
-        self._spent += used
+        if self.store is None or self.store.put_call(call or uuid.uuid4().hex, self.run, role, model, used):
+            self._spent += used
+
+    def meter(self, role: str, model: str) -> Callable[[Usage, bool], None]:
+        """A listener for many small uses of one kind (embeddings): looked at before each, written down by `flush`.
+
+        Called with the worst case and False it raises what `require` raises; with what was used and True it counts.
+        """
+
+        def spend(used: Usage, done: bool) -> None:
+            if not done:
+                if used.tokens or used.cost:
+                    self.require(used, where=f"{role} {model}")
+                return
+            self._spent += used
+            self._metered[role, model] = self._metered.get((role, model), Usage()) + used
+
+        return spend
+
+    def flush(self) -> None:
+        """Writes down what meters counted since the last time."""
         if self.store is not None:
-            self.store.put_call(call or uuid.uuid4().hex, self.run, role, model, used)
+            for (role, model), used in self._metered.items():
+                self.store.put_call(uuid.uuid4().hex, self.run, role, model, used)
+        self._metered.clear()
 
     def require(self, worst: Usage, *, where: str = "") -> None:
         """Looks whether `worst` may still be spent, without setting it aside (one trainer, step by step).
@@ -195,28 +257,33 @@ class Ledger:
         Raises:
             BudgetError: it could exceed a limit. ConfigError: money is limited and its cost is not known.
         """
-        if broken := self._broken(self._spent + self._held + worst):
+        if broken := self._broken(worst, self._held):
             raise BudgetError(broken, where=where, todo="raise the limit and start again")
         if self.limits.max_cost is not None and worst.cost is None:
             raise unknown_price(where)
 
-    def _broken(self, after: Usage) -> str:
-        """Which limit `after` breaks, in words; empty when none."""
+    def _broken(self, worst: Usage, held: _Tally) -> str:
+        """Which limit a call would break, beside what was spent and is held, in words; empty when none."""
         limits, spent = self.limits, self._spent
         if limits.max_seconds is not None and self.seconds >= limits.max_seconds:
             return f"the limit of {limits.max_seconds:g} s is reached ({self.seconds:.0f} s)"
-        if limits.max_calls is not None and after.calls > limits.max_calls:
+        if limits.max_calls is not None and spent.calls + held.calls + worst.calls > limits.max_calls:
             return f"the limit of {limits.max_calls} calls is reached ({spent.calls} made)"
-        if limits.max_tokens is not None and after.tokens > limits.max_tokens:
-            return (
-                f"the next call could bring the tokens to {after.tokens}, "
-                f"over the limit of {limits.max_tokens} ({spent.tokens} used)"
-            )
-        if limits.max_cost is not None and after.cost is not None and after.cost > limits.max_cost:
-            return (
-                f"the next call could bring the cost to ${after.cost:.4f}, "
-                f"over the limit of ${limits.max_cost:.4f} (${spent.cost or 0.0:.4f} spent)"
-            )
+        if limits.max_tokens is not None:
+            used = spent.prompt_tokens + spent.completion_tokens
+            after = used + held.prompt_tokens + held.completion_tokens + worst.tokens
+            if after > limits.max_tokens:
+                return (
+                    f"the next call could bring the tokens to {after}, "
+                    f"over the limit of {limits.max_tokens} ({used} used)"
+                )
+        if limits.max_cost is not None and worst.cost is not None and not spent.unpriced and not held.unpriced:
+            cost = (spent.money + held.money + round(worst.cost * _UNIT)) / _UNIT
+            if cost > limits.max_cost:
+                return (
+                    f"the next call could bring the cost to ${cost:.4f}, "
+                    f"over the limit of ${limits.max_cost:.4f} (${spent.money / _UNIT:.4f} spent)"
+                )
         return ""
 
 

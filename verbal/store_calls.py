@@ -77,7 +77,7 @@ class CallRecords(Records):
         key: str | None = None,
         request: str | None = None,
         reply: str | None = None,
-    ) -> None:
+    ) -> bool:
         """Puts a call in the place of its reservation, with its reply when there is one; in one transaction.
 
         Args:
@@ -91,6 +91,9 @@ class CallRecords(Records):
             request: The request as text, kept beside the reply.
             reply: The reply as text.
 
+        Returns:
+            Whether that reply is the one that is kept; False when another was there before, or none was given.
+
         Raises:
             DataError: a reply is given without its key.
         """
@@ -99,19 +102,21 @@ class CallRecords(Records):
         with self._database.write() as db:
             db.change("DELETE FROM reservations WHERE call = ?", (call,))
             db.change(_PUT_CALL, (call, run, role, model, usage.to_json(), error))
-            if reply is not None:
-                db.change(_PUT_REPLY, (key, model, request or "", reply, time.time()))
-                db.change(_USE_REPLY, (run, key, role))
+            if reply is None:
+                return False
+            new = db.change(_PUT_REPLY, (key, model, request or "", reply, time.time()))
+            db.change(_USE_REPLY, (run, key, role))
+            return bool(new)
 
     def drop_call(self, call: str) -> None:
         """Takes back the reservation of a call that was never sent."""
         with self._database.write() as db:
             db.change("DELETE FROM reservations WHERE call = ?", (call,))
 
-    def put_call(self, call: str, run: str, role: str, model: str, usage: Usage, error: str | None = None) -> None:
-        """Keeps one model call; `call` is unique, so a call is never counted twice."""
+    def put_call(self, call: str, run: str, role: str, model: str, usage: Usage, error: str | None = None) -> bool:
+        """Keeps one model call; False (and no change) when it is known: `call` is unique, so none is counted twice."""
         with self._database.write() as db:
-            db.change(_PUT_CALL, (call, run, role, model, usage.to_json(), error))
+            return bool(db.change(_PUT_CALL, (call, run, role, model, usage.to_json(), error)))
 
     def usage(self, run: str | None = None) -> dict[str, Usage]:
         """What was used, by role, narrowed by run."""

@@ -16,12 +16,13 @@ from verbal.contracts import Model
 from verbal.errors import ConfigError
 
 if TYPE_CHECKING:
-    from verbal.models._calls import CallRecord, ModelCalls, Retry
+    from verbal.models._calls import CallRecord, ModelCalls
     from verbal.models._faults import OverloadedError, redact
     from verbal.models._prices import Price, find_price
+    from verbal.models._retry import Retry
 
 _HOMES = {
-    "CallRecord": "_calls", "ModelCalls": "_calls", "Retry": "_calls",
+    "CallRecord": "_calls", "ModelCalls": "_calls", "Retry": "_retry",
     "OverloadedError": "_faults", "redact": "_faults", "Price": "_prices", "find_price": "_prices",
 }  # fmt: skip
 

@@ -17,13 +17,7 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextman
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from tenacity import (
-    AsyncRetrying,
-    RetryCallState,
-    retry_if_exception_type,
-    stop_after_attempt,
-    stop_before_delay,
-)
+from tenacity import RetryCallState
 
 from verbal.cache import Cache, Request, recorded, requests_of
 from verbal.contracts import Model, Reply, Sampling
@@ -32,24 +26,11 @@ from verbal.ledger import Ledger, unknown_price
 from verbal.models._concurrency import Concurrency
 from verbal.models._faults import clip
 from verbal.models._prices import Price, price_of
+from verbal.models._retry import Retry
 from verbal.models._wire import StreamsReply, together, with_seed
 from verbal.types import Message, Usage
 
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Retry:
-    """When a call is tried again after a TransientError."""
-
-    attempts: int = 6
-    """Tries in all."""
-    first: float = 0.5
-    """Seconds; the wait before try i+1 is uniform in [0, first * 2^(i-1)], at least what the server asked for."""
-    longest: float = 30.0
-    """Seconds; cap of the random wait. What the server asks for is not capped."""
-    deadline: float = 600.0
-    """Seconds from the first try; a wait that would pass it is not begun."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +64,8 @@ class _Call:
     used: Usage = field(default_factory=Usage)
     replies: Sequence[Reply] = ()
     """What it gave, once it is over."""
+    first: bool = False
+    """Whether the recording holds these replies, and not earlier ones."""
 
 
 class ModelCalls:
@@ -182,7 +165,7 @@ class ModelCalls:
         else:
             # Where some samples are known, the others must not be drawn from where those began.
             made = await self._generate(messages, with_seed(sampling, missing[0]) if found else sampling, new)
-        found |= dict(zip(missing, self.cache.first(new, made), strict=True))
+        found |= dict(zip(missing, made, strict=True))
         return [found[i] for i in range(n)]
 
     async def _generate(self, messages: Sequence[Message], sampling: Sampling, asked: Sequence[Request]) -> list[Reply]:
@@ -201,7 +184,7 @@ class ModelCalls:
                     return settle(replies, time.monotonic() - started)
 
             call.replies = await self._tried(attempt, call)
-            return list(call.replies)
+        return list(call.replies) if call.first else self.cache.first(asked, call.replies)
 
     async def stream(self, messages: Sequence[Message], sampling: Sampling) -> AsyncIterator[str]:
         """Pieces of one reply as they come; a failure is tried again until the first piece has come.
@@ -264,26 +247,14 @@ class ModelCalls:
 
     async def _tried(self, attempt: Callable[[], Awaitable[_T]], call: _Call) -> _T:
         """What `attempt` gives, after as many tries as `Retry` allows."""
-        retrying = AsyncRetrying(
-            stop=stop_after_attempt(self._retry.attempts) | stop_before_delay(self._retry.deadline),
-            wait=self._wait,
-            retry=retry_if_exception_type(TransientError),
-            reraise=True,
-        )
         try:
-            return await retrying(attempt)
+            return await self._retry.tried(attempt, self._wait)
         except TransientError as error:
             error.where = f"{error.where or self.name} (try {call.tries} of {self._retry.attempts}, the last)"
             raise
 
     def _wait(self, state: RetryCallState) -> float:
-        """Seconds before the next try: full jitter, on top of what the server asked for."""
-        error = state.outcome.exception() if state.outcome else None
-        asked = error.retry_after if isinstance(error, TransientError) else None
-        if asked:
-            return asked + self._random.uniform(0.0, self._retry.first)
-        grown = self._retry.first * 2.0 ** min(state.attempt_number - 1, 30)
-        return self._random.uniform(0.0, min(self._retry.longest, grown))
+        return self._retry.wait(state, self._random)
 
     @asynccontextmanager
     async def _allowed(
@@ -293,11 +264,7 @@ class ModelCalls:
         worst = self.worst(messages, n, sampling)
         async with self.concurrency.slot():
             held = await self.ledger.reserve(worst, where=f"model {self.name}")
-            # Again before each try: what the tries before it used is known only here.
-            self.ledger.open_call(call.id, call.role, self.name, call.used + worst)
-            call.tries += 1
-            # A request that fails is counted; its tokens are not known, and providers do not bill an error.
-            charged = used = Usage(calls=1)
+            charged = used = Usage()
 
             def settle(replies: list[Reply], seconds: float) -> list[Reply]:
                 nonlocal charged, used
@@ -308,10 +275,16 @@ class ModelCalls:
                 return priced
 
             try:
+                # Again before each try: what the tries before it used is known only here.
+                self.ledger.open_call(call.id, call.role, self.name, call.used + worst)
+                call.tries += 1
+                # A request that fails is counted; its tokens are not known, and providers do not bill an error.
+                charged = used = Usage(calls=1)
                 yield settle
             except BaseException as error:
                 # Nobody waits for the answer any more, but the provider may be writing it: what it can cost counts.
-                if used.tokens == 0 and (not isinstance(error, Exception) or getattr(error, "abandoned", False)):
+                unknown = used.calls and not used.tokens
+                if unknown and (not isinstance(error, Exception) or getattr(error, "abandoned", False)):
                     charged = worst
                 raise
             finally:
@@ -380,7 +353,7 @@ class ModelCalls:
         rows = []
         if self.cache.mode == "record" and (outcomes and (lasting or not failure)):
             rows = [recorded(r, self.name, o) for r, o in zip(call.asked, outcomes, strict=True)]
-        self.ledger.close_call(call.id, call.role, self.name, call.used, failure, rows)
+        call.first = self.ledger.close_call(call.id, call.role, self.name, call.used, failure, rows)
         if self._on_call is not None:
             self._on_call(
                 CallRecord(
