@@ -114,11 +114,12 @@ def pack(source: Store, run: str, out: Path) -> dict[str, Any]:
         for part in parts:
             _copy(source, store, part, clean)
         digests = {part: run_digest(store, part) for part in parts}
-    card = {
-        "run": run, "runs": digests, "recipe": _Clean().value(known_run(source, run)["recipe"]), "redacted": clean.cut,
+    card: dict[str, Any] = {
+        "run": run, "runs": digests, "recipe": known_run(source, run)["recipe"], "redacted": clean.cut,
         "models": {k: v for p in parts for k, v in (known_run(source, p)["info"].get("models") or {}).items()},
         "data": _data(known_run(source, run)["recipe"]["app"]),
     }  # fmt: skip
+    card = _Clean().value(card)
     out.with_suffix(".md").write_text(_card(card, out), encoding="utf-8")
     return card
 
@@ -143,7 +144,7 @@ class _Clean:
             self.cut += clean != value
             return clean
         if isinstance(value, Mapping):
-            return {k: self.value(v) for k, v in value.items()}
+            return {self.value(k): self.value(v) for k, v in value.items()}
         return [self.value(v) for v in value] if isinstance(value, list) else value
 
     def text(self, text: str) -> str:
@@ -193,13 +194,14 @@ def _copy(source: Store, store: Store, run: str, clean: _Clean) -> None:
             store.log_ops(name, [MemoryOp.from_dict(clean.value(op.to_dict())) for op in ops])
         for attempt in source.attempts(run):
             feedback = source.feedback([attempt.id])[attempt.id]
+            kept = Attempt.from_dict(clean.value(attempt.to_dict()))
             store.put_attempt(
-                Attempt.from_dict(clean.value(attempt.to_dict())),
+                kept,
                 [Feedback.from_dict(clean.value(f.to_dict())) for f in feedback],
             )
             for key in STEPS:
                 if (step := source.step(attempt.id, key)) is not None:
-                    store.put_step(attempt.id, key, Step.from_dict(clean.value(step.to_dict())))
+                    store.put_step(kept.id, key, Step.from_dict(clean.value(step.to_dict())))
         for group in source.groups(run):
             store.put_group(run, Group.from_dict(clean.value(group.to_dict())), key=_group_key(source, run, group))
         for row in source.replies(run):
