@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, runtime_checkable
 
 from verbal.contracts import Embedder, Index
 from verbal.errors import ConfigError, StoreError, UnknownName
 from verbal.parts import make_part
-from verbal.types import MemoryOp, Reflection
+from verbal.types import MemoryOp, Reflection, Usage
 
 from .bm25 import BM25
 from .log import LogState, embedder_op, replay
@@ -90,6 +91,8 @@ class ReflectionMemory:
                 raise UnknownName.of(f"retrieval {kind}", value, known, where=f"memory {name!r}")
         self.name, self._store, self._index = name, store, index
         self._embedder: Embedder = make_part("memory", embedder) if isinstance(embedder, str) else embedder
+        self.spend: Callable[[Usage, bool], None] | None = None
+        """Told what embedding will use at most (False), which it may refuse by raising, and what it used (True)."""
         self._policy, self._scope, self._token_cap, self._frozen_at = policy, scope, token_cap, version
         self._blocking = bool(getattr(index, "blocking", True) or getattr(self._embedder, "blocking", False))
         self._lock = threading.RLock()
@@ -152,6 +155,11 @@ class ReflectionMemory:
     # what else it can do ------------------------------------------------------------------------------------------
 
     @property
+    def embedder(self) -> str:
+        """Name of the embedder."""
+        return self._embedder.name
+
+    @property
     def version(self) -> int:
         """The version last read."""
         return self._log.version
@@ -179,6 +187,20 @@ class ReflectionMemory:
             self._refill()
 
     # ---------------------------------------------------------------------------------------------------------------
+
+    def _embed(self, texts: Sequence[str]) -> list[tuple[float, ...]]:
+        """The vectors of texts, paid for by whoever listens (`spend`): refused before, counted after."""
+        price = float(getattr(self._embedder, "price", 0.0))
+        # A token is a byte at least; what costs nothing is counted in seconds only.
+        tokens = sum(len(t.encode("utf-8", "replace")) for t in texts) if price else 0
+        worst = Usage(calls=1 if price else 0, prompt_tokens=tokens, cost=tokens * price / 1e6)
+        if self.spend is not None:
+            self.spend(worst, False)
+        began = time.monotonic()
+        vectors = list(self._embedder.embed(texts))
+        if self.spend is not None:
+            self.spend(worst.replace(seconds=time.monotonic() - began), True)
+        return vectors
 
     async def _run(self, work: Callable[[], _T]) -> _T:
         def locked() -> _T:
@@ -218,7 +240,7 @@ class ReflectionMemory:
             lexical = {i: s for i, s in lexical.items() if i in allowed}
         depth = max(50, 4 * k)
         by_words = sorted(lexical, key=lambda i: (-round(lexical[i], 9), i))[:depth]
-        hits = self._nearest(self._embedder.embed([query])[0], depth + len(hidden))
+        hits = self._nearest(self._embed([query])[0], depth + len(hidden))
         # An index may hold ids that the log no longer shows (a crash between the two), hence the check.
         by_vector = [i for i, _ in hits if i in self._log.items and i not in hidden and (not allowed or i in allowed)]
         return fuse([by_words, by_vector[:depth]])
@@ -245,7 +267,7 @@ class ReflectionMemory:
     def _resolve(self, ops: list[MemoryOp]) -> list[MemoryOp]:
         """The operations as they will count at the present version, ids and vectors filled in."""
         written = [i for i, op in enumerate(ops) if op.item is not None and op.op in ("ADD", "UPDATE", "MERGE")]
-        vectors = self._embedder.embed([full_text(item) for i in written if (item := ops[i].item)])
+        vectors = self._embed([full_text(item) for i in written if (item := ops[i].item)])
         ops = list(ops)
         for i, vector in zip(written, vectors, strict=True):
             item = ops[i].item
@@ -347,7 +369,7 @@ class ReflectionMemory:
         """The logged vectors; items that another embedder filed are embedded again, in memory only."""
         found = {i: self._log.items[i].embedding for i in ids if self._log.embedded_by[i] == self._embedder.name}
         foreign = [i for i in ids if len(found.get(i, ())) != self._embedder.dimension]
-        made = self._embedder.embed([full_text(self._log.items[i]) for i in foreign]) if foreign else []
+        made = self._embed([full_text(self._log.items[i]) for i in foreign]) if foreign else []
         found.update(zip(foreign, made, strict=True))
         return [found[i] for i in ids]
 

@@ -180,7 +180,10 @@ class Index(Protocol):
 
 @runtime_checkable
 class Embedder(Protocol):
-    """Texts to unit vectors. Its name and dimension are stored with the memory."""
+    """Texts to unit vectors. Its name and dimension are stored with the memory.
+
+    One that is paid for has a `price` too: US dollars per million tokens.
+    """
 
     name: str
     dimension: int

@@ -121,13 +121,11 @@ async def open_workshop(
             app = make_part("apps", recipe.app.name, where="[app]", **recipe.app.options)
             stack.push_async_callback(app.aclose)
             await app.preflight()
-        critics = [
-            make_part("critics", name, where="[critics]", **recipe.critics.options.get(name, {}))
-            for name in recipe.critics.names
-        ]
+        critics = _make_critics(recipe)
         recipe = _named(recipe, critics)
         cache = cache or Cache(store, run, mode=cast(Any, recipe.model.cache))
         ledger = ledger or open_ledger(recipe, store, run)
+        stack.callback(ledger.flush)
         callers = _open_models(recipe, ledger, cache, progress, model, (recorded or {}).get("models"))
         for caller in callers.values():
             stack.push_async_callback(caller.aclose)
@@ -143,15 +141,28 @@ async def open_workshop(
             options = {"name": memory_name or run, "folder": str(store.memory_folder), **recipe.memory.options}
             memory = make_part("memory", recipe.memory.name, where="[memory]", store=store, **options)
             stack.callback(memory.close)
+            meter_embedder(memory, ledger)
             curator = _make_curator(recipe, roles)
         info = {"models": {spec: [c.name, c.fingerprint] for spec, c in callers.items()}}
         yield Workshop(recipe, store, app, roles, critics, memory, curator, progress, ledger, cache, info)
+
+
+def meter_embedder(memory: Memory, ledger: Ledger) -> None:
+    """Lets a ledger count, and refuse, what a memory embeds."""
+    if hasattr(memory, "spend"):
+        listener: Any = memory
+        listener.spend = ledger.meter("embedder", str(getattr(memory, "embedder", "")))
 
 
 def _make_curator(recipe: Recipe, roles: Roles) -> Curator:
     maker = load_part("memory", recipe.memory.curator)
     made: Curator = maker(model=roles("curator")) if "model" in inspect.signature(maker).parameters else maker()
     return made
+
+
+def _make_critics(recipe: Recipe) -> list[Critic]:
+    options = recipe.critics.options
+    return [make_part("critics", n, where="[critics]", **options.get(n, {})) for n in recipe.critics.names]
 
 
 def _named(recipe: Recipe, critics: Sequence[Critic]) -> Recipe:
@@ -277,6 +288,7 @@ async def run_batch(context: Context, tasks: Sequence[Task], progress: Progress)
     Raises:
         BudgetError, TransientError, ReplayMiss, StoreError: what stops a run (`verbal.errors.STOPS`).
     """
+    from verbal.loop.episodes import side_by_side
     from verbal.loop.graphs import build
 
     unfinished: list[str] = []
@@ -289,7 +301,9 @@ async def run_batch(context: Context, tasks: Sequence[Task], progress: Progress)
         done = context.store.group(context.run, key, context.arm)
         if done is None:
             try:
-                await graph.ainvoke({"task": task.id, **({"anchor": task.id} if self_play else {})}, context=context)
+                # What it comes to is read from the store, so nothing has to be streamed.
+                start = {"task": task.id, **({"anchor": task.id} if self_play else {})}
+                await graph.ainvoke(start, context=context, stream_mode=[])
             except TransientError as error:
                 unfinished.append(task.id)
                 if len(unfinished) >= MAX_UNREACHABLE:
@@ -302,7 +316,7 @@ async def run_batch(context: Context, tasks: Sequence[Task], progress: Progress)
         solved = is_solved(context, done)
         progress.update(done=progress.done + 1, solved=(progress.solved or 0) + solved)
 
-    await _side_by_side([episode(t) for t in tasks])
+    await side_by_side([episode(t) for t in tasks])
     return unfinished
 
 
@@ -358,18 +372,6 @@ def summarise(context: Context, tasks: Sequence[Task], unfinished: Sequence[str]
 def _group_key(context: Context, task: Task) -> str:
     own = context.recipe.loop.graph == "self_play"
     return f"{context.run}/{context.arm}/{task.id}" if own else task.id
-
-
-async def _side_by_side(episodes: Sequence[Any]) -> None:
-    """Awaits all; the first failure cancels the rest, which leave no half-kept attempt behind."""
-    running = [asyncio.ensure_future(e) for e in episodes]
-    try:
-        await asyncio.gather(*running)
-    except BaseException:
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
-        raise
 
 
 __all__ = [

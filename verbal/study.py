@@ -21,7 +21,7 @@ from verbal.errors import STOPS, ConfigError, DataError, StoreError
 from verbal.evaluate import ARMS, LABELS, Scores, compare, difference, evaluate_arm
 from verbal.parts import make_part
 from verbal.recipe import Recipe
-from verbal.run import Progress, Workshop, learn, open_ledger, open_workshop
+from verbal.run import Progress, Workshop, learn, meter_embedder, open_ledger, open_workshop
 from verbal.store import Store
 from verbal.types import Reflection, Task, Usage
 
@@ -189,6 +189,7 @@ def open_pinned(shop: Workshop, name: str, version: int) -> Memory:
     table = shop.recipe.memory
     options = {k: v for k, v in table.options.items() if k not in ("name", "folder", "version")}
     memory: Memory = make_part("memory", "exact", store=shop.store, name=name, version=version, **options)
+    meter_embedder(memory, shop.ledger)
     return memory
 
 
