@@ -105,13 +105,6 @@ WORKS: dict[str, tuple[Work, str]] = {
 }
 
 
-MARKS = {
-    "learn": pytest.mark.xfail(
-        reason="critique keeps its step and its words in two transactions", raises=AssertionError
-    )
-}
-
-
 def mortal(store: Store, life: int | None) -> list[int]:
     """Lets a store make `life` more commits; gives the number made so far."""
     opened: Any = store
@@ -184,9 +177,7 @@ def own_mark(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verbal.ledger, "_PROCESS", verbal.ledger._PROCESS)
 
 
-@pytest.mark.parametrize(
-    ("work", "run"), [pytest.param(*w, id=name, marks=MARKS.get(name, ())) for name, w in WORKS.items()]
-)
+@pytest.mark.parametrize(("work", "run"), WORKS.values(), ids=WORKS)
 async def test_a_kill_at_any_commit_loses_nothing(work: Work, run: str, tmp_path: Path) -> None:
     before, quiet = tmp_path / "before.db", Asked()
     await one_life(before, Asked(), learning("before", MANY), None)
@@ -265,7 +256,6 @@ class Watched(ScriptedModel):
         return await super().generate(messages, n, sampling)
 
 
-@pytest.mark.xfail(reason="the reservation is written at the first try only", raises=AssertionError)
 async def test_a_kill_during_a_retry_finds_the_tries_before_it(tmp_path: Path) -> None:
     with Store(tmp_path / "v.db") as store:
         model = Watched(store)
@@ -283,7 +273,6 @@ class Silent(ScriptedModel):
         return [dataclasses.replace(r, usage=Usage(calls=r.usage.calls, cost=None)) for r in replies]
 
 
-@pytest.mark.xfail(reason="the worst case that was charged is not what the store keeps", raises=AssertionError)
 async def test_what_a_server_without_a_usage_report_may_have_cost_outlives_the_process(tmp_path: Path) -> None:
     with Store(tmp_path / "v.db") as store:
         ledger = Ledger(store=store, run="r")

@@ -157,7 +157,7 @@ async def test_a_storm(openai_server: Any, calls: ModelCalls) -> None:
 
 # fmt: off
 _WORDS = [
-    "choices", "message", "content", "delta", "tool_calls", "function", "name", "arguments", "index", "finish_reason",
+    "choices", "message", "content", "delta", "function", "name", "arguments", "index", "finish_reason",
     "usage", "prompt_tokens", "completion_tokens", "logprobs", "logprob", "token_ids", "error", "text", "refusal", "id",
 ]
 # fmt: on
