@@ -52,7 +52,8 @@ def sections(store: Store, run: str) -> dict[str, list[str]]:
     ops = store.ops(memory["name"], after=memory["from"]) if memory.get("name") else []
     results = {k: v for k, v in (info.get("results") or {}).items() if k not in _NOT_COMPARED}
     return {
-        "attempts": [a.to_json() for a in attempts],
+        # How long calls took is no result: without it a run that was killed equals one that was not.
+        "attempts": [a.replace(usage=a.usage.replace(seconds=0.0)).to_json() for a in attempts],
         "feedback": [f.to_json() for i in ids for f in feedback[i]],
         "steps": [f"{i} {k} {s.to_json()}" for i in ids for k in STEPS if (s := store.step(i, k)) is not None],
         "groups": [g.to_json() for g in store.groups(run)],
