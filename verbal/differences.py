@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,8 @@ from verbal.replay import known_run, run_digest
 from verbal.store import Store
 from verbal.types import Attempt, Step
 
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.:-]")
+"""What apps write as an underscore in an id."""
 LONG = 160
 """Characters of a text that are shown, from a little before the first difference."""
 
@@ -42,13 +45,18 @@ def first_step(left: Store, run: str, right: Store, other: str) -> dict[str, str
             return {"what": f"attempt {what}", "left": "made", "right": "not made"}
         for at in range(max(len(attempt.steps), len(twin.steps))):
             a, b = (x.steps[at] if at < len(x.steps) else None for x in (attempt, twin))
-            if (field := _field(a, b)) is not None:
+            if (field := _field((run, a), (other, b))) is not None:
                 name, *texts = field
                 cut = _cut(*texts)
                 return {"what": f"attempt {what}, step {at}: {name}", "left": cut[0], "right": cut[1]}
         if (attempt.answer, attempt.stop, attempt.error) != (twin.answer, twin.stop, twin.error):
             cut = _cut(*(f"{a.stop}: {a.error or a.answer}" for a in (attempt, twin)))
             return {"what": f"attempt {what}: outcome", "left": cut[0], "right": cut[1]}
+        said = [{f.critic: f.value for f in s.feedback([x.id])[x.id]} for s, x in ((left, attempt), (right, twin))]
+        for critic in sorted({*said[0], *said[1]}):
+            words = [str(values.get(critic, "not judged")) for values in said]
+            if words[0] != words[1]:
+                return {"what": f"attempt {what}: verdict of {critic}", "left": words[0], "right": words[1]}
     if twins:
         place = next(iter(twins))
         return {"what": f"attempt {'/'.join(map(str, place))}", "left": "not made", "right": "made"}
@@ -72,12 +80,22 @@ def _place(attempt: Attempt) -> tuple[str, str, int, int]:
     return attempt.arm, attempt.task.removeprefix(f"{attempt.run}/"), attempt.round, attempt.sample
 
 
-def _field(a: Step | None, b: Step | None) -> tuple[str, str, str] | None:
+def _field(left: tuple[str, Step | None], right: tuple[str, Step | None]) -> tuple[str, str, str] | None:
+    (run, a), (other, b) = left, right
     if a is None or b is None:
         return "step", a.text if a else "", b.text if b else ""
-    prompts = ["\n".join(f"{m.role}: {m.content}" for m in s.prompt) for s in (a, b)]
+    shown, prompts = [], []
+    for name, step in ((run, a), (other, b)):
+        # A lesson that is not in the memory yet has an id with the run's name in it, which is no difference.
+        own = [i for i in step.shown if i.startswith(f"new:{name}/")]
+        shown.append(" ".join(i.replace(f"new:{name}/", "new:", 1) if i in own else i for i in step.shown))
+        prompt = "\n".join(f"{m.role}: {m.content}" for m in step.prompt)
+        for i in own:
+            for written in (i, _UNSAFE.sub("_", i)):
+                prompt = prompt.replace(f'id="{written}"', 'id="new"')
+        prompts.append(prompt)
     pairs = {
-        "reflections shown": (" ".join(a.shown), " ".join(b.shown)),
+        "reflections shown": (shown[0], shown[1]),
         "prompt": (prompts[0], prompts[1]),
         "reply": (a.text, b.text),
         "observation": (a.observation or "", b.observation or ""),

@@ -114,7 +114,7 @@ def _go_on(store: Store, run: str, spec: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"the run {run!r} was begun for something else ({told})",
             where=store.where,
-            todo="choose another --run (what was asked before is not paid again), or give the options it began with",
+            todo="choose another --run, or give the options it began with",
         )
     if grown := {k: spec[k] for k in ("seeds", "memories", "parts") if k in spec and spec[k] != begun.get(k)}:
         store.set_info(run, grown)
