@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from verbal.contracts import App, Critic, CriticContext, Memory, Model, Observation, Sampling
 from verbal.recipe import Recipe
 from verbal.store import Store
-from verbal.types import Attempt, Feedback, Message, Reflection, Task
+from verbal.types import Attempt, Feedback, Group, Message, Reflection, Task
 
 
 class Roles(Protocol):
@@ -65,6 +65,8 @@ class Context:
     learning: bool = True
     """False in an evaluation: nobody reflects, and no lesson leaves."""
     observations: dict[str, Observation] = field(default_factory=dict)
+    made: dict[str, Attempt] = field(default_factory=dict)
+    """Attempts of episodes under way that were kept from here: nobody has to read them back."""
     shown: dict[str, list[Reflection]] = field(default_factory=dict)
     asked: dict[str, asyncio.Future[str]] = field(default_factory=dict)
     """What each proposal of a self-play asks, once that is known; an empty text when nothing could be read."""
@@ -84,6 +86,21 @@ class Context:
         return Sampling(
             temperature=0.0 if greedy else table.temperature, max_tokens=table.max_tokens, seed=self.draw(*parts)
         )
+
+    def attempt(self, id: str) -> Attempt | None:
+        """The attempt of that id as the store keeps it, or None."""
+        return self.made.get(id) or self.store.attempt(id)
+
+    def put_attempt(self, attempt: Attempt) -> None:
+        """Keeps an attempt in the store; one that is there stays."""
+        if self.store.put_attempt(attempt):
+            self.made[attempt.id] = attempt
+
+    def put_group(self, group: Group) -> None:
+        """Keeps a group in the store; with it an episode ends."""
+        self.store.put_group(self.run, group, key=self.arm)
+        for id in group.attempts:
+            self.made.pop(id, None)
 
     async def observation(self, attempt: Attempt) -> Observation:
         """The last observation of an attempt; made again by executing its answer when another process made it."""

@@ -67,15 +67,16 @@ def _self_play() -> Any:
         graph.add_node(node.__name__, node)
     graph.add_edge(START, "propose")
     graph.add_edge("propose", "validate")
-    graph.add_conditional_edges(
-        "validate", lambda state: "answer" if state["valid"] else "reward", ["answer", "reward"]
-    )
+    graph.add_conditional_edges("validate", _after_validate, ["answer", "reward"])
     graph.add_edge("answer", "reward")
     graph.add_edge("reward", END)
     return graph
 
 
-def _after_judge(state: State, runtime: Runtime[Context]) -> str:
+# LangGraph takes a branch that is no coroutine to a thread and back.
+
+
+async def _after_judge(state: State, runtime: Runtime[Context]) -> str:
     context = runtime.context
     more = state["round"] < context.recipe.loop.rounds
     # After the last attempt a lesson can no longer be tried, so it is drawn only where untried lessons are kept.
@@ -83,5 +84,9 @@ def _after_judge(state: State, runtime: Runtime[Context]) -> str:
     return "finish" if state["solved"] or not (more or last_words) else "critique"
 
 
-def _after_reflect(state: State, runtime: Runtime[Context]) -> str:
+async def _after_reflect(state: State, runtime: Runtime[Context]) -> str:
     return "attempt" if state["round"] < runtime.context.recipe.loop.rounds else "finish"
+
+
+async def _after_validate(state: self_play.State) -> str:
+    return "answer" if state["valid"] else "reward"

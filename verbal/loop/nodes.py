@@ -34,7 +34,7 @@ async def attempt(state: State, runtime: Runtime[Context]) -> State:
     """One attempt in a fresh environment: greedy the first time, then sampled, with what was tried and learned."""
     context, round_ = runtime.context, state["round"]
     task = context.tasks[state["task"]]
-    earlier = [a for i in state["attempts"] if (a := context.store.attempt(i))]
+    earlier = [a for i in state["attempts"] if (a := context.attempt(i))]
     # Where lessons are verified, those before the newest were tried and did not help.
     window = -1 if context.recipe.loop.verify else -3
     own = [r for a in earlier if (r := lesson(context, a)) is not None][window:]
@@ -55,7 +55,7 @@ async def attempt(state: State, runtime: Runtime[Context]) -> State:
 async def judge(state: State, runtime: Runtime[Context]) -> State:
     """Feedback of every critic on the newest attempt."""
     context = runtime.context
-    task, newest = context.tasks[state["task"]], context.store.attempt(state["attempts"][-1])
+    task, newest = context.tasks[state["task"]], context.attempt(state["attempts"][-1])
     assert newest is not None
     known = context.store.feedback([newest.id])[newest.id]
     if {f.critic for f in known} < {c.name for c in context.critics}:
@@ -66,7 +66,7 @@ async def judge(state: State, runtime: Runtime[Context]) -> State:
 async def critique(state: State, runtime: Runtime[Context]) -> State:
     """Words of the critic role about the failed attempt, kept as feedback of the critic `critique`."""
     context = runtime.context
-    newest = context.store.attempt(state["attempts"][-1])
+    newest = context.attempt(state["attempts"][-1])
     assert newest is not None
     task = context.tasks[newest.task]
     if not context.recipe.loop.critique or context.store.step(newest.id, "critique"):
@@ -98,7 +98,7 @@ async def critique(state: State, runtime: Runtime[Context]) -> State:
 async def reflect(state: State, runtime: Runtime[Context]) -> State:
     """A lesson of the reflector role from the failed attempt; curated into the memory after the batch."""
     context = runtime.context
-    newest = context.store.attempt(state["attempts"][-1])
+    newest = context.attempt(state["attempts"][-1])
     assert newest is not None
     if not (context.learning and context.recipe.loop.reflect) or context.store.step(newest.id, "reflect"):
         return {}
@@ -128,7 +128,7 @@ async def sample(state: State, runtime: Runtime[Context]) -> State:
     task, k = context.tasks[state["task"]], context.recipe.loop.samples
     ids = [context.attempt_id(task.id, i) for i in range(k)]
     hints = await context.hints(task)
-    if not all(context.store.attempt(i) for i in ids):
+    if not all(context.attempt(i) for i in ids):
         environment = context.app.environment()
         try:
             messages = await environment.start(unsealed(task), hints=hints)
@@ -144,7 +144,7 @@ async def sample(state: State, runtime: Runtime[Context]) -> State:
 async def compare(state: State, runtime: Runtime[Context]) -> State:
     """Feedback of every critic on the whole group."""
     context = runtime.context
-    group = [a for i in state["attempts"] if (a := context.store.attempt(i))]
+    group = [a for i in state["attempts"] if (a := context.attempt(i))]
     known = context.store.feedback(state["attempts"])
     wanted = {c.name for c in context.critics}
     if not all(wanted <= {f.critic for f in known[a.id]} for a in group):
@@ -161,7 +161,7 @@ async def choose(state: State, runtime: Runtime[Context]) -> State:
     chosen = best[context.draw(state["task"], "choose") % len(best)]
     pairs = tuple((a, b) for a in values for b in values if values[a] > values[b])
     group = Group(task=state["task"], attempts=tuple(ids), preferences=pairs, chosen=chosen)
-    context.store.put_group(context.run, group, key=context.arm)
+    context.put_group(group)
     return {"solved": values.get(chosen) == 1.0}
 
 
@@ -172,7 +172,7 @@ async def finish(state: State, runtime: Runtime[Context]) -> State:
     chosen = ids[-1]
     preferences = tuple((chosen, i) for i in ids[:-1]) if state["solved"] else ()
     group = Group(task=state["task"], attempts=tuple(ids), preferences=preferences, chosen=chosen)
-    context.store.put_group(context.run, group, key=context.arm)
+    context.put_group(group)
     return {}
 
 
@@ -213,7 +213,7 @@ async def make_attempt(
             so that a resumed run makes this attempt.
     """
     attempt_id = context.attempt_id(task.id, sample, round_)
-    if (kept := context.store.attempt(attempt_id)) is not None:
+    if (kept := context.attempt(attempt_id)) is not None:
         return kept
     made = Attempt(
         id=attempt_id,
@@ -229,7 +229,7 @@ async def make_attempt(
     )
     tried = [a.answer for a in earlier or [] if a.answer]
     made = await _play(context, task, made, hints, tried, sampling, reply)
-    context.store.put_attempt(made)
+    context.put_attempt(made)
     return made
 
 

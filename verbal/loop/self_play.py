@@ -53,7 +53,7 @@ async def propose(state: State, runtime: Runtime[Context]) -> State:
 
 
 async def _proposal(context: Context, state: State, key: str) -> Attempt:
-    anchor, made = context.tasks[state["anchor"]], context.store.attempt(key)
+    anchor, made = context.tasks[state["anchor"]], context.attempt(key)
     if made is None:
         level = 1 + context.draw(state["task"], "level") % 5
         table = context.recipe.model
@@ -74,14 +74,14 @@ async def _proposal(context: Context, state: State, key: str) -> Attempt:
             seed=sampling.seed,
             error=None if read else "no question could be read from the proposer's reply",
         )
-        context.store.put_attempt(made)
+        context.put_attempt(made)
     return made
 
 
 async def validate(state: State, runtime: Runtime[Context]) -> State:
     """Whether the question can be used: readable, new in this run, its reference answer runs and gives something."""
     context, key = runtime.context, _key(runtime.context, state)
-    made = context.store.attempt(key)
+    made = context.attempt(key)
     assert made is not None
     read = context.app.parse("proposer", made.steps[0].text)
     if read is None:
@@ -110,7 +110,7 @@ async def answer(state: State, runtime: Runtime[Context]) -> State:
         sampling = context.sampling(key, i, greedy=i == 0)
         made = await make_attempt(context, task, round_=0, hints=hints, sampling=sampling, sample=i)
         ids.append(made.id)
-    await context.judge(task, [a for i in ids if (a := context.store.attempt(i))])
+    await context.judge(task, [a for i in ids if (a := context.attempt(i))])
     return {"attempts": ids}
 
 
@@ -123,7 +123,7 @@ async def reward(state: State, runtime: Runtime[Context]) -> State:
         task = _proposed(context, key)
         reference = await context.app.execute(task, _reference(task))
         for i in state["attempts"]:
-            made = context.store.attempt(i)
+            made = context.attempt(i)
             assert made is not None
             same = _same(await context.observation(made), reference)
             (right if same else wrong).append(i)
@@ -137,7 +137,7 @@ async def reward(state: State, runtime: Runtime[Context]) -> State:
     pairs = tuple((a, b) for a in right for b in wrong)
     chosen = right[0] if kept else None
     group = Group(task=key, attempts=tuple(state["attempts"]), preferences=pairs, chosen=chosen)
-    context.store.put_group(context.run, group, key=context.arm)
+    context.put_group(group)
     return {"kept": kept}
 
 
@@ -163,7 +163,7 @@ def format_score(text: str) -> float:
 
 
 async def _reflect(context: Context, task: Task, attempt_id: str) -> None:
-    made = context.store.attempt(attempt_id)
+    made = context.attempt(attempt_id)
     if made is None or not context.recipe.loop.reflect or context.store.step(attempt_id, "reflect"):
         return
     messages = context.app.messages(
@@ -180,7 +180,7 @@ async def _reflect(context: Context, task: Task, attempt_id: str) -> None:
 async def _is_new(context: Context, task: str, question: str) -> bool:
     """Whether no proposal before this one asks the same: before in the run's order, so that no race decides."""
     for other in itertools.takewhile(lambda t: t != task, context.tasks):
-        made = context.store.attempt(_key(context, {"task": other}))
+        made = context.attempt(_key(context, {"task": other}))
         waited = context.asked.get(other)
         said = _question(context, made) if made else await waited if waited else ""
         if said == question:
