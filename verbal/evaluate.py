@@ -263,7 +263,7 @@ def _value(context: Context, task: Task) -> float | None:
     said = [f for f in context.store.feedback([attempt.id])[attempt.id] if f.critic == context.recipe.critics.verdict]
     if said and said[0].value is not None:
         return (said[0].value - said[0].low) / (said[0].high - said[0].low)
-    return 0.0 if attempt.error else None
+    return 0.0 if attempt.error or not attempt.answer else None
 
 
 def _values(context: Context, task: Task) -> list[float | None]:
