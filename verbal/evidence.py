@@ -233,7 +233,9 @@ def sealed(store: Store) -> list[dict[str, Any]]:
 def _sum(usage: dict[str, Any] | None) -> dict[str, Any] | None:
     from verbal.study import plain_usage
 
-    return plain_usage({"all": sum((Usage(**u) for u in usage.values()), Usage())})["all"] if usage else None
+    if usage is None:
+        return None
+    return plain_usage({"all": sum((Usage(**u) for u in usage.values()), Usage())})["all"]
 
 
 def _iso(at: float) -> str:

@@ -51,6 +51,22 @@ class Rule:
     batch: int = 16
     """Tasks attempted side by side; the evidence is still looked at task by task."""
 
+    def __post_init__(self) -> None:
+        """Refuses what no bet can be made on, before a proposal is written down.
+
+        Raises:
+            ConfigError: a number is out of its range.
+        """
+        shares = {"margin": self.margin, "worth": self.worth, "guard_margin": self.guard_margin}
+        chances = {"alpha": self.alpha, "fdr": self.fdr}
+        wrong = [f"{k} {v:g} (-1 to 1)" for k, v in shares.items() if not -1 <= v <= 1]
+        wrong += [f"{k} {v:g} (between 0 and 1)" for k, v in chances.items() if not 0 < v < 1]
+        wrong += [f"left_out {self.left_out:g} (0 to 1)"] if not 0 <= self.left_out <= 1 else []
+        wrong += [f"batch {self.batch} (1 or more)"] if self.batch < 1 else []
+        if wrong:
+            what = f"the rule of the gate is out of range: {', '.join(wrong)}"
+            raise ConfigError(what, where="Rule", todo="give shares (1 is 100 points) and chances in their ranges")
+
 
 class Side(Protocol):
     """A policy that can be scored: what serves now, or what may serve instead."""

@@ -171,6 +171,18 @@ async def test_a_task_given_twice_is_refused():
     assert side.seen == []
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("margin", 2.0), ("margin", math.nan), ("guard_margin", -1.5), ("worth", 7.0), ("alpha", 0.0), ("alpha", 1.0),
+        ("fdr", -0.1), ("left_out", 1.1), ("batch", 0),
+    ],
+)  # fmt: skip
+def test_a_rule_that_no_bet_can_follow_is_refused_when_it_is_made(field, value):
+    with pytest.raises(ConfigError, match=f"out of range: {field} "):
+        Rule(**{field: value})
+
+
 async def test_the_order_comes_from_the_seed_and_not_from_results():
     a = await gate(WRONG, Table(0.5), tasks(60), rule=NEVER, seed=3)
     b = await gate(RIGHT, Table(lambda id: float(number(id) % 3 > 0)), tasks(60), rule=NEVER, seed=3)
