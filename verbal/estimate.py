@@ -63,14 +63,8 @@ async def estimate(shop: Workshop, tasks: Sequence[Task], *, passes: Mapping[str
         passes: Kind of pass over the tasks -> how many: `learn` (critique and reflection too), `score`.
     """
     loop, solver = shop.recipe.loop, cast(ModelCalls, shop.roles("solver"))
-    judged = 1 if {"judge", "group"} & set(shop.recipe.critics.names) else 0
-    attempts = loop.samples if loop.graph != "reflect" else loop.rounds
-    lesson = int(loop.critique) + int(loop.reflect)
-    proposed = 2 if loop.graph == "self_play" else 0
-    most = {"learn": attempts * (1 + judged + lesson) + proposed, "score": loop.rounds}
-    least = {"learn": (attempts if loop.graph != "reflect" else 1) + proposed, "score": 1}
-    low = sum(n * least[kind] for kind, n in passes.items()) * len(tasks)
-    high = sum(n * most[kind] for kind, n in passes.items()) * len(tasks)
+    ends = _calls_per_task(shop)
+    low, high = (sum(n * ends[kind][end] for kind, n in passes.items()) * len(tasks) for end in (0, 1))
     sizes, worst = await _prompts(shop, tasks, solver)
     known = shop.store.mean_call(solver.name)
     size = sum(sizes) / len(sizes)
@@ -114,6 +108,29 @@ def check_budget(shop: Workshop, expected: Estimate) -> str:
             if fewest < expected.tasks:
                 words.append(f"{name.replace('_', '-')} buys about {fewest} to {min(most_, expected.tasks)} tasks")
     return f"of {expected.tasks} tasks, " + "; ".join(words) if words else ""
+
+
+def _calls_per_task(shop: Workshop) -> dict[str, tuple[int, int]]:
+    """Kind of pass -> the fewest and the most calls that one task likely takes."""
+    loop, critics = shop.recipe.loop, shop.recipe.critics
+
+    def drawn(role: str, samples: int) -> int:
+        """Calls that so many samples of one conversation take."""
+        return samples if getattr(cast(ModelCalls, shop.roles(role)).model, "one_per_call", False) else 1
+
+    options = {name: critics.options.get(name, {}) for name in critics.names}
+    judge = drawn("judge", int(options["judge"].get("samples", 1))) if "judge" in options else 0
+    # A listwise judge reads a whole group several times, again where a reply cannot be read; never a single attempt.
+    listwise = 3 * int(options["group"].get("passes", 5)) if "group" in options else 0
+    lesson = int(loop.critique) + int(loop.reflect)
+    learn = {
+        "reflect": (1, loop.rounds * (1 + judge + lesson)),
+        "group": (drawn("solver", loop.samples), drawn("solver", loop.samples) + loop.samples * judge + listwise),
+        "self_play": (loop.samples + 2, 2 + loop.samples * (1 + judge) + listwise + int(loop.reflect)),
+    }
+    # Scoring asks the critic that decides, and no other.
+    score = (1, loop.rounds * (1 + (judge if critics.verdict == "judge" else 0)))
+    return {"learn": learn[loop.graph], "score": score}
 
 
 async def _prompts(shop: Workshop, tasks: Sequence[Task], solver: ModelCalls) -> tuple[list[int], Usage]:
