@@ -235,7 +235,8 @@ def _sum(usage: dict[str, Any] | None) -> dict[str, Any] | None:
 
     if usage is None:
         return None
-    return plain_usage({"all": sum((Usage(**u) for u in usage.values()), Usage())})["all"]
+    made: dict[str, Any] = plain_usage({"all": sum((Usage(**u) for u in usage.values()), Usage())})["all"]
+    return made
 
 
 def _iso(at: float) -> str:
