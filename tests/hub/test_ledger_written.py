@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import verbal.testing
 from verbal.contracts import Reply, Sampling
@@ -161,6 +163,43 @@ async def test_a_store_that_cannot_write_ahead_leaves_nothing_set_aside(
     done = later.done()
     later.cancel()
     assert done, "the call waits for ever for one that was never sent"
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 30)), min_size=1, max_size=12), st.booleans())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+async def test_whenever_callers_give_up_ledger_and_store_agree(
+    tmp_path_factory: pytest.TempPathFactory, plan: list[tuple[int, int]], limited: bool
+) -> None:
+    """Each caller is cancelled after so many turns of the event loop, while its call takes so many."""
+
+    async def answer(messages: Sequence[Message], index: int, seed: int | None) -> str:
+        for _ in range(seed or 0):
+            await asyncio.sleep(0)
+        return "one two three"
+
+    with Store(tmp_path_factory.mktemp("cancel") / "v.db") as store:
+        ledger = Ledger(Limits(max_tokens=2000 if limited else None), store=store, run="r")
+        calls = ModelCalls(ScriptedModel(answer), ledger=ledger, price_in=1.0, price_out=2.0, concurrency=4)
+        tasks = [
+            asyncio.ensure_future(calls.generate(ASK, 1, Sampling(max_tokens=300, seed=turns))) for turns, _ in plan
+        ]
+        for turn in range(45):
+            await asyncio.sleep(0)
+            for task, (_, last) in zip(tasks, plan, strict=True):
+                if last == turn:
+                    task.cancel()
+        done = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(isinstance(d, list | asyncio.CancelledError | BudgetError) for d in done)
+        kept = sum(store.usage("r").values(), Usage())
+        assert store.open_calls() == [] and calls.concurrency.active == 0
+        assert (kept.calls, kept.tokens) == (ledger.spent.calls, ledger.spent.tokens)
+        assert kept.cost == pytest.approx(ledger.spent.cost)
+        assert kept.calls >= sum(isinstance(d, list) for d in done)
+        if limited:
+            assert ledger.spent.tokens <= 2000
+        # Nothing is left set aside: the whole rest can be had.
+        rest = Usage(calls=1, prompt_tokens=2000 - ledger.spent.tokens, cost=0.0) if limited else used()
+        ledger.require(rest)
 
 
 # killed ---------------------------------------------------------------------------------------------------------------

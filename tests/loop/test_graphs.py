@@ -358,6 +358,18 @@ async def test_an_attempt_over_its_time_is_kept_as_one_and_the_others_go_on(tiny
     assert {a.error for a in by_task.values()} == {None}
 
 
+async def test_attempts_that_run_out_of_time_together_are_all_kept(tiny):
+    """Some wait for a slot that frees in the very moment in which they give up."""
+    from verbal.models import ModelCalls
+
+    shop, plain = tiny(None, "loop.timeout=0.05", "loop.rounds=1", "loop.reflect=false", "loop.critique=false")
+    calls = ModelCalls(Hangs(plain, ""), price_in=0.0, price_out=0.0, concurrency=2)
+    shop.roles = calls.for_role
+    summary = await learn(shop, shop.app.tasks(), run="r")
+    assert summary.unfinished == () and calls.concurrency.active == 0
+    assert [a.stop for a in shop.store.attempts("r")] == [StopReason.TIMEOUT] * 6
+
+
 @pytest.mark.xfail(reason="propose and sample let what is no stop through", raises=RefusedError)
 @pytest.mark.parametrize("graph", ["group", "self_play"])
 async def test_a_refused_call_is_data_in_every_graph(tiny, graph):

@@ -80,7 +80,7 @@ class Concurrency:
             if waiter.done() and not waiter.cancelled():
                 # The slot was handed over in the same moment: pass it on, or it is lost for ever.
                 self._release()
-            else:
+            elif waiter in self._waiting:  # a slot freed in the same moment has passed it over already
                 self._waiting.remove(waiter)
             raise
 
