@@ -10,16 +10,18 @@ import re
 import sqlite3
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from verbal.commits import GroupCommit
 from verbal.errors import ConfigError, StoreError, VerbalError
 
 FREE_SPACE = "free some space; everything acknowledged so far is kept, then use --resume"
 """What to do when a disk is full."""
 
+_T = TypeVar("_T")
 _MARK = "\x1a"
 _UNKEPT = re.compile("[\x00\x1a\ud800-\udfff]")
 _MARKED = re.compile("\x1a([0-9a-f]{4})")
@@ -65,6 +67,7 @@ class Database(ABC):
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._depth = 0
+        self._whole = False
 
     @abstractmethod
     def create(self, schema: str) -> None:
@@ -94,15 +97,19 @@ class Database(ABC):
             self._execute_many(sql, [_texts(row) for row in rows])
 
     @contextmanager
-    def write(self, *, alone: bool = False) -> Iterator[Database]:
+    def write(self, *, alone: bool = False, whole: bool = False) -> Iterator[Database]:
         """One transaction, or a part of the one that is open; kept when the block ends, undone when it raises.
 
         Args:
             alone: No other process writes meanwhile. For a write that depends on what it reads first, and for one of
                 many statements; the outermost decides.
+            whole: Nothing inside fails for itself: what raises there has to undo all, and no part is marked off.
         """
         with self._lock:
-            depth = self._depth
+            if self._whole:
+                yield self
+                return
+            depth, self._whole = self._depth, whole
             with self._explained():
                 self._begin(depth, alone)
             self._depth = depth + 1
@@ -114,7 +121,7 @@ class Database(ABC):
                 self._undo(depth)
                 raise
             finally:
-                self._depth = depth
+                self._depth, self._whole = depth, False
 
     @abstractmethod
     def _execute(self, sql: str, values: Sequence[Any] = ()) -> Any: ...
@@ -140,6 +147,7 @@ class Records:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._commits = GroupCommit(lambda: database.write(alone=True, whole=True))
 
     @property
     def where(self) -> str:
@@ -164,6 +172,10 @@ class Records:
         """
         return self._database.write(alone=True)
 
+    async def together(self, write: Callable[[], _T]) -> _T:
+        """What `write` gives, committed with what other tasks write in the same turn of the loop (`commits.py`)."""
+        return await self._commits.write(write)
+
 
 class SQLite(Database):
     """A file in WAL mode (`synchronous=NORMAL`: a killed process loses nothing that was acknowledged; a power cut may
@@ -174,6 +186,7 @@ class SQLite(Database):
         super().__init__()
         self.path = path
         self.where = str(path)
+        self._in_words = _Explained(self.where)
         self.folder = path.parent
         self.memory_folder = path.parent / f"{path.stem}.memory"
         with self._explained():
@@ -218,11 +231,21 @@ class SQLite(Database):
             self._db.execute(f"ROLLBACK TO SAVEPOINT inner{depth}")
             self._db.execute(f"RELEASE SAVEPOINT inner{depth}")
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
+    def _explained(self) -> _Explained:
+        return self._in_words
+
+
+class _Explained:
+    """Turns errors of SQLite and of the disk into those of the house. A class, for it stands around every statement."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, sqlite3.Error):
             text = str(error)
             todo = {
                 "database or disk is full": FREE_SPACE,
@@ -231,12 +254,10 @@ class SQLite(Database):
                 "file is not a database": "this file is something else; give another path: --store PATH",
                 "database is locked": "another process holds the store for more than 30 s; wait for it or stop it",
             }.get(text, "check the file and the disk")
-            raise StoreError(f"the store failed: {text}", where=self.where, todo=todo) from error
-        except OSError as error:
-            if isinstance(error, VerbalError):
-                raise
+            raise StoreError(f"the store failed: {text}", where=self._where, todo=todo) from error
+        if isinstance(error, OSError) and not isinstance(error, VerbalError):
             what = f"the store failed: {error.strerror or error}"
-            raise StoreError(what, where=self.where, todo="give a path you may write to: --store PATH") from error
+            raise StoreError(what, where=self._where, todo="give a path you may write to: --store PATH") from error
 
 
 def in_key_order(rows: Iterable[tuple[Any, ...]], key: int) -> list[tuple[Any, ...]]:
@@ -254,7 +275,7 @@ def foreign(where: str) -> StoreError:
 
 def _texts(values: Sequence[Any]) -> tuple[Any, ...]:
     """Values with each text in a form that every database keeps, see `_keepable`."""
-    return tuple(_keepable(v) if isinstance(v, str) else v for v in values)
+    return tuple([_keepable(v) if isinstance(v, str) else v for v in values])
 
 
 def _keepable(text: str) -> str:

@@ -18,7 +18,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from verbal.errors import BudgetError, ConfigError
 from verbal.types import Usage
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from verbal.cache import Recorded
     from verbal.store import Store
 
+_T = TypeVar("_T")
 _PROCESS = uuid.uuid4().hex[:12]
 _UNIT = 1e12
 """Money is added up in whole parts of this of a dollar: floats would leave dust behind, in an order of their own."""
@@ -222,6 +223,15 @@ class Ledger:
             for r in recorded:
                 self.store.use_reply(self.run, r.key, role)
         return False
+
+    def drop_call(self, call: str) -> None:
+        """Takes back that a call was about to be made: it was not."""
+        if self.store is not None:
+            self.store.drop_call(call)
+
+    async def together(self, write: Callable[[], _T]) -> _T:
+        """What `write` gives, once it is kept, in one commit with what others write in the same turn of the loop."""
+        return await self.store.together(write) if self.store is not None else write()
 
     def charge(self, role: str, model: str, used: Usage, *, call: str = "") -> None:
         """Counts what is no model call: embeddings, seconds of a trainer's GPU. `call` makes a repeat harmless."""

@@ -91,14 +91,14 @@ class Context:
         """The attempt of that id as the store keeps it, or None."""
         return self.made.get(id) or self.store.attempt(id)
 
-    def put_attempt(self, attempt: Attempt) -> None:
+    async def put_attempt(self, attempt: Attempt) -> None:
         """Keeps an attempt in the store; one that is there stays."""
-        if self.store.put_attempt(attempt):
+        if await self.store.together(lambda: self.store.put_attempt(attempt)):
             self.made[attempt.id] = attempt
 
-    def put_group(self, group: Group) -> None:
+    async def put_group(self, group: Group) -> None:
         """Keeps a group in the store; with it an episode ends."""
-        self.store.put_group(self.run, group, key=self.arm)
+        await self.store.together(lambda: self.store.put_group(self.run, group, key=self.arm))
         for id in group.attempts:
             self.made.pop(id, None)
 
@@ -133,7 +133,7 @@ class Context:
         for critic in self.critics:
             for feedback in await critic.evaluate(task, attempts, context):
                 found[feedback.attempt].append(feedback)
-        self.store.put_feedback([f for fs in found.values() for f in fs])
+        await self.store.together(lambda: self.store.put_feedback([f for fs in found.values() for f in fs]))
         return found
 
     def verdict(self, feedback: Sequence[Feedback]) -> float | None:

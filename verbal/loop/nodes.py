@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from functools import partial
 from typing import TypedDict
 
 from langgraph.runtime import Runtime
@@ -89,9 +90,12 @@ async def critique(state: State, runtime: Runtime[Context]) -> State:
         source="self",
         reason="words only" if read is not None else f"the critic's reply cannot be read: {step.text[:80]!r}",
     )
-    with context.store.transaction():
+
+    def keep() -> None:
         context.store.put_step(newest.id, "critique", step)
         context.store.put_feedback([words])
+
+    await context.store.together(keep)
     return {}
 
 
@@ -118,7 +122,7 @@ async def reflect(state: State, runtime: Runtime[Context]) -> State:
     )
     step = await say(context, "reflector", messages, newest.id, greedy=newest.round == 0)
     if step is not None:
-        context.store.put_step(newest.id, "reflect", step)
+        await context.store.together(partial(context.store.put_step, newest.id, "reflect", step))
     return {}
 
 
@@ -161,7 +165,7 @@ async def choose(state: State, runtime: Runtime[Context]) -> State:
     chosen = best[context.draw(state["task"], "choose") % len(best)]
     pairs = tuple((a, b) for a in values for b in values if values[a] > values[b])
     group = Group(task=state["task"], attempts=tuple(ids), preferences=pairs, chosen=chosen)
-    context.put_group(group)
+    await context.put_group(group)
     return {"solved": values.get(chosen) == 1.0}
 
 
@@ -172,7 +176,7 @@ async def finish(state: State, runtime: Runtime[Context]) -> State:
     chosen = ids[-1]
     preferences = tuple((chosen, i) for i in ids[:-1]) if state["solved"] else ()
     group = Group(task=state["task"], attempts=tuple(ids), preferences=preferences, chosen=chosen)
-    context.put_group(group)
+    await context.put_group(group)
     return {}
 
 
@@ -229,7 +233,7 @@ async def make_attempt(
     )
     tried = [a.answer for a in earlier or [] if a.answer]
     made = await _play(context, task, made, hints, tried, sampling, reply)
-    context.put_attempt(made)
+    await context.put_attempt(made)
     return made
 
 

@@ -74,7 +74,7 @@ async def _proposal(context: Context, state: State, key: str) -> Attempt:
             seed=sampling.seed,
             error=None if read else "no question could be read from the proposer's reply",
         )
-        context.put_attempt(made)
+        await context.put_attempt(made)
     return made
 
 
@@ -137,7 +137,7 @@ async def reward(state: State, runtime: Runtime[Context]) -> State:
     pairs = tuple((a, b) for a in right for b in wrong)
     chosen = right[0] if kept else None
     group = Group(task=key, attempts=tuple(state["attempts"]), preferences=pairs, chosen=chosen)
-    context.put_group(group)
+    await context.put_group(group)
     return {"kept": kept}
 
 

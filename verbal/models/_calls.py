@@ -15,6 +15,7 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar
 
 from tenacity import RetryCallState
@@ -64,6 +65,10 @@ class _Call:
     used: Usage = field(default_factory=Usage)
     replies: Sequence[Reply] = ()
     """What it gave, once it is over."""
+    open: bool = False
+    """Whether it was written ahead."""
+    over: bool = False
+    """Whether nobody waits for it any more."""
     first: bool = False
     """Whether the recording holds these replies, and not earlier ones."""
 
@@ -276,7 +281,7 @@ class ModelCalls:
 
             try:
                 # Again before each try: what the tries before it used is known only here.
-                self.ledger.open_call(call.id, call.role, self.name, call.used + worst)
+                await self.ledger.together(partial(self._open, call, call.used + worst))
                 call.tries += 1
                 # A request that fails is counted; its tokens are not known, and providers do not bill an error.
                 charged = used = Usage(calls=1)
@@ -345,15 +350,31 @@ class ModelCalls:
             failure = "stopped by its caller" if not isinstance(error, Exception) else f"{type(error).__name__}"
             raise
         finally:
-            if call.tries:
-                self._close(call, failure, lasting)
+            call.over = True
+            try:
+                if call.tries and failure is None:
+                    await self.ledger.together(partial(self._close, call))
+                elif call.tries:
+                    self._close(call, failure, lasting)
+                elif call.open:
+                    self.ledger.drop_call(call.id)
+            finally:
+                if call.tries:
+                    self._tell(call, failure)
 
-    def _close(self, call: _Call, failure: str | None, lasting: ModelError | None) -> None:
+    def _open(self, call: _Call, worst: Usage) -> None:
+        if not call.over:  # it was cancelled before its turn to be written down
+            self.ledger.open_call(call.id, call.role, self.name, worst)
+            call.open = True
+
+    def _close(self, call: _Call, failure: str | None = None, lasting: ModelError | None = None) -> None:
         outcomes: Sequence[Reply | ModelError] = [lasting] * len(call.asked) if lasting else call.replies
         rows = []
         if self.cache.mode == "record" and (outcomes and (lasting or not failure)):
             rows = [recorded(r, self.name, o) for r, o in zip(call.asked, outcomes, strict=True)]
         call.first = self.ledger.close_call(call.id, call.role, self.name, call.used, failure, rows)
+
+    def _tell(self, call: _Call, failure: str | None) -> None:
         if self._on_call is not None:
             self._on_call(
                 CallRecord(
