@@ -20,7 +20,10 @@ import pytest
 from verbal.errors import DataError, ReplayMiss, UnknownName
 from verbal.gate import Rule
 from verbal.parts import make_part
+from verbal.recipe import load_recipe
 from verbal.replay import known_run, replay, run_digest, sections
+from verbal.store import Store
+from verbal.study import Study, perform
 from verbal.types import MemoryOp, Reflection
 from verbal.versions import adopt, declare, make_policy
 
@@ -112,6 +115,22 @@ async def test_a_finished_run_that_is_resumed_later_still_repeats(world):
     await world.learn("second", memory="shared")
     await world.learn("first", memory="shared")
     assert (await replay(world.store, "first"))["equal"]
+
+
+@pytest.mark.parametrize("graph", ["reflect", "group", "self_play"])
+async def test_the_demo_with_its_own_model_and_index_repeats(tmp_path, no_sockets, graph):
+    """Weights, a vector index, workers with a database: what a user's first run is made of."""
+    sets = ["loop.questions=3", "loop.samples=3", "loop.batch=2", f"app.options.cache={str(tmp_path)!r}"]
+    recipe = load_recipe(graph, sets)
+    with Store(tmp_path / "v.db") as store:
+        tasks = make_part("apps", "text2sql", cache=tmp_path).tasks("train")[:3]
+        store.put_tasks(tasks)
+        spec = {"command": "learn", "arm": "learn", "tasks": [t.id for t in tasks], "memory": {"name": "run"}}
+        await perform(Study(store=store, recipe=recipe, run="run"), spec)
+        made = await replay(store, "run")
+        assert made["equal"], made["first_difference"]
+        assert made["model_calls"] == 0 < made["replies"]
+        assert recipe.memory.name == "chroma" and sum(u.calls for u in store.usage("run").values()) > 0
 
 
 async def test_a_refused_call_repeats_as_the_same_failure(tmp_path):
