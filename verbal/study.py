@@ -150,7 +150,7 @@ async def _learn(study: Study, spec: Mapping[str, Any]) -> dict[str, Any]:
         summary = await learn(shop, tasks, run=study.run, arm=spec.get("arm", "learn"), info=extra)
         lessons = [r.to_dict() for r in items(shop.memory)]
     made = dataclasses.asdict(summary)
-    made["usage"] = plain_usage(summary.usage)
+    made["usage"] = plain_usage(study.store.usage(study.run))  # what is written when the workshop closes included
     return {**made, "lessons": [{k: v for k, v in x.items() if k != "embedding"} for x in lessons]}
 
 

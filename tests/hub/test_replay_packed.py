@@ -70,7 +70,9 @@ async def test_a_packed_run_repeats_from_its_file_alone(world, tmp_path):
     away.mkdir()
     card = pack(world.store, "run", away / "packed.db")
     assert card["runs"] == digests and card["redacted"] == 0 and card["run"] == "run"
-    assert card["models"] == {world.recipe.model.name: ["scripted/function", ""]}
+    assert card["models"] == world.store.run("run")["info"]["models"] and list(card["models"]) == [
+        world.recipe.model.name
+    ]
     text = (away / "packed.md").read_text()
     for said in ("# Recorded run run", *digests.values(), "verbal replay run --store packed.db", "scripted/function"):
         assert said in text
