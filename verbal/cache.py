@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,6 +148,8 @@ def requests_of(model: str, fingerprint: str, messages: Sequence[Message], n: in
         sampling: How the model samples; its seed and tools are part of the key.
     """
     settings = {f.name: getattr(sampling, f.name) for f in dataclasses.fields(sampling)}
+    if sampling.temperature is not None:
+        settings["temperature"] = float(sampling.temperature)
     settings["tools"] = _digest(json.dumps([dict(t) for t in sampling.tools], sort_keys=True)) if sampling.tools else ""
     said = [[m.role, len(m.content), _digest(m.to_json()), " ".join(m.content[:60].split())] for m in messages]
     head = json.dumps([model, fingerprint, said, settings], ensure_ascii=True)
@@ -172,8 +175,19 @@ def recorded(request: Request, model: str, outcome: Reply | ModelError) -> Recor
 
 def fingerprint_of(model: Model, options: Mapping[str, Any] | None = None) -> str:
     """What tells models of one name apart: their own `fingerprint` (weights), the URL, the adapter's options."""
-    parts = [getattr(model, "fingerprint", ""), getattr(model, "url", None) or "", dict(options or {})]
+    parts = [getattr(model, "fingerprint", ""), getattr(model, "url", None) or "", dict(options or {}), _own(model)]
     return _digest(json.dumps(parts, sort_keys=True, default=str))[:16] if any(parts) else ""
+
+
+def _own(model: Model) -> str:
+    """Name and file of a class that is not of the house: a user's two models may have one name."""
+    kind = type(model)
+    if kind.__module__.partition(".")[0] == "verbal":
+        return ""
+    path = Path(getattr(sys.modules.get(kind.__module__), "__file__", None) or "")
+    if not path.is_file():
+        return kind.__qualname__
+    return f"{kind.__qualname__}/{_digest(path.read_text(encoding='utf-8', errors='replace'))}"
 
 
 def folder_digest(folder: Path) -> str:

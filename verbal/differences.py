@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,8 +9,6 @@ from verbal.replay import known_run, run_digest
 from verbal.store import Store
 from verbal.types import Attempt, Step
 
-_UNSAFE = re.compile(r"[^A-Za-z0-9_.:-]")
-"""What apps write as an underscore in an id."""
 LONG = 160
 """Characters of a text that are shown, from a little before the first difference."""
 
@@ -45,7 +42,7 @@ def first_step(left: Store, run: str, right: Store, other: str) -> dict[str, str
             return {"what": f"attempt {what}", "left": "made", "right": "not made"}
         for at in range(max(len(attempt.steps), len(twin.steps))):
             a, b = (x.steps[at] if at < len(x.steps) else None for x in (attempt, twin))
-            if (field := _field((run, a), (other, b))) is not None:
+            if (field := _field(a, b)) is not None:
                 name, *texts = field
                 cut = _cut(*texts)
                 return {"what": f"attempt {what}, step {at}: {name}", "left": cut[0], "right": cut[1]}
@@ -80,22 +77,12 @@ def _place(attempt: Attempt) -> tuple[str, str, int, int]:
     return attempt.arm, attempt.task.removeprefix(f"{attempt.run}/"), attempt.round, attempt.sample
 
 
-def _field(left: tuple[str, Step | None], right: tuple[str, Step | None]) -> tuple[str, str, str] | None:
-    (run, a), (other, b) = left, right
+def _field(a: Step | None, b: Step | None) -> tuple[str, str, str] | None:
     if a is None or b is None:
         return "step", a.text if a else "", b.text if b else ""
-    shown, prompts = [], []
-    for name, step in ((run, a), (other, b)):
-        # A lesson that is not in the memory yet has an id with the run's name in it, which is no difference.
-        own = [i for i in step.shown if i.startswith(f"new:{name}/")]
-        shown.append(" ".join(i.replace(f"new:{name}/", "new:", 1) if i in own else i for i in step.shown))
-        prompt = "\n".join(f"{m.role}: {m.content}" for m in step.prompt)
-        for i in own:
-            for written in (i, _UNSAFE.sub("_", i)):
-                prompt = prompt.replace(f'id="{written}"', 'id="new"')
-        prompts.append(prompt)
+    prompts = ["\n".join(f"{m.role}: {m.content}" for m in s.prompt) for s in (a, b)]
     pairs = {
-        "reflections shown": (shown[0], shown[1]),
+        "reflections shown": (" ".join(a.shown), " ".join(b.shown)),
         "prompt": (prompts[0], prompts[1]),
         "reply": (a.text, b.text),
         "observation": (a.observation or "", b.observation or ""),

@@ -193,20 +193,20 @@ def run_eval(
     store = open_store(url) if test else Store(url)
     with store, Screen(f"verbal eval: {'test' if test else split}", quiet=quiet) as screen:
         recipe = make_recipe(options, store)
-        serving = active(store) if test else None
+        serving, version = active(store) if test else None, 0
         if test and serving is None:
             raise ConfigError("nothing is adopted, so there is nothing to test", todo="verbal promote first")
         if serving is not None:
             recipe, policy = serving[1].recipe(recipe), serving[1]
-            run = f"test-{serving[0]['number']}" if run == "eval" else run
+            # Going back to a version is no new one: it is told by the first number its policy had.
+            version = next(v["number"] for v in store.versions() if v["policy"] == serving[0]["policy"])
+            run = f"test-{version}" if run == "eval" else run
         else:
             policy = make_policy(store, recipe.model.name, memory)
 
         study = Study(store=store, recipe=recipe, run=run, progress=Progress(changed=screen.show), stage=screen.stage)
         split = "test" if test else split
-        return asyncio.run(
-            _evaluate(study, screen, policy, serving[0]["number"] if serving else 0, split, limit, seeds)
-        )
+        return asyncio.run(_evaluate(study, screen, policy, version, split, limit, seeds))
 
 
 async def _evaluate(
@@ -244,15 +244,21 @@ def _unseal(store: Store, version: int, tasks: Sequence[Task], run: str) -> str:
     """
     from verbal.versions import tasks_digest
 
-    digest = tasks_digest(tasks)
-    if store.unseal(version, digest, run, {"tasks": len(tasks), "status": "running"}):
-        return digest
-    use = next(u for u in store.sealed_uses() if (u["version"], u["digest"]) == (version, digest))
-    if use["run"] == run and use["status"] == "running":
+    digest, ids = tasks_digest(tasks), [t.id for t in tasks]
+    for use in store.sealed_uses():
+        if use["version"] == version and set(ids) & set(use["ids"]):
+            break
+    else:
+        if store.unseal(version, digest, run, {"tasks": len(tasks), "ids": ids, "status": "running"}):
+            return digest
+        use = next(u for u in store.sealed_uses() if (u["version"], u["digest"]) == (version, digest))
+    if (use["run"], use["digest"], use["status"]) == (run, digest, "running"):
         return digest  # that run was interrupted, and goes on
     when = time.strftime("%Y-%m-%d %H:%M", time.gmtime(use["at"]))
+    seen = len(set(ids) & set(use["ids"]))
     raise ConfigError(
-        f"version {version} was tested on these {len(tasks)} sealed tasks already, on {when} UTC in run {use['run']!r}",
+        f"version {version} was tested on {seen} of these {len(tasks)} sealed tasks already, on {when} UTC "
+        f"in run {use['run']!r}",
         where=store.where,
         todo=f"read it with `verbal report {use['run']}`; a test set answers once for each adopted version",
     )
@@ -262,7 +268,8 @@ def _reseal(store: Store, version: int, digest: str, found: Mapping[str, Any]) -
     arms = {a["name"]: a for a in found["arms"]}
     arm = arms.get("memory") or arms["base"]
     numbers = {k: arm[k] for k in ("mean", "low", "high", "tasks")}
-    store.update_sealed(version, digest, {**numbers, "arm": arm["name"], "status": "done"})
+    use = next(u for u in store.sealed_uses() if (u["version"], u["digest"]) == (version, digest))
+    store.update_sealed(version, digest, {"ids": use["ids"], **numbers, "arm": arm["name"], "status": "done"})
 
 
 def _added(store: Store, runs: Sequence[str]) -> dict[str, Usage]:

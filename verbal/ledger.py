@@ -249,6 +249,8 @@ class Ledger:
                 if used.tokens or used.cost:
                     self.require(used, where=f"{role} {model}")
                 return
+            if not used.tokens and not used.cost:
+                return  # what is free and made here needs no account
             self._spent += used
             self._metered[role, model] = self._metered.get((role, model), Usage()) + used
 

@@ -242,6 +242,7 @@ async def learn(
     memory = workshop.memory
     begins = {"name": getattr(memory, "name", ""), "from": len(memory.history())} if memory else None
     spec = {"command": "learn", "arm": arm, "tasks": [t.id for t in tasks], "memory": begins, **workshop.info}
+    finished = (store.run(run) or {}).get("status") == "done"
     store.start_run(run, recipe.to_dict(), {**spec, **(info or {})})
     store.put_tasks(tasks)
     context = make_context(workshop, tasks, run=run, arm=arm, seed=recipe.seed)
@@ -259,7 +260,8 @@ async def learn(
     finally:
         # A store that fails here (a full disk) must not hide what failed before.
         with contextlib.suppress(StoreError) if status != "done" else contextlib.nullcontext():
-            store.finish_run(run, status, {"memory_to": len(memory.history())} if memory else None)
+            ends = {"memory_to": len(memory.history())} if memory and not finished else None
+            store.finish_run(run, status, ends)
     return summarise(context, tasks, unfinished, workshop.memory)
 
 
@@ -294,7 +296,7 @@ async def run_batch(context: Context, tasks: Sequence[Task], progress: Progress)
     unfinished: list[str] = []
     graph, self_play = build(context.recipe.loop.graph), context.recipe.loop.graph == "self_play"
     if self_play:
-        context.asked = {t.id: asyncio.get_running_loop().create_future() for t in tasks}
+        context.asked |= {t.id: asyncio.get_running_loop().create_future() for t in tasks}
 
     async def episode(task: Task) -> None:
         key = _group_key(context, task)

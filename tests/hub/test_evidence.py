@@ -153,7 +153,6 @@ def test_a_model_is_promoted_and_the_ledger_has_the_gate(verbal):
     assert versions()[-1]["policy"] == "./m.py:Knows, no memory"
 
 
-@pytest.mark.xfail(reason="cache.fingerprint_of does not tell users' classes of one name apart", raises=AssertionError)
 def test_a_model_of_the_same_name_is_not_answered_with_the_others_replies(verbal):
     verbal(*LEARN)
     code, made, _ = verbal(*PROMOTE, "--model", "./m.py:Twin", "--seeds", "1", "--json")

@@ -266,6 +266,7 @@ def test_a_kill_is_noted_with_the_call(tmp_path: Path) -> None:
         (f"{owner().split('/')[0]}/{os.getpid()}/an-earlier-process-of-this-number", True),
         (owner(), False),
     ],
+    ids=["another host", "no name of a process", "a process that is gone", "an earlier one of this number", "this one"],
 )
 def test_whose_call_may_still_come_back(name: str, closed: bool, store: Store) -> None:
     store.open_call("c", "r", "solver", "m", used(tokens=5), name)

@@ -109,7 +109,6 @@ async def test_a_run_that_learned_into_a_memory_of_others_repeats(world):
         assert (await replay(world.store, run))["equal"], run
 
 
-@pytest.mark.xfail(reason="run.learn notes `memory_to` again when a finished run is resumed", raises=AssertionError)
 async def test_a_finished_run_that_is_resumed_later_still_repeats(world):
     await world.learn("first", memory="shared")
     await world.learn("second", memory="shared")

@@ -77,9 +77,6 @@ async def test_learning_gives_its_lessons_and_what_it_used(world):
     assert await world.learn() == made and world.model.calls == again
 
 
-@pytest.mark.xfail(
-    reason="nodes.lesson: a new lesson's id, which prompts show, has the run's name", raises=AssertionError
-)
 async def test_the_same_learning_under_another_name_asks_nothing_again(world):
     await world.learn("a")
     calls = world.model.calls

@@ -122,14 +122,13 @@ def test_the_sealed_tasks_answer_once_for_each_version(verbal):
     assert use["tasks"] == len(WORDS) and {a["name"]: a["mean"] for a in found["arms"]}["memory"] == 1.0
     for again in ((), ("--run", "other"), ("--seeds", "3")):
         code, _, err = verbal("eval", *HERE, "--test", *again)
-        assert code == 2 and "tested on these 24 sealed tasks already" in err and "verbal report test-2" in err
+        assert code == 2 and "tested on 24 of these 24 sealed tasks already" in err and "verbal report test-2" in err
     assert len(uses()) == 1
     assert verbal("rollback", "--store", "v.db", "--json")[0] == 0
     assert verbal("eval", *HERE, "--test", "--seeds", "1")[0] == 0
-    assert [(u["version"], u["mean"]) for u in uses()] == [(2, 1.0), (3, 0.0)]
+    assert [(u["version"], u["mean"]) for u in uses()] == [(2, 1.0), (1, 0.0)], "version 3 is version 1 again"
 
 
-@pytest.mark.xfail(reason="learning._unseal tells sets apart by their digest: a part of a set is another set")
 def test_a_part_of_the_sealed_tasks_is_not_another_look(verbal):
     assert verbal(*LEARN)[0] == verbal(*PROMOTE)[0] == 0
     assert verbal("eval", *HERE, "--test", "--seeds", "1", "--limit", "20")[0] == 0

@@ -370,7 +370,6 @@ async def test_attempts_that_run_out_of_time_together_are_all_kept(tiny):
     assert [a.stop for a in shop.store.attempts("r")] == [StopReason.TIMEOUT] * 6
 
 
-@pytest.mark.xfail(reason="propose and sample let what is no stop through", raises=RefusedError)
 @pytest.mark.parametrize("graph", ["group", "self_play"])
 async def test_a_refused_call_is_data_in_every_graph(tiny, graph):
     shop, plain = tiny(None, f'loop.graph="{graph}"')

@@ -75,6 +75,10 @@ class Context:
         """The id of an attempt: the same whenever a run is resumed."""
         return f"{self.run}/{self.arm}/{task}/{round_}.{sample}"
 
+    def place(self, attempt_id: str) -> str:
+        """An attempt's id without run and arm: what chance and prompts depend on, whatever the run is called."""
+        return attempt_id.removeprefix(f"{self.run}/{self.arm}/")
+
     def draw(self, *parts: object) -> int:
         """A seed in [0, 2**31) that depends on the run's seed and on `parts` only."""
         text = "/".join(str(p) for p in (self.seed, *parts))
@@ -105,7 +109,9 @@ class Context:
     async def observation(self, attempt: Attempt) -> Observation:
         """The last observation of an attempt; made again by executing its answer when another process made it."""
         if attempt.id not in self.observations:
-            self.observations[attempt.id] = await self.app.execute(self.tasks[attempt.task], attempt.answer)
+            # A question that was proposed in the run is a task of the store only.
+            task = self.tasks.get(attempt.task) or self.store.tasks([attempt.task])[attempt.task]
+            self.observations[attempt.id] = await self.app.execute(task, attempt.answer)
         return self.observations[attempt.id]
 
     async def hints(self, task: Task) -> list[Reflection]:

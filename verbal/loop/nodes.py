@@ -139,7 +139,13 @@ async def sample(state: State, runtime: Runtime[Context]) -> State:
         finally:
             await environment.aclose()
         sampling = context.sampling(task.id, "group")
-        replies = await context.roles("solver").generate(messages, k, sampling)
+        replies: list[Reply | ModelError]
+        try:
+            replies = [*await context.roles("solver").generate(messages, k, sampling)]
+        except STOPS:
+            raise
+        except ModelError as failure:  # of all of them together: each is an attempt that failed
+            replies = [failure] * k
         for i, reply in enumerate(replies):
             await make_attempt(context, task, round_=0, hints=hints, sampling=sampling, sample=i, reply=reply)
     return {"attempts": ids}
@@ -186,7 +192,8 @@ def lesson(context: Context, newest: Attempt) -> Reflection | None:
     text = context.app.parse("reflector", step.text) if step else None
     if not isinstance(text, str) or text.strip().lower() in ("", "none"):
         return None
-    return Reflection(id=f"new:{newest.id}", text=text.strip(), task=newest.task, attempts=(newest.id,))
+    # Prompts show the id, so it is the same whatever the run is called: an equal prompt finds its recorded reply.
+    return Reflection(id=f"new:{context.place(newest.id)}", text=text.strip(), task=newest.task, attempts=(newest.id,))
 
 
 async def make_attempt(
@@ -198,7 +205,7 @@ async def make_attempt(
     sampling: Sampling,
     earlier: list[Attempt] | None = None,
     sample: int = 0,
-    reply: Reply | None = None,
+    reply: Reply | ModelError | None = None,
 ) -> Attempt:
     """Runs one attempt and keeps it; the kept one when the store has it already. What fails inside it is recorded.
 
@@ -210,7 +217,7 @@ async def make_attempt(
         sampling: How the policy samples.
         earlier: Failed attempts on the same task, oldest first.
         sample: Index among attempts side by side.
-        reply: The policy's first reply when it was drawn together with its siblings.
+        reply: The policy's first reply when it was drawn together with its siblings, or how that failed.
 
     Raises:
         BudgetError, TransientError, ReplayMiss, StoreError: what stops a run (`verbal.errors.STOPS`); nothing is kept,
@@ -244,7 +251,7 @@ async def _play(
     hints: list[Reflection],
     tried: list[str],
     sampling: Sampling,
-    reply: Reply | None,
+    reply: Reply | ModelError | None,
 ) -> Attempt:
     """The attempt with its turns, until the environment is done; a failure is written on it, and what came before."""
     limit = asyncio.timeout(context.recipe.loop.timeout)
@@ -253,6 +260,8 @@ async def _play(
         async with limit:
             messages = await environment.start(unsealed(task), hints=hints, tried=tried)
             for _ in range(context.recipe.loop.turns):
+                if isinstance(reply, ModelError):
+                    raise reply
                 if reply is None:
                     reply = (await context.roles("solver").generate(messages, 1, sampling))[0]
                 seen = await environment.step(reply)
@@ -260,7 +269,7 @@ async def _play(
                 step = _policy_step(reply, seen, messages, tuple(h.id for h in hints), len(made.steps))
                 made = made.replace(steps=(*made.steps, step), answer=seen.answer, usage=made.usage + reply.usage)
                 if seen.done:
-                    return made.replace(stop=StopReason.LENGTH if reply.finish == "length" else seen.stop)
+                    return _ended(made, StopReason.LENGTH if reply.finish == "length" else seen.stop, seen.text)
                 messages = [*messages, _said(reply), Message(role="user", content=seen.text)]
                 reply = None
     except STOPS:
@@ -273,7 +282,15 @@ async def _play(
         return made.replace(error=f"{type(failure).__name__}: {failure}", stop=StopReason.ERROR)
     finally:
         await environment.aclose()
-    return made
+    return _ended(made, StopReason.STEP_LIMIT, f"no answer after {len(made.steps)} replies")
+
+
+def _ended(made: Attempt, stop: StopReason, why: str) -> Attempt:
+    """The attempt with its stop reason; one that gave no answer says why."""
+    if made.answer or stop == StopReason.ANSWERED:
+        return made.replace(stop=stop)
+    where, todo = f"reply {len(made.steps)} of {made.model}", "a failed attempt is data; see its steps: verbal traces"
+    return made.replace(stop=stop, error=f"no answer ({stop}): {why}\n  where: {where}\n  to do: {todo}")
 
 
 def unsealed(task: Task) -> Task:
@@ -283,8 +300,9 @@ def unsealed(task: Task) -> Task:
 
 async def say(context: Context, role: str, messages: list[Message], key: str, *, greedy: bool = True) -> Step | None:
     """One reply of a role as a Step, or None when the call failed (the failure is in the call log)."""
+    sampling = context.sampling(context.place(key), role, greedy=greedy)
     try:
-        reply = (await context.roles(role).generate(messages, 1, context.sampling(key, role, greedy=greedy)))[0]
+        reply = (await context.roles(role).generate(messages, 1, sampling))[0]
     except STOPS:
         raise
     except ModelError:

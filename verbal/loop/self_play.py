@@ -16,10 +16,11 @@ from typing import TypedDict
 
 from langgraph.runtime import Runtime
 
-from verbal.contracts import Observation, Sampling
+from verbal.contracts import Observation, Reply, Sampling
+from verbal.errors import STOPS, ModelError, TransientError
 from verbal.loop.context import Context
 from verbal.loop.nodes import make_attempt, say, unsealed
-from verbal.types import Attempt, Feedback, Group, Step, Task
+from verbal.types import Attempt, Feedback, Group, Message, Step, Task
 
 QUALITY_FLOOR = 0.7
 """Least quality of a question that is kept (Multi-Agent Evolve, section 3)."""
@@ -45,10 +46,19 @@ async def propose(state: State, runtime: Runtime[Context]) -> State:
     try:
         made = await _proposal(context, state, key)
         said = _question(context, made)
-    finally:
+    except BaseException as stop:
         waited = context.asked.get(state["task"])
-        if waited is not None and not waited.done():  # later proposals wait for this one, also when it is not made
-            waited.set_result(said)
+        if waited is not None and not waited.done():
+            if isinstance(stop, TransientError):
+                waited.set_result("")  # those after it go on; made later, it must not ask what they asked
+            else:
+                # Whether a later one is new cannot be told without this one, so it stops too, and both go on later.
+                waited.set_exception(stop if isinstance(stop, Exception) else TransientError("another one stopped"))
+                waited.exception()  # it is told here; that nobody may be waiting is no fault
+        raise
+    waited = context.asked.get(state["task"])
+    if waited is not None and not waited.done():
+        waited.set_result(said)
     return {"format": format_score(made.steps[0].text), "attempts": [], "quality": 0.0, "valid": False, "kept": False}
 
 
@@ -57,9 +67,11 @@ async def _proposal(context: Context, state: State, key: str) -> Attempt:
     if made is None:
         level = 1 + context.draw(state["task"], "level") % 5
         table = context.recipe.model
-        sampling = Sampling(temperature=table.temperature, max_tokens=table.max_tokens, seed=context.draw(key))
+        sampling = Sampling(
+            temperature=table.temperature, max_tokens=table.max_tokens, seed=context.draw(context.place(key), "propose")
+        )
         messages = context.app.messages("proposer", unsealed(anchor), level=level)
-        reply = (await context.roles("proposer").generate(messages, 1, sampling))[0]
+        reply, failed = await _asked(context, messages, sampling)
         read = context.app.parse("proposer", reply.text)
         step = Step(author="guide", role="proposer", text=reply.text, prompt=tuple(messages))
         made = Attempt(
@@ -72,10 +84,20 @@ async def _proposal(context: Context, state: State, key: str) -> Attempt:
             model=context.roles("proposer").name,
             usage=reply.usage,
             seed=sampling.seed,
-            error=None if read else "no question could be read from the proposer's reply",
+            error=None if read else failed or "no question could be read from the proposer's reply",
         )
         await context.put_attempt(made)
     return made
+
+
+async def _asked(context: Context, messages: list[Message], sampling: Sampling) -> tuple[Reply, str]:
+    """The proposer's reply; an empty one, and what was wrong, when the call is refused: that is data."""
+    try:
+        return (await context.roles("proposer").generate(messages, 1, sampling))[0], ""
+    except STOPS:
+        raise
+    except ModelError as failure:
+        return Reply(text=""), f"{type(failure).__name__}: {failure}"
 
 
 async def validate(state: State, runtime: Runtime[Context]) -> State:
@@ -185,7 +207,9 @@ async def _is_new(context: Context, task: str, question: str) -> bool:
         said = _question(context, made) if made else await waited if waited else ""
         if said == question:
             return False
-    return True
+    own = _key(context, {"task": task})
+    others = [t for t in context.store.tasks().values() if t.info.get("proposed_in") == context.run and t.id != own]
+    return question not in {_normal(str(t.info.get("question", ""))) for t in others}
 
 
 def _question(context: Context, made: Attempt) -> str:

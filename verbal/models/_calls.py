@@ -122,7 +122,7 @@ class ModelCalls:
     def _set_model(self, model: Model, price_in: float | None, price_out: float | None) -> None:
         self.model, self.name = model, model.name
         provider = (model.name.split("/")[0], str(getattr(model, "url", None) or ""))
-        self.concurrency = self._providers.setdefault(provider, Concurrency(self._start))
+        self.concurrency = self._providers.setdefault(provider, Concurrency(self._start, patience=self._retry.deadline))
         given = price_in is not None and price_out is not None
         self._price: Price | None = Price(prompt=price_in or 0.0, completion=price_out or 0.0) if given else None
         self._looked_up = given

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from verbal.errors import TransientError
 from verbal.models._faults import OverloadedError
 
 
@@ -22,9 +23,11 @@ class Concurrency:
     Args:
         start: Slots at the start.
         most: Slots at most.
+        patience: Seconds of the longest pause that is waited for; calls that come in a longer one fail at once.
     """
 
-    def __init__(self, start: int = 20, *, most: int = 512) -> None:
+    def __init__(self, start: int = 20, *, most: int = 512, patience: float = 600.0) -> None:
+        self._patience = patience
         self._limit = float(max(1, start))
         self._most = max(self._limit, float(most))
         self._active = 0
@@ -49,6 +52,9 @@ class Concurrency:
         try:
             # A provider that asked for a pause gets it from every call, not only from the one it told.
             while (pause := self._resume_at - time.monotonic()) > 0:
+                if pause > self._patience:
+                    what = f"the provider asked for a pause of {pause:.0f} s"
+                    raise TransientError(what, where="Retry-After", todo="resume later: what is done so far is kept")
                 await asyncio.sleep(pause)
             window, full = self._window, self._active >= self.limit
             try:

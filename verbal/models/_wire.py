@@ -191,6 +191,8 @@ def _read_content(message: Mapping[str, Any], where: str) -> str:
 def read_tool_calls(calls: Any, where: str) -> tuple[ToolCall, ...]:
     """The tool calls of a message; arguments stay the text the model wrote."""
     found = []
+    if calls and not isinstance(calls, Sequence):
+        raise malformed("the tool calls of the answer are no list", calls, where=where)
     for i, call in enumerate(calls or ()):
         function = call.get("function") if isinstance(call, Mapping) else None
         if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
