@@ -17,7 +17,7 @@ async def side_by_side(episodes: Sequence[Coroutine[Any, Any, None]]) -> None:
     """Awaits all; the first failure cancels the rest, which leave no half-kept attempt behind."""
     running = [asyncio.ensure_future(e) for e in episodes[:AT_ONCE]]
     try:
-        with _rare_collections():
+        with rare_collections():
             for at in range(AT_ONCE, len(episodes), AT_ONCE):
                 await asyncio.sleep(0)
                 running += [asyncio.ensure_future(e) for e in episodes[at : at + AT_ONCE]]
@@ -32,7 +32,7 @@ async def side_by_side(episodes: Sequence[Coroutine[Any, Any, None]]) -> None:
 
 
 @contextmanager
-def _rare_collections() -> Iterator[None]:
+def rare_collections() -> Iterator[None]:
     """Lets the collector of cycles look less often meanwhile.
 
     An episode makes thousands of small objects in LangGraph that live until it ends; to look for cycles among those of
