@@ -8,11 +8,13 @@ looks nor records. Beside each reply its request is kept in short form: digests,
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import hashlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -76,6 +78,7 @@ class Cache:
         self.mode: Mode = mode if store is not None else "off"
         self.hits = 0
         """Replies given from the recording so far."""
+        self._under_way: dict[str, asyncio.Future[None]] = {}
         self._store, self._run, self._source = store, run, source or store
 
     def find(self, requests: Sequence[Request], role: str) -> dict[int, Reply]:
@@ -106,6 +109,22 @@ class Cache:
             found[at] = _read_reply(data)
         self.hits += len(found)
         return found
+
+    @asynccontextmanager
+    async def alone(self, requests: Sequence[Request]) -> AsyncIterator[None]:
+        """Lets equal requests of this process wait for each other, so that the second finds the first one's reply."""
+        if self.mode != "record" or not requests:
+            yield
+            return
+        key = requests[0].key
+        while (other := self._under_way.get(key)) is not None:
+            await asyncio.wait([other])
+        mine = self._under_way[key] = asyncio.get_running_loop().create_future()
+        try:
+            yield
+        finally:
+            del self._under_way[key]
+            mine.set_result(None)
 
     def first(self, requests: Sequence[Request], replies: Sequence[Reply]) -> list[Reply]:
         """The replies as they stand in the recording: of two equal calls under way at once, the first answer counts."""

@@ -153,6 +153,7 @@ def declare(
         ConfigError: the candidate is what serves already, or a task is of the sealed split.
     """
     refuse_sealed([*tasks, *guard])
+    refuse_known(store, candidate, tasks)
     serving = active(store)
     incumbent = serving[1] if serving else make_policy(store, recipe.model.name)
     if candidate == incumbent:
@@ -176,6 +177,25 @@ def declare(
         store.put_tasks([*tasks, *guard])
         store.put_proposal(name, "declared", {"spec": spec})
         return name, spec
+
+
+def refuse_known(store: Store, candidate: Policy, tasks: Sequence[Task]) -> None:
+    """Raises ConfigError when a checkpoint was trained on a task that is to judge it.
+
+    Words need no such check: a lesson is never shown for the task it came from.
+    """
+    if not candidate.model.startswith("checkpoint:"):
+        return
+    papers = load_function("trainers", "checkpoint", "resolve")(store, candidate.model)["info"]
+    asked = {t.id for t in tasks}
+    trained = sorted({a.task for i in papers.get("attempts", ()) if (a := store.attempt(i))} & asked)
+    if trained:
+        raise ConfigError(
+            f"{candidate.model} was trained on {len(trained)} of the {len(tasks)} tasks that would judge it, "
+            f"such as {trained[0]!r}",
+            where="the checkpoint's papers",
+            todo="give held-out tasks: another --split, or questions it never saw",
+        )
 
 
 async def propose(
@@ -313,6 +333,6 @@ def tasks_digest(tasks: Sequence[Task]) -> str:
 
 
 __all__ = [
-    "Policy", "PolicySide", "active", "adopt", "decide", "declare", "make_policy", "propose", "rollback",
-    "tasks_digest",
+    "Policy", "PolicySide", "active", "adopt", "decide", "declare", "make_policy", "propose", "refuse_known",
+    "rollback", "tasks_digest",
 ]  # fmt: skip

@@ -364,3 +364,25 @@ async def test_the_first_answer_counts_sample_by_sample(store: Store) -> None:
     (first,) = await one
     gates[0].set()
     assert (await two)[0] == first and (await two)[1].text.endswith("sample 1")
+
+
+async def test_equal_calls_side_by_side_are_one_call(tmp_path: Path) -> None:
+    asked = []
+
+    async def answer(messages: Sequence[Message], index: int, seed: int | None) -> str:
+        asked.append(index)
+        await asyncio.sleep(0.01)
+        return f"answer {len(asked)}"
+
+    with Store(tmp_path / "v.db") as store:
+        cache, ledger = Cache(store, "r"), Ledger(store=store, run="r")
+        calls = ModelCalls(ScriptedModel(answer), cache=cache, ledger=ledger)
+        said = await asyncio.gather(*(calls.generate(ASK, 1, Sampling()) for _ in range(5)))
+        assert len(asked) == 1 and {r[0].text for r in said} == {"answer 1"}
+        assert sum(u.calls for u in store.usage("r").values()) == 1 and cache.hits == 4
+        other = asyncio.create_task(calls.generate(ASK, 1, Sampling(seed=1)))
+        waits = asyncio.create_task(calls.generate(ASK, 1, Sampling(seed=1)))
+        while len(asked) < 2:
+            await asyncio.sleep(0)
+        other.cancel()
+        assert (await waits)[0].text == "answer 3", "the first one was stopped by its caller, so the second asks"

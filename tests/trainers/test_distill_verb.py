@@ -9,11 +9,13 @@ import pytest
 
 from verbal.demo import run_demo
 from verbal.distill import run_distill
-from verbal.errors import BudgetError, TrainError, UnknownName
+from verbal.errors import BudgetError, ConfigError, TrainError, UnknownName
 from verbal.learning import run_learn
 from verbal.ledger import Limits
 from verbal.store import Store
+from verbal.types import Task
 from verbal.verbs import resolve_checkpoint
+from verbal.versions import make_policy, refuse_known
 
 pytestmark = pytest.mark.slow
 
@@ -73,6 +75,10 @@ def test_distill_scores_before_and_after_and_registers(learned, tmp_path):
     assert made["rows"] == 2 and 0 <= made["before"] <= 1 and 0 <= made["after"] <= 1
     with Store(store) as opened:
         assert resolve_checkpoint(opened, "checkpoint:mine").endswith("w")
+        mine, trained = make_policy(opened, "checkpoint:mine"), [a.task for a in opened.attempts("run")]
+        with pytest.raises(ConfigError, match=f"trained on {len(set(trained))} of the"):
+            refuse_known(opened, mine, list(opened.tasks(trained).values()))
+        refuse_known(opened, mine, [Task(id="never seen", kind="text2sql", messages=())])
         paid = opened.usage("distill-mine")["trainer"]
         assert paid.seconds > 0 and paid.cost == 0.0, "this machine's own seconds cost nothing, but are counted"
 

@@ -160,7 +160,12 @@ class ModelCalls:
             TransientError: all tries failed. RefusedError, ContextLengthError, ModelError: the first try did.
         """
         asked = requests_of(self.name, self.fingerprint, messages, n, sampling)
-        found = self.cache.find(asked, self.role)
+        async with self.cache.alone(asked):
+            return await self._ask(messages, sampling, asked)
+
+    async def _ask(self, messages: Sequence[Message], sampling: Sampling, asked: Sequence[Request]) -> list[Reply]:
+        """What is recorded, and for the rest what the model says."""
+        found, n = self.cache.find(asked, self.role), len(asked)
         missing = [i for i in range(n) if i not in found]
         if not missing:
             return [found[i] for i in range(n)]
