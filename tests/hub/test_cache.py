@@ -355,9 +355,9 @@ async def test_the_first_answer_counts_sample_by_sample(store: Store) -> None:
         return f"call {mine} sample {index}"
 
     model = ScriptedModel(answer)
-    made = calls(model, Cache(store, "r"))
-    two = asyncio.ensure_future(made.generate(ASK, 2, Sampling()))
-    one = asyncio.ensure_future(made.generate(ASK, 1, Sampling()))
+    # Two caches, as in two processes: within one, equal calls wait for each other.
+    two = asyncio.ensure_future(calls(model, Cache(store, "r")).generate(ASK, 2, Sampling()))
+    one = asyncio.ensure_future(calls(model, Cache(store, "r")).generate(ASK, 1, Sampling()))
     while model.calls < 2:
         await asyncio.sleep(0)
     gates[1].set()
