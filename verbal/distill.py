@@ -58,7 +58,6 @@ def run_distill(
     Raises:
         TrainError: the traces cannot feed the method, or training failed. BudgetError: a limit was reached.
     """
-    from verbal.run import Progress
     from verbal.screen import Screen
 
     with open_store(url) as store, Screen(f"verbal distill: {method}", quiet=quiet) as screen:
@@ -73,8 +72,7 @@ def run_distill(
             figures["before"] = score.of(model if model.startswith(("embedded", "hf:")) else f"hf:{model}", "before")
         screen.stage("training")
         out = out or store.folder / "weights" / name
-        ledger = Ledger(limits, store=store, run=f"distill-{name}")
-        with _Meter(ledger, method, gpu_price, Progress(changed=screen.show)) as meter:
+        with _Meter(Ledger(limits, store=store, run=f"distill-{name}"), method, gpu_price, screen) as meter:
             figures |= trainer.train(examples, model, str(out), seed=seed, on_progress=meter.step)
         load_function("trainers", "checkpoint", "register")(store, name, out)
         if split:
@@ -88,8 +86,10 @@ def run_distill(
 class _Meter:
     """The ledger of a training: seconds of its machine, looked at after every step."""
 
-    def __init__(self, ledger: Ledger, method: str, price: float, progress: Any) -> None:
-        self.ledger, self.method, self.price, self.progress = ledger, method, price, progress
+    def __init__(self, ledger: Ledger, method: str, price: float, screen: Any) -> None:
+        from verbal.run import Progress
+
+        self.ledger, self.method, self.price, self.progress = ledger, method, price, Progress(changed=screen.show)
         self.began = time.monotonic()
 
     def step(self, done: int, total: int, loss: float) -> None:

@@ -109,10 +109,8 @@ async def evaluate_arm(
         )
         if hints == "shuffled" and memory is not None:
             context.retrieve = Shuffled(context, memory, tasks).search
-        left = []
-        for at in range(0, len(tasks), table.batch):
-            left += await run_batch(context, tasks[at : at + table.batch], progress)
-        if left:
+        parts = [tasks[at : at + table.batch] for at in range(0, len(tasks), table.batch)]
+        if left := [i for part in parts for i in await run_batch(context, part, progress)]:
             what = f"{len(left)} tasks of arm {name} could not be finished, because the model could not be reached"
             raise TransientError(what, where=f"run {run}, such as {left[0]}", todo="the same command goes on with them")
         values = [_values(context, task) for task in tasks]
