@@ -125,7 +125,7 @@ async def played(tiny, tiny_model, order, questions, *, file="v.db", errors=None
     tasks = shop.app.tasks()
     context = make_context(shop, tasks, run="p", arm="learn", seed=0)
     proposer = Proposer(model, order, questions, errors)
-    proposer.seeds = [context.draw(f"p/learn/{t.id}") for t in tasks]
+    proposer.seeds = [context.draw(t.id, "propose") for t in tasks]
     shop.roles = lambda role: proposer
     failed = summary = None
     try:
