@@ -18,6 +18,8 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from verbal.errors import BudgetError, ConfigError
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
     from verbal.store import Store
 
 _T = TypeVar("_T")
-_PROCESS = uuid.uuid4().hex[:12]
 _UNIT = 1e12
 """Money is added up in whole parts of this of a dollar: floats would leave dust behind, in an order of their own."""
 
@@ -311,7 +312,21 @@ def unknown_price(where: str) -> ConfigError:
 
 def owner() -> str:
     """Names this process: host, number, and a mark that a later process of the same number does not have."""
-    return f"{socket.gethostname()}/{os.getpid()}/{_PROCESS}"
+    return f"{socket.gethostname()}/{os.getpid()}/{_began(os.getpid())}"
+
+
+@cache
+def _own_mark() -> str:
+    return uuid.uuid4().hex[:12]
+
+
+def _began(number: int) -> str:
+    """When a process began, as the system tells it: a later one of the same number began at another time."""
+    try:
+        # The name in brackets may hold anything; what follows its last bracket are numbers, the 20th is the start.
+        return Path(f"/proc/{number}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()[19]
+    except (OSError, IndexError):  # another system, or the process is gone
+        return _own_mark() if number == os.getpid() else ""
 
 
 def _lives(name: str) -> bool:
@@ -320,8 +335,9 @@ def _lives(name: str) -> bool:
     number, _, mark = rest.partition("/")
     if host != socket.gethostname() or not number.isdigit():
         return True
-    if int(number) == os.getpid():
-        return mark == _PROCESS
+    began = _began(int(number))
+    if began and began != mark:
+        return False  # the number is another process's now
     with contextlib.suppress(PermissionError):
         try:
             os.kill(int(number), 0)

@@ -117,7 +117,10 @@ def fault(
 def malformed(what: str, seen: Any, *, where: str) -> TransientError:
     """The error for an answer that cannot be read, with what was seen."""
     text = seen if isinstance(seen, str) else repr(seen)
-    return TransientError(f"{what}: {clip(text, 200) or 'nothing'}", where=where, todo="try again, or check the server")
+    said = f"{what}: {clip(text, 200) or 'nothing'}"
+    error = TransientError(said, where=where, todo="try again, or check the server")
+    error.abandoned = True  # it was written, so it may be billed
+    return error
 
 
 def foreign_fault(error: Exception, *, where: str, key: str = "") -> ModelError:

@@ -157,12 +157,14 @@ class HttpModel:
                 yield response
         except TimeoutError:
             what = f"no answer within {self._timeout:g} s"
-            raise TransientError(
-                what, where=self._where, todo="raise the time-out, or ask for shorter replies"
-            ) from None
+            late = TransientError(what, where=self._where, todo="raise the time-out, or ask for shorter replies")
+            late.abandoned = True
+            raise late from None
         except (aiohttp.ClientError, OSError) as error:
             what = f"the connection failed: {type(error).__name__}: {clip(str(error))}"
-            raise TransientError(what, where=self._where, todo="check that the server runs") from None
+            lost = TransientError(what, where=self._where, todo="check that the server runs")
+            lost.abandoned = not isinstance(error, aiohttp.ClientConnectorError)  # it got the request, and may bill it
+            raise lost from None
 
     def _refused(self, response: aiohttp.ClientResponse, raw: bytes, sent: Mapping[str, Any]) -> ModelError:
         text = raw.decode("utf-8", "replace")
