@@ -141,7 +141,9 @@ def foreign_fault(error: Exception, *, where: str, key: str = "") -> ModelError:
         return fault(status, said, where=where, headers=headers, code=error_code(body), key=key)
     if isinstance(error, TimeoutError | OSError) or re.search(r"Timeout|Connect|Protocol|Read|Write|Network", kind):
         cause = f" ({clip(str(error.__cause__), 120)})" if error.__cause__ else ""
-        return TransientError(f"the connection failed: {kind}: {clip(message)}{cause}", where=where, todo="try again")
+        lost = TransientError(f"the connection failed: {kind}: {clip(message)}{cause}", where=where, todo="try again")
+        lost.abandoned = "Connect" not in kind  # a request that was sent may be answered, and billed, all the same
+        return lost
     if isinstance(status, int) or kind == "APIError":
         return _stream_fault(message, body, where=where, key=key)
     return ModelError(
