@@ -2,7 +2,7 @@
 
     .venv/bin/python bench/foundation.py
 
-Run it last: clone.py (demo, tests, coverage), embedded.py (accuracy), house.py (start-up), resume.py (kills). A figure
+Run it last: clone.py (demo, tests, coverage), embedded.py (accuracy), house.py (start-up), crash.py (kills). A figure
 whose bench was not run is null, with the reason beside it. Shares are fractions of 1, differences are in points.
 """
 
@@ -20,7 +20,7 @@ def main() -> None:
     demo, missing = read("demo"), {}
     arms = {a["name"]: a for a in demo.get("arms", ())}
     gains = {d["name"]: d for d in demo.get("differences", ())}
-    embedded, clone, house, resume = (read(n) for n in ("embedded", "clone", "house", "resume"))
+    embedded, clone, house, crash = (read(n) for n in ("embedded", "clone", "house", "crash"))
     found: dict[str, Any] = {
         "demo_seconds": clone.get("demo_seconds"),
         "test_seconds": clone.get("test_seconds"),
@@ -30,9 +30,9 @@ def main() -> None:
         "distilled_minus_base_points": points(gains, "distilled - base", "mean"),
         "distilled_minus_base_ci_low": points(gains, "distilled - base", "low"),
         **{key: at(embedded, *path) for key, path in EMBEDDED.items()},
-        "kills": resume.get("kills"),
-        "lost": resume.get("lost"),
-        "duplicated": resume.get("duplicated"),
+        "kills": crash.get("kills"),
+        "lost": crash.get("lost"),
+        "duplicated": crash.get("duplicated"),
         "coverage": clone.get("coverage"),
     }
     for key, value in found.items():
