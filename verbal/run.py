@@ -128,9 +128,8 @@ async def open_workshop(
         callers = _open_models(recipe, ledger, cache, progress, model, (recorded or {}).get("models"))
         for caller in callers.values():
             stack.push_async_callback(caller.aclose)
-            await caller.check()
-            if caller.price is None and recorded is None:
-                raise unknown_price(f"model {caller.name}")
+            if cache.mode != "replay":  # which asks nobody and pays nothing
+                await _check(caller)
 
         def roles(role: str) -> Any:
             return callers[recipe.model.roles.get(role, recipe.model.name)].for_role(role)
@@ -144,6 +143,12 @@ async def open_workshop(
             curator = _make_curator(recipe, roles)
         info = {"models": {spec: [c.name, c.fingerprint] for spec, c in callers.items()}}
         yield Workshop(recipe, store, app, roles, critics, memory, curator, progress, ledger, cache, info)
+
+
+async def _check(caller: Any) -> None:
+    await caller.check()
+    if caller.price is None:
+        raise unknown_price(f"model {caller.name}")
 
 
 def meter_embedder(memory: Memory, ledger: Ledger) -> None:

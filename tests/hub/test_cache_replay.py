@@ -358,3 +358,14 @@ def test_a_record_is_the_row_of_the_store() -> None:
     row = recorded(Request("k", "{}"), "m", Reply(text="x"))
     assert row.row == {"key": "k", "model": "m", "request": "{}", "reply": row.reply} and Recorded(**row.row) == row
     assert recorded(Request("k", "{}"), "m", RefusedError("no")).reply.startswith('{"error"'), "as the store expects it"
+
+
+async def test_a_run_in_replay_mode_asks_no_server_whether_it_is_there(store: Store) -> None:
+    """`verbal learn --cache replay`: the model is never checked, and the first call that is not recorded says so."""
+    from verbal.recipe import parse_recipe
+    from verbal.run import open_workshop
+
+    sets = ['model.name="http/gone@http://127.0.0.1:9/v1"', 'model.cache="replay"', 'memory.name=""']
+    async with open_workshop(parse_recipe("", sets), store, run="r") as shop:
+        with pytest.raises(ReplayMiss, match="no call to http/gone was recorded"):
+            await shop.roles("solver").generate(ASK, 1, Sampling())
