@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from verbal.store import Store
 
 _T = TypeVar("_T")
+_PROCESS = uuid.uuid4().hex[:12]
 _UNIT = 1e12
 """Money is added up in whole parts of this of a dollar: floats would leave dust behind, in an order of their own."""
 
@@ -311,13 +312,14 @@ def unknown_price(where: str) -> ConfigError:
 
 
 def owner() -> str:
-    """Names this process: host, number, and a mark that a later process of the same number does not have."""
-    return f"{socket.gethostname()}/{os.getpid()}/{_began(os.getpid())}"
+    """Names this process: host, number, when it began, and a mark that no other process has."""
+    return _named(os.getpid(), _PROCESS)
 
 
 @cache
-def _own_mark() -> str:
-    return uuid.uuid4().hex[:12]
+def _named(number: int, mark: str) -> str:
+    # Each paid call is written down under this name, so the system is asked once.
+    return f"{socket.gethostname()}/{number}/{_began(number)}.{mark}"
 
 
 def _began(number: int) -> str:
@@ -326,7 +328,7 @@ def _began(number: int) -> str:
         # The name in brackets may hold anything; what follows its last bracket are numbers, the 20th is the start.
         return Path(f"/proc/{number}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()[19]
     except (OSError, IndexError):  # another system, or the process is gone
-        return _own_mark() if number == os.getpid() else ""
+        return ""
 
 
 def _lives(name: str) -> bool:
@@ -335,8 +337,10 @@ def _lives(name: str) -> bool:
     number, _, mark = rest.partition("/")
     if host != socket.gethostname() or not number.isdigit():
         return True
+    if int(number) == os.getpid():
+        return name == owner()
     began = _began(int(number))
-    if began and began != mark:
+    if began and began != mark.partition(".")[0]:
         return False  # the number is another process's now
     with contextlib.suppress(PermissionError):
         try:

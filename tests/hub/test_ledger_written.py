@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import verbal.testing
 from verbal.contracts import Reply, Sampling
 from verbal.errors import BudgetError, RefusedError, StoreError, TransientError
-from verbal.ledger import Ledger, Limits, owner
+from verbal.ledger import Ledger, Limits, _began, owner
 from verbal.models import ModelCalls, Retry
 from verbal.models.scripted import ScriptedModel
 from verbal.recipe import CriticsTable, LimitsTable, LoopTable, MemoryTable, ModelTable, Recipe
@@ -360,3 +360,14 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+
+
+def test_a_living_process_that_took_over_a_number_is_not_the_owner(store: Store) -> None:
+    """Another process, alive, under the number of one that is gone: only when it began tells them apart."""
+    with subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE) as other:
+        host, began = owner().split("/")[0], _began(other.pid)
+        store.open_call("its own", "r", "solver", "m", used(), f"{host}/{other.pid}/{began}.mark")
+        store.open_call("of one before", "r", "solver", "m", used(), f"{host}/{other.pid}/{began}0.mark")
+        assert Ledger(store=store, run="r").interrupted == 1
+        assert [c["call"] for c in store.open_calls("r")] == ["its own"]
+        other.communicate()
