@@ -25,7 +25,7 @@ from verbal.recipe import Recipe, load_recipe
 from verbal.run import Progress, Workshop, learn, open_workshop
 from verbal.screen import Screen, arms_table, gates_table, lessons_table, usage_table
 from verbal.store import Store
-from verbal.study import Study
+from verbal.study import Study, plain_usage, usage_of
 from verbal.types import Task
 from verbal.versions import make_policy, propose
 
@@ -332,11 +332,7 @@ class Story:
 
     def _usage(self) -> dict[str, Any]:
         runs = ["demo", *(f"learn-{s}" for s in self.seeds), *(p["id"] for p in self.store.proposals())]
-        total: dict[str, Any] = {}
-        for run in runs:
-            for role, used in self.store.usage(run).items():
-                total[role] = total[role] + used if role in total else used
-        return {k: {f: v for f, v in u.to_dict().items() if f != "v"} for k, u in total.items()}
+        return plain_usage(usage_of(self.store, runs))
 
 
 def _spread(tasks: Sequence[Task], count: int) -> list[Task]:

@@ -93,9 +93,6 @@ async def evaluate_arm(
         TransientError: the model could not be reached for some tasks, which are not scored as if they were wrong.
     """
     table = workshop.recipe.loop
-    loop = dataclasses.replace(table, graph="reflect", rounds=rounds or table.rounds, critique=False, reflect=False)
-    recipe = dataclasses.replace(workshop.recipe, loop=loop)
-    verdict = [c for c in workshop.critics if c.name == recipe.critics.verdict]
     progress = progress or Progress(total=len(tasks) * len(seeds))
     first, within, made, unscored = [], [], 0, 0
     if not unsealed:
@@ -104,9 +101,7 @@ async def evaluate_arm(
     for seed in seeds:
         name = f"{arm}:{seed}"
         memory = (memories or {}).get(seed) if hints != "none" else None
-        context = make_context(
-            workshop, tasks, run=run, arm=name, seed=seed, recipe=recipe, critics=verdict, memory=memory, learning=False
-        )
+        context = _scoring(workshop, tasks, run, name, seed, memory, rounds or table.rounds)
         if hints == "shuffled" and memory is not None:
             context.retrieve = Shuffled(context, memory, tasks).search
         parts = [tasks[at : at + table.batch] for at in range(0, len(tasks), table.batch)]
@@ -129,15 +124,22 @@ async def attempt_values(
 
     None where the critic could not score, or the model could not be reached.
     """
-    loop = dataclasses.replace(workshop.recipe.loop, graph="reflect", rounds=1, critique=False, reflect=False)
-    recipe = dataclasses.replace(workshop.recipe, loop=loop)
-    verdict = [c for c in workshop.critics if c.name == recipe.critics.verdict]
-    context = make_context(
-        workshop, tasks, run=run, arm=arm, seed=seed, recipe=recipe, critics=verdict, memory=memory, learning=False
-    )
+    context = _scoring(workshop, tasks, run, arm, seed, memory, 1)
     workshop.store.put_tasks(tasks)
     await run_batch(context, tasks, Progress())
     return [_value(context, task) for task in tasks]
+
+
+def _scoring(
+    workshop: Workshop, tasks: Sequence[Task], run: str, arm: str, seed: int, memory: Memory | None, rounds: int
+) -> Context:
+    """A context in which only the verdict critic speaks, nobody reflects and nothing is learned."""
+    loop = dataclasses.replace(workshop.recipe.loop, graph="reflect", rounds=rounds, critique=False, reflect=False)
+    recipe = dataclasses.replace(workshop.recipe, loop=loop)
+    verdict = [c for c in workshop.critics if c.name == recipe.critics.verdict]
+    return make_context(
+        workshop, tasks, run=run, arm=arm, seed=seed, recipe=recipe, critics=verdict, memory=memory, learning=False
+    )
 
 
 @dataclass(frozen=True, slots=True)

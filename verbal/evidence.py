@@ -189,13 +189,10 @@ def run_report(url: str, run: str, out: Path | None, *, quiet: bool) -> dict[str
 
 def run_results(store: Store, run: dict[str, Any]) -> dict[str, Any]:
     """What the page of a run shows, from the store."""
-    from verbal.study import plain_usage
+    from verbal.study import plain_usage, usage_of
 
     info, name = run["info"], run["id"]
-    usage: dict[str, Usage] = {}
-    for part in [name, *info.get("parts", [])]:
-        for role, used in store.usage(part).items():
-            usage[role] = usage.get(role, Usage()) + used
+    usage = usage_of(store, [name, *info.get("parts", [])])
     study = info.get("study") or info.get("results") or {}
     study = study if "arms" in study or "lessons" in study else {}
     found = {

@@ -14,7 +14,7 @@ from verbal.recipe import Recipe
 from verbal.screen import Screen, arms_table, usage_table
 from verbal.store import Store
 from verbal.tables import estimate_words
-from verbal.types import Task, Usage
+from verbal.types import Task
 from verbal.verbs import make_recipe, open_store, pick_tasks
 
 if TYPE_CHECKING:
@@ -129,9 +129,9 @@ class _Plan:
     def _tell(
         self, learned: Sequence[dict[str, Any]], results: dict[str, Any], expected: dict[str, Any], evaluate_on: str
     ) -> dict[str, Any]:
-        from verbal.study import plain_usage
+        from verbal.study import plain_usage, usage_of
 
-        first, total = learned[0], _added(self.store, [*self.runs, f"{self.run}:eval"])
+        first, total = learned[0], usage_of(self.store, [*self.runs, f"{self.run}:eval"])
         self.screen.stage("")
         self.screen.print(f"{first['solved']} of {first['tasks']} tasks solved; {len(first['lessons'])} lessons")
         for lesson in first["lessons"][:20]:
@@ -270,14 +270,6 @@ def _reseal(store: Store, version: int, digest: str, found: Mapping[str, Any]) -
     numbers = {k: arm[k] for k in ("mean", "low", "high", "tasks")}
     use = next(u for u in store.sealed_uses() if (u["version"], u["digest"]) == (version, digest))
     store.update_sealed(version, digest, {"ids": use["ids"], **numbers, "arm": arm["name"], "status": "done"})
-
-
-def _added(store: Store, runs: Sequence[str]) -> dict[str, Usage]:
-    total: dict[str, Usage] = {}
-    for run in runs:
-        for role, used in store.usage(run).items():
-            total[role] = total.get(role, Usage()) + used
-    return total
 
 
 def _questions(recipe: Recipe) -> int | None:

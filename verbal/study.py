@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -198,6 +198,15 @@ def items(memory: Any) -> list[Reflection]:
     return [r for r in memory.at(len(memory.history())).values() if r.status != "retired"] if memory else []
 
 
+def usage_of(store: Store, runs: Iterable[str]) -> dict[str, Usage]:
+    """What several runs used together, by role."""
+    total: dict[str, Usage] = {}
+    for run in runs:
+        for role, used in store.usage(run).items():
+            total[role] = total.get(role, Usage()) + used
+    return total
+
+
 def plain_usage(usage: Mapping[str, Usage]) -> dict[str, Any]:
     """Usage by role as plain JSON types."""
     return {role: {k: v for k, v in u.to_dict().items() if k != "v"} for role, u in usage.items()}
@@ -228,4 +237,4 @@ def _spent(store: Store, run: str, scores: Mapping[str, Scores]) -> dict[str, An
     return {"usage": plain_usage(store.usage(run)), "cost_gain": rows}
 
 
-__all__ = ["Study", "items", "open_pinned", "perform", "plain_usage", "tasks_of"]
+__all__ = ["Study", "items", "open_pinned", "perform", "plain_usage", "tasks_of", "usage_of"]

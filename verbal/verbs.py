@@ -38,8 +38,14 @@ def resolve_checkpoint(store: Store, name: str) -> str:
     Raises:
         UnknownName: none of that name. DataError: its files are gone or were changed.
     """
-    found: str = load_function("trainers", "checkpoint", "resolve")(store, name)["model"]
-    return found if found.startswith("embedded") else f"hf:{found}"
+    return read_checkpoint(store, name)[0]
+
+
+def read_checkpoint(store: Store, name: str) -> tuple[str, dict[str, Any]]:
+    """The `--model` string of a registered checkpoint, and its papers; see `resolve_checkpoint`."""
+    found = load_function("trainers", "checkpoint", "resolve")(store, name)
+    model = str(found["model"])
+    return model if model.startswith("embedded") else f"hf:{model}", found["info"]
 
 
 def run_doctor(models: list[str], *, quiet: bool) -> dict[str, Any]:

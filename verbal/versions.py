@@ -21,12 +21,12 @@ from verbal.contracts import Memory
 from verbal.errors import STOPS, ConfigError, DataError, StoreError, TrainError
 from verbal.evaluate import attempt_values
 from verbal.gate import BUDGET_ENDED, Rule, gate, refuse_sealed
-from verbal.parts import load_function
 from verbal.recipe import Recipe
 from verbal.run import Workshop
 from verbal.store import Store
 from verbal.study import Study, open_pinned, plain_usage, tasks_of
 from verbal.types import Task
+from verbal.verbs import read_checkpoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,9 +81,8 @@ def make_policy(store: Store, model: str, memory: str = "", prompts: str = "") -
     """
     opens, weights = "", {}
     if model.startswith("checkpoint:"):
-        found = load_function("trainers", "checkpoint", "resolve")(store, model)
-        opens = found["model"] if found["model"].startswith("embedded") else f"hf:{found['model']}"
-        weights = dict(found["info"]["weights"])
+        opens, papers = read_checkpoint(store, model)
+        weights = dict(papers["weights"])
     name, _, at = memory.partition("@")
     version = 0
     if name:
@@ -186,7 +185,8 @@ def refuse_known(store: Store, candidate: Policy, tasks: Sequence[Task]) -> None
     """
     if not candidate.model.startswith("checkpoint:"):
         return
-    papers = load_function("trainers", "checkpoint", "resolve")(store, candidate.model)["info"]
+    # `make_policy` has just checked the files: their papers need not be read again.
+    papers = store.checkpoint(candidate.model.removeprefix("checkpoint:"))["info"]
     asked = {t.id for t in tasks}
     trained = sorted({a.task for i in papers.get("attempts", ()) if (a := store.attempt(i))} & asked)
     if trained:
