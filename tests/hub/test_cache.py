@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import importlib.util
 import json
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import protocol_servers
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from recorded_calls import ASK, TOOL, calls, stored
 
 from verbal.cache import (
     Cache,
@@ -30,56 +30,12 @@ from verbal.errors import (
     ConfigError,
 )
 from verbal.ledger import Ledger, Limits
-from verbal.models import ModelCalls, Retry, open_model
+from verbal.models import ModelCalls, open_model
 from verbal.models.embedded.model import SHIPPED
 from verbal.models.http import HttpModel
 from verbal.models.scripted import ScriptedModel
 from verbal.store import Store
 from verbal.types import Message, ToolCall, Usage
-
-ASK = [Message(role="system", content="be brief"), Message(role="user", content="hello")]
-FAST = Retry(attempts=2, first=0.001, longest=0.01)
-TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
-
-
-def _servers() -> ModuleType:
-    """tests/models/protocol_servers.py, which is no part of a package."""
-    name = "verbal_test_protocol_servers"
-    if name not in sys.modules:
-        path = Path(__file__).resolve().parents[1] / "models" / "protocol_servers.py"
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None and spec.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Any]:
-    async with _servers().OpenAIServer() as opened:
-        yield opened
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store(tmp_path / "v.db") as opened:
-        yield opened
-
-
-def calls(model: Any, cache: Cache, **options: Any) -> ModelCalls:
-    """Calls as a run makes them: cache and ledger are of one store and one run."""
-    return ModelCalls(
-        model,
-        cache=cache,
-        ledger=Ledger(options.pop("limits", None), store=cache._store, run=cache._run),
-        fingerprint=options.pop("fingerprint", fingerprint_of(model)),
-        **{"retry": FAST, "price_in": 1.0, "price_out": 1.0, **options},
-    )
-
-
-def stored(store: Store) -> int:
-    return len(store._database.read("SELECT key FROM replies"))
-
 
 # keys -----------------------------------------------------------------------------------------------------------------
 
@@ -257,7 +213,7 @@ async def test_what_was_asked_once_is_never_paid_again(server: Any, store: Store
 
 
 async def test_a_hit_needs_neither_slot_nor_server(store: Store) -> None:
-    async with _servers().OpenAIServer() as server:
+    async with protocol_servers.OpenAIServer() as server:
         model = HttpModel("tiny-1", server.url)
         made = calls(model, Cache(store, "a"))
         paid = await made.generate(ASK, 1, Sampling())
@@ -290,7 +246,7 @@ async def test_a_provider_without_n_is_asked_for_the_missing_samples_too(
     from verbal.models.anthropic import AnthropicModel
 
     monkeypatch.setenv("ANTHROPIC_API_KEY", "k")
-    async with _servers().AnthropicServer() as server:
+    async with protocol_servers.AnthropicServer() as server:
         made = calls(AnthropicModel("tiny-1", url=server.url), Cache(store, "r"))
         for n, asked in ((2, 2), (4, 4), (3, 4)):
             assert len(await made.generate(ASK, n, Sampling())) == n

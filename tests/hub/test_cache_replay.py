@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import importlib.util
-import sys
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any, get_args
 
+import protocol_servers
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from recorded_calls import ASK, TOOL, calls, stored
 
 from verbal.cache import (
     Cache,
@@ -33,57 +31,12 @@ from verbal.errors import (
     ReplayMiss,
     TransientError,
 )
-from verbal.ledger import Ledger, Limits
-from verbal.models import ModelCalls, Retry
+from verbal.ledger import Limits
 from verbal.models._wire import Finish
 from verbal.models.http import HttpModel
 from verbal.models.scripted import ScriptedModel
 from verbal.store import Store
 from verbal.types import Message, ToolCall, Usage
-
-ASK = [Message(role="system", content="be brief"), Message(role="user", content="hello")]
-FAST = Retry(attempts=2, first=0.001, longest=0.01)
-TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
-
-
-def _servers() -> ModuleType:
-    """tests/models/protocol_servers.py, which is no part of a package."""
-    name = "verbal_test_protocol_servers"
-    if name not in sys.modules:
-        path = Path(__file__).resolve().parents[1] / "models" / "protocol_servers.py"
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None and spec.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Any]:
-    async with _servers().OpenAIServer() as opened:
-        yield opened
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store(tmp_path / "v.db") as opened:
-        yield opened
-
-
-def calls(model: Any, cache: Cache, **options: Any) -> ModelCalls:
-    """Calls as a run makes them: cache and ledger are of one store and one run."""
-    return ModelCalls(
-        model,
-        cache=cache,
-        ledger=Ledger(options.pop("limits", None), store=cache._store, run=cache._run),
-        fingerprint=options.pop("fingerprint", fingerprint_of(model)),
-        **{"retry": FAST, "price_in": 1.0, "price_out": 1.0, **options},
-    )
-
-
-def stored(store: Store) -> int:
-    return len(store._database.read("SELECT key FROM replies"))
-
 
 # errors ---------------------------------------------------------------------------------------------------------------
 
@@ -99,7 +52,7 @@ def stored(store: Store) -> int:
 async def test_an_error_that_lasts_is_recorded_and_raised_again_in_a_replay_only(
     server: Any, store: Store, status: int, fields: dict[str, str], kind: type[ModelError]
 ) -> None:
-    server.always = _servers().fails(status, "it is so", **fields)
+    server.always = protocol_servers.fails(status, "it is so", **fields)
     model = HttpModel("tiny-1", server.url)
     made = calls(model, Cache(store, "r"))
     for expected in (1, 2):
@@ -116,13 +69,13 @@ async def test_an_error_that_lasts_is_recorded_and_raised_again_in_a_replay_only
     server.always = None
     mended = await made.generate(ASK, 2, Sampling())
     assert stored(store) == 2 and await replay.generate(ASK, 2, Sampling()) == mended, "a reply replaces an error"
-    server.always = _servers().fails(status, "it is so", **fields)
+    server.always = protocol_servers.fails(status, "it is so", **fields)
     assert await made.generate(ASK, 2, Sampling()) == mended
     await made.aclose()
 
 
 async def test_an_error_that_passes_is_never_recorded(server: Any, store: Store, slow: Any) -> None:
-    server.always = _servers().fails(500, "busy")
+    server.always = protocol_servers.fails(500, "busy")
     made = calls(HttpModel("tiny-1", server.url), Cache(store, "r"))
     with pytest.raises(TransientError):
         await made.generate(ASK, 1, Sampling())
@@ -280,7 +233,7 @@ async def test_a_stream_that_broke_or_was_left_is_not_recorded(server: Any, stor
     stream: Any = made.stream(ASK, Sampling())
     await anext(stream)
     await stream.aclose()
-    server.plan.append(_servers().streams(['data: {"choices": [{"delta": {"content": "half"}}]}\n\n']))
+    server.plan.append(protocol_servers.streams(['data: {"choices": [{"delta": {"content": "half"}}]}\n\n']))
     with pytest.raises(TransientError):
         [p async for p in made.stream(ASK, Sampling())]
     assert stored(store) == 0

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import sys
 from pathlib import Path
 
 import pytest
 
 import verbal.testing
-from verbal.cli import main
 from verbal.evidence import adopted, decisions, run_results, sealed
 from verbal.store import Store
 
@@ -45,7 +43,7 @@ def answer(text):
 
 
 @pytest.fixture
-def verbal(tmp_path, monkeypatch, capsys):
+def verbal(tmp_path, monkeypatch, command):
     """Runs a command on the tiny app in this process; gives exit code, output (JSON when asked for), errors."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "m.py").write_text(MODEL)
@@ -57,17 +55,7 @@ def verbal(tmp_path, monkeypatch, capsys):
         '[memory]\nname = "exact"\n[loop]\nbatch = 8\n'
     )
 
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["verbal", *map(str, arguments)])
-        try:
-            main()
-            code = 0
-        except SystemExit as done:
-            code = done.code or 0
-        out = capsys.readouterr()
-        return code, json.loads(out.out or "null") if "--json" in arguments else out.out, out.err
-
-    return run
+    return command
 
 
 HERE = ("--store", "v.db", "--recipe", "tiny.toml")

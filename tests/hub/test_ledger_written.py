@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,6 @@ from verbal.types import Message, Usage
 ROOT = Path(__file__).resolve().parents[2]
 ASK = [Message(role="user", content="hello")]
 CRITIC = f"{verbal.testing.__file__}:TinyCritic"
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store(tmp_path / "v.db") as opened:
-        yield opened
 
 
 def used(calls: int = 1, tokens: int = 0, cost: float | None = 0.0) -> Usage:

@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+from recorded_world import World, edit
 
 from verbal.errors import ConfigError, ReplayMiss
 from verbal.recipe import AppTable, Recipe
 from verbal.replay import STEPS, pack, replay, run_digest
 from verbal.store import Store
-
-
-def _recorded_world() -> ModuleType:
-    """tests/hub/recorded_world.py, which is no part of a package."""
-    name = "verbal_test_recorded_world"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name("recorded_world.py"))
-        assert spec is not None and spec.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
-
-
-World, edit = _recorded_world().World, _recorded_world().edit
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 import verbal.testing
-from verbal.cli import main
 from verbal.store import Store
 
 TINY = verbal.testing.__file__
@@ -40,7 +39,7 @@ class Noted(ScriptedModel):
 
 
 @pytest.fixture
-def verbal(tmp_path, monkeypatch, capsys):
+def verbal(tmp_path, monkeypatch, command):
     """Runs a command on the tiny app in this process; gives exit code, output, errors."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "m.py").write_text(MODEL)
@@ -51,17 +50,7 @@ def verbal(tmp_path, monkeypatch, capsys):
         '[memory]\nname = "exact"\n[loop]\nbatch = 8\n'
     )
 
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["verbal", *map(str, arguments)])
-        try:
-            main()
-            code = 0
-        except SystemExit as done:
-            code = done.code or 0
-        out = capsys.readouterr()
-        return code, json.loads(out.out or "null"), out.err
-
-    return run
+    return command
 
 
 HERE = ("--store", "v.db", "--recipe", "tiny.toml", "--json")

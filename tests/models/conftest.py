@@ -1,27 +1,15 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import protocol_servers
 import pytest
 
 from verbal.contracts import Reply, Sampling
 from verbal.types import Message, Usage
-
-
-def _load() -> ModuleType:
-    name = "verbal_test_protocol_servers"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name("protocol_servers.py"))
-        assert spec is not None and spec.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
 
 
 class SlowModel:
@@ -65,18 +53,18 @@ def slow_model() -> SlowModel:
 @pytest.fixture
 def servers() -> ModuleType:
     """The module protocol_servers.py."""
-    return _load()
+    return protocol_servers
 
 
 @pytest.fixture
 async def openai_server() -> AsyncIterator[Any]:
-    async with _load().OpenAIServer() as server:
+    async with protocol_servers.OpenAIServer() as server:
         yield server
 
 
 @pytest.fixture
 async def anthropic_server() -> AsyncIterator[Any]:
-    async with _load().AnthropicServer() as server:
+    async with protocol_servers.AnthropicServer() as server:
         yield server
 
 

@@ -6,15 +6,12 @@ Never a crash, never a hang, never a wrong answer that looks right. The faults a
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
-import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+import wire_weather as wire
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,16 +26,6 @@ FAST = Retry(attempts=3, first=0.001, longest=0.01)
 TIMEOUT = 0.25
 
 
-def _load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("wire_weather", Path(__file__).with_name("wire_weather.py"))
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["wire_weather"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-wire = _load()
 WAYS = ("generate", "stream")
 BROKEN = ("stalls", "cut_off", "ends_early")
 
