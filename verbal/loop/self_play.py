@@ -42,12 +42,12 @@ class State(TypedDict, total=False):
 
 async def propose(state: State, runtime: Runtime[Context]) -> State:
     """A question and its reference answer, kept as an attempt of the proposer."""
-    context, key, said = runtime.context, _key(runtime.context, state), ""
+    context, key = runtime.context, _key(runtime.context, state)
+    waited = context.asked.get(state["task"])
     try:
         made = await _proposal(context, state, key)
         said = _question(context, made)
     except BaseException as stop:
-        waited = context.asked.get(state["task"])
         if waited is not None and not waited.done():
             if isinstance(stop, TransientError):
                 waited.set_result("")  # those after it go on; made later, it must not ask what they asked
@@ -56,7 +56,6 @@ async def propose(state: State, runtime: Runtime[Context]) -> State:
                 waited.set_exception(stop if isinstance(stop, Exception) else TransientError("another one stopped"))
                 waited.exception()  # it is told here; that nobody may be waiting is no fault
         raise
-    waited = context.asked.get(state["task"])
     if waited is not None and not waited.done():
         waited.set_result(said)
     return {"format": format_score(made.steps[0].text), "attempts": [], "quality": 0.0, "valid": False, "kept": False}
