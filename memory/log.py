@@ -7,8 +7,12 @@ Rules, one per operation (an operation that breaks its rule changes nothing and 
   them.
 * MERGE: as UPDATE, and `others` (known, not retired, not the item itself) are retired.
 * RETIRE: a known item that is not retired yet. It stays readable by id and is never found again.
-* TAG: counts `shown`, `helped` or `harmed` of a known item. VALUE: adds a finite `delta` to its value.
+* TAG: counts `shown`, `helped` or `harmed` of a known item; `active` or `quarantined` is its new standing.
+* VALUE: adds a finite `delta` to its value. With an outcome it is a trial: `shown` or `withheld`, counted once for an
+  attempt; a shown item has helped when the outcome is at least one half, else harmed.
 * NOOP: nothing.
+
+Trials are about words: an item whose words change begins with none.
 
 No I/O, no model, no clock.
 """
@@ -19,6 +23,7 @@ import math
 import re
 from collections.abc import Iterable
 
+from verbal.contracts import Trial
 from verbal.types import MemoryOp, Reflection
 
 _NUMBERED = re.compile(r"r([1-9][0-9]{0,17})")
@@ -34,10 +39,15 @@ class LogState:
         """Every item ever added, retired ones included, in order of their ADD."""
         self.by_task: dict[str, set[str]] = {}
         """Task id -> ids of the items whose words came from it, through updates and merges too."""
+        self.trials: dict[str, list[Trial]] = {}
+        """Id -> what happened when it was offered, since its words last changed."""
+        self.since: dict[str, int] = {}
+        """Id -> version at which its words or its standing last changed."""
         self.embedder = ""
         """Name of the embedder that made the vectors of the next items."""
         self.embedded_by: dict[str, str] = {}
         self._last = 0
+        self._counted: set[tuple[str, str]] = set()
 
     def next_id(self) -> str:
         """The id that the next ADD without one gets."""
@@ -51,6 +61,8 @@ class LogState:
         """A copy on which to try operations before they are logged (it does not know which task an item is from)."""
         copy = LogState()
         copy.version, copy.items, copy.embedder, copy._last = self.version, dict(self.items), self.embedder, self._last
+        copy.since, copy.trials = dict(self.since), {i: list(t) for i, t in self.trials.items()}
+        copy._counted = set(self._counted)
         return copy
 
     def apply(self, op: MemoryOp) -> MemoryOp:
@@ -67,16 +79,31 @@ class LogState:
             return MemoryOp(op="NOOP", reflection=op.reflection, reason=f"{op.op}: {wrong}", author=op.author)
         if op.op in ("ADD", "UPDATE", "MERGE"):
             return self._write(op)
-        old = self.items[op.reflection]
-        if op.op == "RETIRE":
-            changed = old.replace(status="retired")
-        elif op.op == "TAG":
-            count = {op.tag: getattr(old.counters, op.tag) + 1}
-            changed = old.replace(counters=old.counters.replace(**count))
-        else:
-            changed = old.replace(value=(old.value or 0.0) + op.delta)
-        self.items[op.reflection] = changed.replace(version=self.version)
+        self.items[op.reflection] = self._changed(op).replace(version=self.version)
         return op
+
+    def _changed(self, op: MemoryOp) -> Reflection:
+        """The item after a RETIRE, TAG or VALUE."""
+        old = self.items[op.reflection]
+        if op.op == "RETIRE" or op.tag in ("active", "quarantined"):
+            self.since[op.reflection] = self.version
+            return old.replace(status="retired" if op.op == "RETIRE" else op.tag)
+        if op.op == "TAG":
+            return old.replace(counters=old.counters.replace(**{op.tag: getattr(old.counters, op.tag) + 1}))
+        if op.outcome is None:
+            return old.replace(value=(old.value or 0.0) + op.delta)
+        shown = op.tag == "shown"
+        self.trials.setdefault(op.reflection, []).append(Trial(shown, op.chance, op.outcome, self.version))
+        self._counted.add((op.attempt, op.reflection))
+        if not shown:
+            return old
+        helped = op.outcome >= 0.5
+        counters = old.counters.replace(
+            shown=old.counters.shown + 1,
+            helped=old.counters.helped + helped,
+            harmed=old.counters.harmed + (not helped),
+        )
+        return old.replace(value=(old.value or 0.0) + op.delta, counters=counters)
 
     def _wrong(self, op: MemoryOp) -> str:
         """What is wrong with an operation, or an empty text."""
@@ -98,10 +125,23 @@ class LogState:
             bad = [o for o in op.others if o not in self.items or self.items[o].status == "retired"]
             if bad or not op.others or op.reflection in op.others:
                 return f"cannot merge {', '.join(map(repr, bad or op.others)) or 'nothing'} into {op.reflection!r}"
-        if op.op == "TAG" and not op.tag:
+        if op.op == "TAG" and op.tag in ("", "withheld"):
             return "no tag"
-        if op.op == "VALUE" and not math.isfinite(op.delta):
+        if op.op == "TAG" and op.tag in ("active", "quarantined") and old.status in ("retired", op.tag):
+            return f"{op.reflection!r} is {old.status}"
+        return self._wrong_value(op) if op.op == "VALUE" else ""
+
+    def _wrong_value(self, op: MemoryOp) -> str:
+        if not math.isfinite(op.delta):
             return f"delta {op.delta} is not a number"
+        if op.outcome is None:
+            return ""
+        if op.tag not in ("shown", "withheld"):
+            return "an outcome needs the tag `shown` or `withheld`"
+        if not (0 <= op.outcome <= 1 and 0 < op.chance <= 1) or (op.tag == "withheld" and op.chance == 1):
+            return f"outcome {op.outcome} at chance {op.chance} is out of range"
+        if op.attempt and (op.attempt, op.reflection) in self._counted:
+            return f"attempt {op.attempt!r} has counted for {op.reflection!r}"
         return ""
 
     def _write(self, op: MemoryOp) -> MemoryOp:
@@ -117,8 +157,12 @@ class LogState:
             for ids in self.by_task.values():
                 if other in ids:
                     ids.add(target)
+        if old is None or said(old) != said(new):
+            self.trials.pop(target, None)
+        if old is None or said(old) != said(new) or old.status != new.status:
+            self.since[target] = self.version
         # A lesson that only confirms the words does not make its task a source of them.
-        if op.item.task and (old is None or _said(old) != _said(new)):
+        if op.item.task and (old is None or said(old) != said(new)):
             self.by_task.setdefault(op.item.task, set()).add(target)
         self.items[target] = new.replace(version=self.version)
         self.embedded_by[target] = self.embedder
@@ -138,5 +182,6 @@ def embedder_op(name: str) -> MemoryOp:
     return MemoryOp(op="NOOP", reason=_EMBEDDER + name, author="memory")
 
 
-def _said(item: Reflection) -> tuple[str, ...]:
+def said(item: Reflection) -> tuple[str, ...]:
+    """What an item says: two that say the same have the same evidence."""
     return item.title, item.text, item.when, item.boundary, item.polarity

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, runtime_check
 from verbal.contracts import Embedder, Index
 from verbal.errors import ConfigError, StoreError, UnknownName
 from verbal.parts import make_part
-from verbal.types import MemoryOp, Reflection, Usage
+from verbal.types import MemoryOp, Reflection, Status, Usage
 
-from .bm25 import BM25
 from .log import LogState, embedder_op, replay
-from .retrieval import KeyWords, full_text, fuse, within_tokens
+from .matrix import ExactIndex
+from .quarantine import quarantined
+from .retrieval import KeyWords, full_text, within_tokens
+from .shelf import Shelf
 
 if TYPE_CHECKING:
     from verbal.store import Store
@@ -65,6 +67,9 @@ class ReflectionMemory:
         min_overlap: For `similar`: informative words that an item's key (when, title, term) must share with the query.
         min_coverage: For `similar`: share of a term's weight that the query must name, 0 to 1.
         common_words: For `similar`: words that say nothing here, such as the names of tables.
+        quarantine: Whether what is written has to prove itself: an ADD is filed as quarantined, words that would replace
+            those of an active item become a quarantined rival beside it, and only a person, credit or a budget may
+            retire an active one (`TRUSTED`; anybody else only sends it back to quarantine).
         version: Freezes the memory at this version: later operations are not seen and nothing can be written.
 
     Raises:
@@ -84,6 +89,7 @@ class ReflectionMemory:
         min_overlap: int = 1,
         min_coverage: float = 0.5,
         common_words: Sequence[str] = (),
+        quarantine: bool = False,
         version: int | None = None,
     ) -> None:
         for kind, value, known in (("policy", policy, ("similar", "last")), ("scope", scope, ("family", "task"))):
@@ -94,10 +100,12 @@ class ReflectionMemory:
         self.spend: Callable[[Usage, bool], None] | None = None
         """Told what embedding will use at most (False), which it may refuse by raising, and what it used (True)."""
         self._policy, self._scope, self._token_cap, self._frozen_at = policy, scope, token_cap, version
+        self._quarantine = quarantine
         self._blocking = bool(getattr(index, "blocking", True) or getattr(self._embedder, "blocking", False))
         self._lock = threading.RLock()
         self._log, self._digest, self._stale = LogState(), "", False
-        self._lexical, self._keys = BM25(), KeyWords(min_overlap, min_coverage, common_words)
+        keys = [KeyWords(min_overlap, min_coverage, common_words) for _ in range(2)]
+        self._believed, self._on_trial = Shelf("active", index, keys[0]), Shelf("quarantined", ExactIndex(), keys[1])
         try:
             self._open()
         except BaseException:
@@ -107,17 +115,24 @@ class ReflectionMemory:
     # what the contract asks ---------------------------------------------------------------------------------------
 
     async def search(
-        self, query: str, k: int, *, exclude_tasks: Sequence[str] = (), task: str | None = None
+        self,
+        query: str,
+        k: int,
+        *,
+        exclude_tasks: Sequence[str] = (),
+        status: Status = "active",
+        task: str | None = None,
     ) -> list[Reflection]:
-        """At most `k` active reflections, best first, ties by id; none whose words came from a task of `exclude_tasks`.
+        """At most `k` reflections of a standing, best first, ties by id; no words that came from `exclude_tasks`.
 
         Args:
             query: What it is about, such as the question.
             k: Most items wanted.
             exclude_tasks: Tasks whose lessons must not be shown (leave one task out).
+            status: `active`, or `quarantined` for a trial slot.
             task: The task at hand, for the policy `last` with scope `task`.
         """
-        return await self._run(lambda: self._search(query, k, exclude_tasks, task))
+        return await self._run(lambda: self._search(query, k, exclude_tasks, status, task))
 
     async def apply(self, ops: Sequence[MemoryOp]) -> int:
         """Logs and applies the operations in order; gives the new version. An invalid op is logged as NOOP.
@@ -131,6 +146,14 @@ class ReflectionMemory:
     async def refresh(self) -> int:
         """Reads what other processes have logged; gives the version (search and apply do this by themselves)."""
         return await self._run(self._refresh)
+
+    def preview(self, ops: Sequence[MemoryOp] = ()) -> LogState:
+        """The memory as last read, after some operations that are not logged."""
+        with self._lock:
+            state = self._log.trial()
+            for op in ops:
+                state.apply(op)
+            return state
 
     def history(self) -> list[MemoryOp]:
         """Every operation so far, oldest first."""
@@ -209,14 +232,17 @@ class ReflectionMemory:
 
         return await asyncio.to_thread(locked) if self._blocking else locked()
 
-    def _search(self, query: str, k: int, exclude_tasks: Sequence[str], task: str | None) -> list[Reflection]:
+    def _search(
+        self, query: str, k: int, exclude_tasks: Sequence[str], status: Status, task: str | None
+    ) -> list[Reflection]:
         self._refresh()
         if k <= 0:
             return []
         hidden = {i for t in exclude_tasks for i in self._log.by_task.get(t, ())}
-        ranked = self._last(task) if self._policy == "last" else self._similar(query, k, hidden)
+        shelf = self._on_trial if status == "quarantined" else self._believed
+        ranked = self._last(task) if self._policy == "last" else self._similar(shelf, query, k, hidden)
         items = (self._log.items[i] for i in ranked if i not in hidden)
-        return within_tokens((item for item in items if item.status == "active"), k, self._token_cap)
+        return within_tokens((item for item in items if item.status == status), k, self._token_cap)
 
     def _last(self, task: str | None) -> list[str]:
         if self._scope == "family":
@@ -230,20 +256,12 @@ class ReflectionMemory:
         own = self._log.by_task.get(task, set())
         return [i for i in reversed(self._log.items) if i in own]
 
-    def _similar(self, query: str, k: int, hidden: set[str]) -> list[str]:
-        lexical = {i: s for i, s in self._lexical.scores(query).items() if i not in hidden}
-        allowed: set[str] | None = None
-        if self._keys.min_overlap > 0:
-            allowed = self._keys.relevant(query, lexical)
-            if len(allowed) < 2:
-                return list(allowed)
-            lexical = {i: s for i, s in lexical.items() if i in allowed}
-        depth = max(50, 4 * k)
-        by_words = sorted(lexical, key=lambda i: (-round(lexical[i], 9), i))[:depth]
-        hits = self._nearest(self._embed([query])[0], depth + len(hidden))
-        # An index may hold ids that the log no longer shows (a crash between the two), hence the check.
-        by_vector = [i for i, _ in hits if i in self._log.items and i not in hidden and (not allowed or i in allowed)]
-        return fuse([by_words, by_vector[:depth]])
+    def _similar(self, shelf: Shelf, query: str, k: int, hidden: set[str]) -> list[str]:
+        def nearest(n: int) -> Sequence[tuple[str, float]]:
+            vector = self._embed([query])[0]
+            return self._nearest(vector, n) if shelf is self._believed else shelf.index.nearest(vector, n)
+
+        return shelf.similar(query, k, hidden, nearest)
 
     def _apply(self, ops: list[MemoryOp]) -> int:
         if self._frozen_at is not None:
@@ -266,6 +284,9 @@ class ReflectionMemory:
 
     def _resolve(self, ops: list[MemoryOp]) -> list[MemoryOp]:
         """The operations as they will count at the present version, ids and vectors filled in."""
+        if self._quarantine:
+            state = self._log.trial()
+            ops = [state.apply(quarantined(op, state.items)) for op in ops]
         written = [i for i, op in enumerate(ops) if op.item is not None and op.op in ("ADD", "UPDATE", "MERGE")]
         vectors = self._embed([full_text(item) for i in written if (item := ops[i].item)])
         ops = list(ops)
@@ -305,14 +326,17 @@ class ReflectionMemory:
             counted = self._log.apply(op)
             told = (self._digest, op.op, op.reflection, *op.others, op.item.text if op.item else "")
             self._digest = hashlib.blake2b("\0".join(told).encode("utf-8", "replace"), digest_size=12).hexdigest()
-            if counted.op in ("ADD", "UPDATE", "MERGE", "RETIRE"):
+            if counted.op in ("ADD", "UPDATE", "MERGE", "RETIRE") or counted.tag in ("active", "quarantined"):
                 changed.update(dict.fromkeys((counted.reflection, *counted.others)))
         return changed
 
     def _open(self) -> None:
         durable = self._index if isinstance(self._index, DurableIndex) else None
         held = durable.state() if durable else {}
-        self._file(self._read(int(held.get("version", 0))))
+        # A durable index holds what is believed; what is on trial is filed anew each time.
+        self._file(old := self._read(int(held.get("version", 0))))
+        tried = [i for i in old if self._log.items[i].status == "quarantined"]
+        self._on_trial.index.put(tried, self._vectors(tried))
         sound = durable is None or (held in ({}, self._held()) and durable.count() == len(self._log.active()))
         new = self._read()
         if sound:
@@ -327,6 +351,9 @@ class ReflectionMemory:
             return
         self._file(changed)
         shown = [i for i in changed if self._log.items[i].status == "active"]
+        tried = [i for i in changed if self._log.items[i].status == "quarantined"]
+        self._on_trial.index.drop([i for i in changed if self._log.items[i].status != "quarantined"])
+        self._on_trial.index.put(tried, self._vectors(tried))
         try:
             self._index.drop([i for i in changed if self._log.items[i].status != "active"])
             self._index.put(shown, self._vectors(shown))
@@ -336,14 +363,8 @@ class ReflectionMemory:
             self._stale = True
 
     def _file(self, changed: Iterable[str]) -> None:
-        for item_id in changed:
-            item = self._log.items[item_id]
-            if item.status == "active":
-                self._lexical.put(item_id, full_text(item))
-                self._keys.put(item)
-            else:
-                self._lexical.drop(item_id)
-                self._keys.drop(item_id)
+        for shelf in (self._believed, self._on_trial):
+            shelf.file(self._log.items[i] for i in changed)
 
     def _refill(self) -> None:
         self._stale = True  # until all of it is done

@@ -6,11 +6,23 @@ A part's constructor takes its configuration as keyword arguments (a recipe tabl
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
-from verbal.types import Attempt, Feedback, Group, MemoryOp, Message, Reflection, StopReason, Task, ToolCall, Usage
+from verbal.types import (
+    Attempt,
+    Feedback,
+    Group,
+    MemoryOp,
+    Message,
+    Reflection,
+    Status,
+    StopReason,
+    Task,
+    ToolCall,
+    Usage,
+)
 
 if TYPE_CHECKING:
     from verbal.store import Store
@@ -136,8 +148,10 @@ class Critic(Protocol):
 class Memory(Protocol):
     """Where reflections live. Truth is the op log in the store; an index is derived from it."""
 
-    async def search(self, query: str, k: int, *, exclude_tasks: Sequence[str] = ()) -> list[Reflection]:
-        """At most `k` active reflections, best first, ties by id; none whose task is in `exclude_tasks`."""
+    async def search(
+        self, query: str, k: int, *, exclude_tasks: Sequence[str] = (), status: Status = "active"
+    ) -> list[Reflection]:
+        """At most `k` reflections of a standing, best first, ties by id; none whose task is in `exclude_tasks`."""
         ...
 
     async def apply(self, ops: Sequence[MemoryOp]) -> int:
@@ -152,8 +166,52 @@ class Memory(Protocol):
         """The memory as it was at `version` (0 is empty), by id."""
         ...
 
+    def preview(self, ops: Sequence[MemoryOp] = ()) -> MemoryState:
+        """The memory as it would be after some operations, none of which is logged."""
+        ...
+
     def close(self) -> None:
         """Releases the index."""
+        ...
+
+
+class Trial(NamedTuple):
+    """What happened once when a reflection was offered to an attempt."""
+
+    shown: bool
+    """Whether it was shown; it was withheld by lot otherwise."""
+    chance: float
+    """The chance it had of being shown. Range: (0, 1]; 1 is no experiment."""
+    outcome: float
+    """What the attempt scored. Range: [0, 1]."""
+    version: int = 0
+    """Of the memory, when it was counted."""
+
+
+class MemoryState(Protocol):
+    """A memory at one version, as credit sees it."""
+
+    version: int
+    items: dict[str, Reflection]
+    """By id, retired ones included, in order of their ADD."""
+    trials: dict[str, list[Trial]]
+    """What happened when an item was offered, since its words last changed."""
+    since: dict[str, int]
+    """Version at which an item's words or standing last changed."""
+
+
+@runtime_checkable
+class Credit(Protocol):
+    """Turns outcomes into memory operations: what each was worth, and who is believed."""
+
+    def observe(
+        self, attempt: str, offered: Mapping[str, float], shown: Collection[str], outcome: float, state: MemoryState
+    ) -> list[MemoryOp]:
+        """One VALUE for each offered item that is not retired."""
+        ...
+
+    def settle(self, state: MemoryState) -> list[MemoryOp]:
+        """TAG `active` or `quarantined`, and RETIRE, for the items whose evidence or budget calls for it."""
         ...
 
 
@@ -255,6 +313,6 @@ class App(Protocol):
 
 
 __all__ = [
-    "App", "Critic", "CriticContext", "Curator", "Embedder", "Environment", "Example", "Group", "Index", "Memory",
-    "Method", "Model", "Observation", "Reply", "Sampling",
+    "App", "Credit", "Critic", "CriticContext", "Curator", "Embedder", "Environment", "Example", "Group", "Index",
+    "Memory", "MemoryState", "Method", "Model", "Observation", "Reply", "Sampling", "Trial",
 ]  # fmt: skip

@@ -74,6 +74,15 @@ class LoopTable:
     """Ask the critic role for words about a failed attempt."""
     reflect: bool = True
     """Ask the reflector role for a lesson after a failed attempt."""
+    lessons: str = "failures"
+    """What is reflected on: `failures` (each attempt that failed), `contrast` (a wrong and a right attempt side by side;
+    graph `group`), `all` (successes too)."""
+    guidance: str = ""
+    """A prompt, such as `memory/reasoningbank`, that tells the reflector what kind of lesson is wanted."""
+    words: str = "lessons"
+    """What a retry reads of the attempts before it: `lessons`, or `critiques` (Self-Refine)."""
+    epochs: int = 1
+    """Passes over the tasks while learning."""
     verify: bool = True
     """Keep a lesson only when the next attempt on its task, which saw it, was solved."""
     batch: int = 16
@@ -98,8 +107,17 @@ class MemoryTable:
 
     name: str = "chroma"
     k: int = 3
-    """Reflections shown to an attempt at most."""
+    """Reflections shown to an attempt at most, beside those on trial."""
+    quarantine: bool = True
+    """A new lesson is shown in trial slots only, until outcomes speak for it."""
+    trials: int = 1
+    """Trial slots of a prompt: quarantined lessons that fit, each shown with a chance of one half."""
+    withhold: float = 0.1
+    """The chance that a lesson which is believed is left out, so that its effect can be measured."""
     curator: str = "curator"
+    credit: str = "credit"
+    """Who turns outcomes into credit; an empty name is nobody."""
+    credit_options: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
 
 

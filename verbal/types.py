@@ -24,6 +24,7 @@ SCHEMA_VERSION = 1
 # Names of fixed sets of words that the records use.
 Split = Literal["train", "dev", "test"]
 Author = Literal["policy", "guide", "hint", "tool", "environment", "user"]
+Status = Literal["quarantined", "active", "retired"]
 Source = Literal["rule", "judge", "embedding", "learned", "self", "gold", "user"]
 _R = TypeVar("_R", bound="_Record")
 
@@ -176,6 +177,10 @@ class Step(_Record):
     """Behaviour log-probabilities of `token_ids`; None when the backend gave none, never invented."""
     shown: tuple[str, ...] = ()
     """Ids of the reflections in the prompt."""
+    offered: dict[str, float] = field(default_factory=dict)
+    """Reflections that were retrieved -> the chance each had of being shown; those not in `shown` were withheld."""
+    cited: tuple[str, ...] = ()
+    """Ids of the shown reflections that the reply names."""
     parent: int | None = None
     role: str = "solver"
     """Role of the model call: solver, critic, reflector, judge, proposer, curator."""
@@ -273,9 +278,11 @@ class Reflection(_Record):
     attempts: tuple[str, ...] = ()
     counters: Counters = field(default_factory=Counters)
     value: float | None = None
-    status: Literal["quarantined", "active", "retired"] = "active"
+    status: Status = "active"
     version: int = 0
     """Version of the memory (position in the op log) that last changed it."""
+    rival: str = ""
+    """Id of the item it contradicts or would replace: the two are never shown together, and outcomes decide."""
     embedding: tuple[float, ...] = ()
     """The vector under which it is found; kept in the op log, so that an index can always be rebuilt."""
 
@@ -291,9 +298,16 @@ class MemoryOp(_Record):
     """The new item (ADD), or the new state of it (UPDATE, MERGE)."""
     others: tuple[str, ...] = ()
     """Ids merged into `reflection` (MERGE)."""
-    tag: Literal["", "shown", "helped", "harmed"] = ""
+    tag: Literal["", "shown", "withheld", "helped", "harmed", "active", "quarantined"] = ""
+    """What happened to it (TAG, VALUE), or its new standing (TAG)."""
     delta: float = 0.0
     """Change of the value estimate (VALUE)."""
+    outcome: float | None = None
+    """What the attempt scored for which it was shown or withheld (VALUE). Range: [0, 1]."""
+    chance: float = 1.0
+    """The chance it had of being shown there (VALUE). Range: (0, 1]; 1 where nobody drew lots."""
+    attempt: str = ""
+    """That attempt (VALUE): it counts once."""
     reason: str = ""
     author: str = ""
     """Who proposed it: `curator`, `user`, a method's name."""
