@@ -274,6 +274,11 @@ class Store(CallRecords, EvidenceRecords):
         sql = "SELECT version, record FROM ops WHERE memory = ? AND version > ? ORDER BY version"
         return [(r[0], MemoryOp.from_json(r[1])) for r in self._database.read(sql, (memory, after))]
 
+    def op_times(self, memory: str, after: int = 0) -> dict[int, float]:
+        """Version -> when it was logged, in seconds since 1970, of a memory after a version."""
+        sql = "SELECT version, at FROM ops WHERE memory = ? AND version > ? ORDER BY version"
+        return {r[0]: r[1] for r in self._database.read(sql, (memory, after))}
+
     def memories(self) -> dict[str, int]:
         """Name -> version of every memory that has a log."""
         return {
