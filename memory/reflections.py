@@ -152,7 +152,7 @@ class ReflectionMemory:
         with self._lock:
             state = self._log.trial()
             for op in ops:
-                state.apply(op)
+                state.apply(quarantined(op, state.items) if self._quarantine else op)
             return state
 
     def history(self) -> list[MemoryOp]:

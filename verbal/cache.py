@@ -259,6 +259,7 @@ class RecordedModel:
 
     def __init__(self, name: str, fingerprint: str = "") -> None:
         self.name, self.fingerprint = name, fingerprint
+        self.chats = not name.startswith("embedded/")
 
     async def generate(self, messages: Sequence[Message], n: int, sampling: Sampling) -> list[Reply]:
         """Never: a replay answers from its recording."""

@@ -22,7 +22,7 @@ from verbal.evaluate import ARMS, LABELS, Scores, arm_row, claim, difference, ev
 from verbal.evidence import adopted, decisions
 from verbal.parts import load_function, make_part
 from verbal.recipe import Recipe, load_recipe
-from verbal.run import Progress, Workshop, learn, open_workshop
+from verbal.run import Progress, Workshop, learn, make_credit, open_memory, open_workshop
 from verbal.screen import Screen, arms_table, gates_table, lessons_table, usage_table
 from verbal.store import Store
 from verbal.study import Study, plain_usage, usage_of
@@ -144,16 +144,14 @@ class Story:
         began = time.perf_counter()
         self.screen.stage(f"learning on {len(train)} train questions, seed {seed + 1} of {len(self.seeds)}")
         self.progress.update(total=len(train), done=0, solved=0)
-        memory: Memory = make_part(
-            "memory", self.recipe.memory.name, store=self.store, name=f"seed-{seed}",
-            folder=str(self.out / f"demo.memory-{seed}"), **self.recipe.memory.options,
-        )  # fmt: skip
+        memory = open_memory(self.recipe, self.store, f"seed-{seed}", str(self.out / f"demo.memory-{seed}"))
         order = random.Random(seed).sample(list(train), len(train))
         taught = dataclasses.replace(
             shop,
             recipe=dataclasses.replace(self.recipe, seed=seed),
             memory=memory,
             curator=make_part("memory", self.recipe.memory.curator),
+            credit=make_credit(self.recipe),
         )
         await learn(taught, order, run=f"learn-{seed}")
         if seed == self.seeds[0]:

@@ -258,12 +258,7 @@ def arm_row(name: str, values: Sequence[Sequence[float]], scores: Scores | None)
 def _value(context: Context, task: Task) -> float | None:
     group = context.store.group(context.run, task.id, context.arm)
     attempt = context.store.attempt(group.attempts[0]) if group else None
-    if attempt is None:
-        return None
-    said = [f for f in context.store.feedback([attempt.id])[attempt.id] if f.critic == context.recipe.critics.verdict]
-    if said and said[0].value is not None:
-        return (said[0].value - said[0].low) / (said[0].high - said[0].low)
-    return 0.0 if attempt.error or not attempt.answer else None
+    return context.score(attempt) if attempt else None
 
 
 def _values(context: Context, task: Task) -> list[float | None]:

@@ -19,6 +19,7 @@ from typing import Any
 
 from verbal.errors import ConfigError, UnknownName
 from verbal.parts import load_part
+from verbal.prompt import load_prompt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +116,7 @@ class MemoryTable:
     withhold: float = 0.1
     """The chance that a lesson which is believed is left out, so that its effect can be measured."""
     curator: str = "curator"
+    curator_options: dict[str, Any] = field(default_factory=dict)
     credit: str = "credit"
     """Who turns outcomes into credit; an empty name is nobody."""
     credit_options: dict[str, Any] = field(default_factory=dict)
@@ -159,7 +161,7 @@ class Recipe:
         Raises:
             UnknownName, ConfigError: a part does not exist or a number is out of range.
         """
-        counts = {k: getattr(self.loop, k) for k in ("rounds", "samples", "batch", "turns")}
+        counts = {k: getattr(self.loop, k) for k in ("rounds", "samples", "batch", "turns", "epochs")}
         counts["model.retries"] = self.model.retries
         if low := {k: v for k, v in counts.items() if v < 1}:
             raise ConfigError(
@@ -169,17 +171,29 @@ class Recipe:
             raise UnknownName.of("cache mode", self.model.cache, CACHES, where=f"recipe {self.name}: model.cache")
         if self.loop.graph not in GRAPHS:
             raise UnknownName.of("graph", self.loop.graph, GRAPHS, where=f"recipe {self.name}: loop.graph")
+        for key, known in (("lessons", LESSONS), ("words", WORDS)):
+            if getattr(self.loop, key) not in known:
+                raise UnknownName.of(key, getattr(self.loop, key), known, where=f"recipe {self.name}: loop.{key}")
+        if self.loop.guidance:
+            load_prompt(self.loop.guidance, self.app.options.get("prompts"))
+        if not 0 <= self.memory.withhold < 1:
+            todo = "give a chance from 0 (nothing is withheld) to below 1"
+            raise ConfigError(f"memory.withhold is {self.memory.withhold}", where=self.name, todo=todo)
         if self.critics.verdict not in self.critics.names:
             raise ConfigError(f"critics.verdict {self.critics.verdict!r} is not among critics.names", where=self.name)
         named = [("apps", self.app.name), *(("critics", c) for c in self.critics.names)]
         if self.memory.name:
-            named += [("memory", self.memory.name), ("memory", self.memory.curator)]
+            named += [("memory", n) for n in (self.memory.name, self.memory.curator, self.memory.credit) if n]
         found = [(room, name, load_part(room, name, where=f"recipe {self.name}")) for room, name in named]
         return [f"{room:8} {name:12} {part.__module__}.{part.__qualname__}" for room, name, part in found]
 
 
 GRAPHS = ("reflect", "group", "self_play")
 """Graphs of `verbal.loop`."""
+LESSONS = ("failures", "contrast", "all")
+"""What can be reflected on."""
+WORDS = ("lessons", "critiques")
+"""What a retry can read."""
 CACHES = ("record", "replay", "off")
 """Modes of `verbal.cache`."""
 

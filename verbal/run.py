@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from verbal.cache import Cache
-from verbal.contracts import Critic, Curator, Memory
+from verbal.contracts import Credit, Critic, Curator, Memory, MemoryState
 from verbal.errors import STOPS, ConfigError, StoreError, TransientError
 from verbal.ledger import Ledger, Limits, unknown_price
 from verbal.loop.context import Context, Prompted, Roles
@@ -28,6 +28,9 @@ from verbal.types import Attempt, Group, MemoryOp, Task, Usage
 
 MAX_UNREACHABLE = 5
 """Episodes in a row that may fail for want of the model before the run stops (it can be resumed)."""
+
+_EPOCH = 1_000_003
+"""Between the seeds of two passes over the same tasks."""
 
 
 @dataclass(slots=True)
@@ -79,6 +82,7 @@ class Workshop:
     progress: Progress
     ledger: Ledger = field(default_factory=Ledger)
     cache: Cache = field(default_factory=Cache)
+    credit: Credit | None = None
     info: dict[str, Any] = field(default_factory=dict)
     """What a replay needs besides the recipe: names and fingerprints of the models."""
 
@@ -134,21 +138,36 @@ async def open_workshop(
         def roles(role: str) -> Any:
             return callers[recipe.model.roles.get(role, recipe.model.name)].for_role(role)
 
-        memory = curator = None
+        memory = curator = credit = None
         if recipe.memory.name:
-            options = {"name": memory_name or run, "folder": str(store.memory_folder), **recipe.memory.options}
-            memory = make_part("memory", recipe.memory.name, where="[memory]", store=store, **options)
+            memory = open_memory(recipe, store, memory_name or run, str(store.memory_folder))
             stack.callback(memory.close)
             meter_embedder(memory, ledger)
-            curator = _make_curator(recipe, roles)
+            curator, credit = _make_curator(recipe, roles), make_credit(recipe)
         info = {"models": {spec: [c.name, c.fingerprint] for spec, c in callers.items()}}
-        yield Workshop(recipe, store, app, roles, critics, memory, curator, progress, ledger, cache, info)
+        yield Workshop(recipe, store, app, roles, critics, memory, curator, progress, ledger, cache, credit, info)
 
 
 async def _check(caller: Any) -> None:
     await caller.check()
     if caller.price is None:
         raise unknown_price(f"model {caller.name}")
+
+
+def open_memory(recipe: Recipe, store: Store, name: str, folder: str) -> Memory:
+    """The memory of a recipe, which learns under a name of the store; its index lies in a folder."""
+    options = {"name": name, "folder": folder, "quarantine": recipe.memory.quarantine, **recipe.memory.options}
+    made: Memory = make_part("memory", recipe.memory.name, where="[memory]", store=store, **options)
+    return made
+
+
+def make_credit(recipe: Recipe) -> Credit | None:
+    """Who turns outcomes into credit, or None where the recipe names nobody."""
+    table = recipe.memory
+    made: Credit | None = None
+    if table.credit:
+        made = make_part("memory", table.credit, where="[memory] credit", **table.credit_options)
+    return made
 
 
 def meter_embedder(memory: Memory, ledger: Ledger) -> None:
@@ -159,8 +178,13 @@ def meter_embedder(memory: Memory, ledger: Ledger) -> None:
 
 
 def _make_curator(recipe: Recipe, roles: Roles) -> Curator:
+    """The curator of a recipe; one that asks a model gets None where the model cannot follow free instructions."""
     maker = load_part("memory", recipe.memory.curator)
-    made: Curator = maker(model=roles("curator")) if "model" in inspect.signature(maker).parameters else maker()
+    if "model" not in inspect.signature(maker).parameters:
+        made: Curator = maker(**recipe.memory.curator_options)
+    else:
+        caller = roles("curator")
+        made = maker(model=caller if getattr(caller, "chats", True) else None, **recipe.memory.curator_options)
     return made
 
 
@@ -253,10 +277,14 @@ async def learn(
     unfinished: list[str] = []
     status = "failed"
     try:
-        for at in range(0, len(tasks), recipe.loop.batch):
-            batch = list(tasks[at : at + recipe.loop.batch])
-            unfinished += await run_batch(context, batch, workshop.progress)
-            await curate(workshop, context, batch, f"{run}/{arm}/{at}")
+        for epoch in range(recipe.loop.epochs):
+            if epoch:
+                again = {"arm": f"{arm}@{epoch + 1}", "seed": recipe.seed + _EPOCH * epoch}
+                context, unfinished = make_context(workshop, tasks, run=run, **again), []
+            for at in range(0, len(tasks), recipe.loop.batch):
+                batch = list(tasks[at : at + recipe.loop.batch])
+                unfinished += await run_batch(context, batch, workshop.progress)
+                await curate(workshop, context, batch, f"{run}/{context.arm}/{at}")
         status = "incomplete" if unfinished else "done"
     except (*STOPS, asyncio.CancelledError):
         status = "stopped"
@@ -327,25 +355,48 @@ async def run_batch(context: Context, tasks: Sequence[Task], progress: Progress)
 
 
 async def curate(workshop: Workshop, context: Context, tasks: Sequence[Task], key: str) -> None:
-    """Turns the lessons of a batch into memory operations, once: a closing NOOP in the log marks the batch done."""
-    from verbal.loop.nodes import lesson
+    """Turns a batch into memory operations, once: what was shown is credited, lessons are filed, standings settled.
 
-    if workshop.memory is None or workshop.curator is None:
+    All of it is one write, and a closing NOOP in the log marks the batch done.
+    """
+    from verbal.loop.nodes import lessons
+
+    memory, verify = workshop.memory, context.recipe.loop.verify and context.recipe.loop.graph == "reflect"
+    if memory is None or workshop.curator is None:
         return
     mark = MemoryOp(op="NOOP", reason=f"batch {key} curated", author="run")
-    if any(op.op == "NOOP" and op.reason == mark.reason for op in workshop.memory.history()):
+    if any(op.op == "NOOP" and op.reason == mark.reason for op in memory.history()):
         return
-    lessons, verify = [], context.recipe.loop.verify
+    drawn, ops = [], []
     for task in tasks:
         group = context.store.group(context.run, _group_key(context, task), context.arm)
-        for attempt in [a for i in (group.attempts if group else ()) if (a := context.store.attempt(i))]:
-            if (drawn := lesson(context, attempt)) and (not verify or _helped(context, attempt, group)):
-                lessons.append(drawn.replace(when=str(context.tasks[task.id].info.get("question", ""))))
-    known = [r for r in workshop.memory.at(len(workshop.memory.history())).values() if r.status != "retired"]
-    ops = await workshop.curator.propose(lessons, known) if lessons else []
-    await workshop.memory.apply([*ops, mark])
-    context.shown.clear()
-    workshop.progress.update(note=f"{sum(o.op == 'ADD' for o in ops)} lessons added")
+        attempts = [a for i in (group.attempts if group else ()) if (a := context.store.attempt(i))]
+        ops += _credited(workshop, context, attempts, memory.preview())
+        for attempt in attempts:
+            if not verify or _helped(context, attempt, group):
+                question = str(context.tasks[task.id].info.get("question", ""))
+                drawn += [r if r.when else r.replace(when=question) for r in lessons(context, attempt)]
+    known = [r for r in memory.preview(ops).items.values() if r.status != "retired"]
+    changes = await workshop.curator.propose(drawn, known) if drawn else []
+    ops += changes
+    if workshop.credit is not None:
+        ops += workshop.credit.settle(memory.preview(ops))
+    await memory.apply([*ops, mark])
+    context.offers.clear()
+    workshop.progress.update(note=f"{sum(o.op == 'ADD' for o in changes)} lessons added")
+
+
+def _credited(workshop: Workshop, context: Context, attempts: Sequence[Attempt], state: MemoryState) -> list[MemoryOp]:
+    """What the first attempts on a task say of the reflections they were offered.
+
+    Attempts side by side saw the same, by one lot, so they are one trial, and its outcome is their mean.
+    """
+    first = [a for a in attempts if a.round == 0 and a.steps]
+    scores = [s for a in first if (s := context.score(a)) is not None]
+    if workshop.credit is None or not scores or not first[0].steps[0].offered:
+        return []
+    step = first[0].steps[0]
+    return workshop.credit.observe(first[0].id, step.offered, step.shown, sum(scores) / len(scores), state)
 
 
 def _helped(context: Context, attempt: Attempt, group: Group | None) -> bool:
@@ -387,7 +438,9 @@ __all__ = [
     "curate",
     "learn",
     "make_context",
+    "make_credit",
     "open_ledger",
+    "open_memory",
     "open_workshop",
     "run_batch",
 ]

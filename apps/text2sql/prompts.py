@@ -71,9 +71,18 @@ class Prompts:
         return self._filled("critic", **fields, sql=fenced(sql) if sql else NONE, result=one_line(observation.text))
 
     def reflector(
-        self, database: Database, task: Task, attempt: Attempt | str, observation: Observation, correction: str
+        self,
+        database: Database,
+        task: Task,
+        attempt: Attempt | str,
+        observation: Observation,
+        correction: str,
+        guidance: str = "",
     ) -> list[Message]:
-        """Asks for the lesson of a mistake; without a correction, from the result and what critics said alone."""
+        """Asks for the lesson of an attempt; without a correction, from the result and what critics said alone.
+
+        `guidance`: what kind of lesson is wanted, in place of the usual one.
+        """
         sql = _answer(attempt)
         fields = _common(database, task, (), [sql, correction])
         del fields["hints"]
@@ -84,6 +93,7 @@ class Prompts:
             sql=fenced(sql) if sql else NONE,
             result=result,
             right=fenced(correction) if correction else NONE,
+            guidance=(guidance or load_prompt("text2sql/lesson", self._folder).fill()).strip(),
         )
 
     def proposer(self, database: Database, level: int) -> list[Message]:

@@ -17,7 +17,7 @@ from verbal.errors import (
     StoreError,
     TransientError,
 )
-from verbal.loop.nodes import lesson
+from verbal.loop.nodes import lessons
 from verbal.loop.self_play import format_score, proposer_reward
 from verbal.run import learn, make_context
 
@@ -52,7 +52,7 @@ async def test_self_play_keeps_what_is_neither_trivial_nor_hopeless(tiny, tiny_m
     task = shop.store.tasks([kept[0].task])[kept[0].task]
     assert task.gold is None and task.info["reference"] == "6"
     wrong = shop.store.attempt(kept[0].preferences[0][1])
-    assert lesson(make_context(shop, [task], run="p", arm="learn", seed=0), wrong).text == "zorp means double"
+    assert [r.text for r in lessons(make_context(shop, [task], run="p", arm="learn", seed=0), wrong)] == ["zorp means double"]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from verbal.contracts import App, Critic, CriticContext, Memory, Model, Observation, Sampling
+from verbal.loop.offers import Offer, offer
+from verbal.prompt import load_prompt
 from verbal.recipe import Recipe
 from verbal.store import Store
 from verbal.types import Attempt, Feedback, Group, Message, Reflection, Task
@@ -67,7 +69,8 @@ class Context:
     observations: dict[str, Observation] = field(default_factory=dict)
     made: dict[str, Attempt] = field(default_factory=dict)
     """Attempts of episodes under way that were kept from here: nobody has to read them back."""
-    shown: dict[str, list[Reflection]] = field(default_factory=dict)
+    offers: dict[str, Offer] = field(default_factory=dict)
+    """What was found for a task: the same for each of its attempts."""
     asked: dict[str, asyncio.Future[str]] = field(default_factory=dict)
     """What each proposal of a self-play asks, once that is known; an empty text when nothing could be read."""
 
@@ -116,15 +119,17 @@ class Context:
 
     async def hints(self, task: Task) -> list[Reflection]:
         """The reflections shown for a task: found once, the same for each of its attempts in this arm."""
-        if task.id not in self.shown:
+        if task.id not in self.offers:
             if self.retrieve is not None:
-                self.shown[task.id] = list(await self.retrieve(task))
-            elif self.memory is not None:
-                found = await self.memory.search(query(task), self.recipe.memory.k, exclude_tasks=[task.id])
-                self.shown[task.id] = found
+                self.offers[task.id] = Offer(list(await self.retrieve(task)))
             else:
-                self.shown[task.id] = []
-        return self.shown[task.id]
+                self.offers[task.id] = await offer(self, task, query(task))
+        return self.offers[task.id].shown
+
+    def guidance(self) -> str:
+        """What the reflector is told of the kind of lesson that is wanted."""
+        name = self.recipe.loop.guidance
+        return load_prompt(name, self.recipe.app.options.get("prompts")).fill() if name else ""
 
     async def judge(self, task: Task, attempts: Sequence[Attempt]) -> dict[str, list[Feedback]]:
         """Feedback of every critic on attempts of one task, by attempt id; kept in the store."""
@@ -145,6 +150,13 @@ class Context:
     def verdict(self, feedback: Sequence[Feedback]) -> float | None:
         """The value of the critic that decides, or None when it could not score."""
         return next((f.value for f in feedback if f.critic == self.recipe.critics.verdict), None)
+
+    def score(self, attempt: Attempt) -> float | None:
+        """The verdict on an attempt in [0, 1]; 0 for one that failed, None where the critic could not score."""
+        said = [f for f in self.store.feedback([attempt.id])[attempt.id] if f.critic == self.recipe.critics.verdict]
+        if said and said[0].value is not None:
+            return (said[0].value - said[0].low) / (said[0].high - said[0].low)
+        return 0.0 if attempt.error or not attempt.answer else None
 
 
 def query(task: Task) -> str:

@@ -5,7 +5,9 @@ reflect:    retrieve -> attempt -> judge -> (solved) finish
                           |          v
                           +--- critique -> reflect -> (no rounds left) finish
 
-group:      retrieve -> sample -> compare -> choose
+            (with `loop.lessons = "all"` a solved attempt is reflected on too, and then the episode ends)
+
+group:      retrieve -> sample -> compare -> contrast -> choose
 
 self_play:  propose -> validate -> answer -> reward        (nodes in self_play.py)
 """
@@ -47,7 +49,7 @@ def _reflect() -> Any:
     graph.add_edge(START, "retrieve")
     graph.add_edge("retrieve", "attempt")
     graph.add_edge("attempt", "judge")
-    graph.add_conditional_edges("judge", _after_judge, ["critique", "finish"])
+    graph.add_conditional_edges("judge", _after_judge, ["critique", "reflect", "finish"])
     graph.add_edge("critique", "reflect")
     graph.add_conditional_edges("reflect", _after_reflect, ["attempt", "finish"])
     graph.add_edge("finish", END)
@@ -56,7 +58,7 @@ def _reflect() -> Any:
 
 def _group() -> Any:
     graph = StateGraph(State, context_schema=Context)
-    graph.add_sequence([nodes.retrieve, nodes.sample, nodes.compare, nodes.choose])
+    graph.add_sequence([nodes.retrieve, nodes.sample, nodes.compare, nodes.contrast, nodes.choose])
     graph.add_edge(START, "retrieve")
     return graph
 
@@ -78,14 +80,17 @@ def _self_play() -> Any:
 
 async def _after_judge(state: State, runtime: Runtime[Context]) -> str:
     context = runtime.context
+    if state["solved"]:
+        return "reflect" if context.learning and context.recipe.loop.lessons == "all" else "finish"
     more = state["round"] < context.recipe.loop.rounds
     # After the last attempt a lesson can no longer be tried, so it is drawn only where untried lessons are kept.
     last_words = context.learning and not context.recipe.loop.verify
-    return "finish" if state["solved"] or not (more or last_words) else "critique"
+    return "critique" if more or last_words else "finish"
 
 
 async def _after_reflect(state: State, runtime: Runtime[Context]) -> str:
-    return "attempt" if state["round"] < runtime.context.recipe.loop.rounds else "finish"
+    more = state["round"] < runtime.context.recipe.loop.rounds and not state["solved"]
+    return "attempt" if more else "finish"
 
 
 async def _after_validate(state: self_play.State) -> str:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections.abc import Sequence
 from functools import partial
 from typing import TypedDict
 
 from langgraph.runtime import Runtime
 
+from verbal.citations import cited
 from verbal.contracts import Observation, Reply, Sampling
 from verbal.errors import STOPS, EnvironmentFault, ModelError, VerbalError
+from verbal.lessons import read_lessons
 from verbal.loop.context import Context
 from verbal.types import Attempt, Feedback, Group, Message, Reflection, Step, StopReason, Task
 
@@ -36,9 +39,7 @@ async def attempt(state: State, runtime: Runtime[Context]) -> State:
     context, round_ = runtime.context, state["round"]
     task = context.tasks[state["task"]]
     earlier = [a for i in state["attempts"] if (a := context.attempt(i))]
-    # Where lessons are verified, those before the newest were tried and did not help.
-    window = -1 if context.recipe.loop.verify else -3
-    own = [r for a in earlier if (r := lesson(context, a)) is not None][window:]
+    own = _own_words(context, earlier)
     made = await make_attempt(
         context,
         task,
@@ -47,7 +48,7 @@ async def attempt(state: State, runtime: Runtime[Context]) -> State:
         earlier=earlier,
         # A first attempt is greedy, and so is one that has a new lesson to go by.
         sampling=context.sampling(
-            task.id, round_, greedy=round_ == 0 or (own != [] and own[-1].attempts[0] == earlier[-1].id)
+            task.id, round_, greedy=round_ == 0 or (own != [] and own[-1].attempts[-1] == earlier[-1].id)
         ),
     )
     return {"attempts": [*state["attempts"], made.id], "round": round_ + 1}
@@ -100,15 +101,45 @@ async def critique(state: State, runtime: Runtime[Context]) -> State:
 
 
 async def reflect(state: State, runtime: Runtime[Context]) -> State:
-    """A lesson of the reflector role from the failed attempt; curated into the memory after the batch."""
-    context = runtime.context
-    newest = context.attempt(state["attempts"][-1])
+    """A lesson of the reflector role from the newest attempt; curated into the memory after the batch."""
+    newest = runtime.context.attempt(state["attempts"][-1])
     assert newest is not None
-    if not (context.learning and context.recipe.loop.reflect) or context.store.step(newest.id, "reflect"):
+    await _reflect(runtime.context, newest)
+    return {}
+
+
+async def contrast(state: State, runtime: Runtime[Context]) -> State:
+    """A lesson from a wrong and a right attempt of one group; none where all are right or all are wrong.
+
+    Source: Training-Free GRPO, arXiv 2510.08191: only groups with 0 < mean < 1 say what made the difference.
+    """
+    context, ids = runtime.context, state["attempts"]
+    if context.recipe.loop.lessons != "contrast":
         return {}
+    known = context.store.feedback(ids)
+    values = {i: v for i in ids if (v := context.verdict(known[i])) is not None}
+    right = [i for i in ids if values.get(i) == 1.0]
+    wrong = [i for i in ids if values.get(i, 1.0) < 1.0]
+    if right and wrong:
+        better, worse = context.attempt(right[0]), context.attempt(wrong[0])
+        assert better is not None and worse is not None
+        await _reflect(context, worse, better.answer)
+    return {}
+
+
+async def _reflect(context: Context, newest: Attempt, correction: str = "") -> None:
+    """Asks the reflector about an attempt, once.
+
+    Args:
+        context: The arm.
+        newest: The attempt.
+        correction: A better answer; what a critic gave as one when not given.
+    """
+    if not (context.learning and context.recipe.loop.reflect) or context.store.step(newest.id, "reflect"):
+        return
     task = context.tasks[newest.task]
     feedback = context.store.feedback([newest.id])[newest.id]
-    correction = next((f.correction for f in feedback if f.correction), "")
+    correction = correction or next((f.correction for f in feedback if f.correction), "")
     seen = await context.observation(newest)
     if not correction:  # then the critics' words are all there is to learn from
         words = [f"{f.critic} says: {f.text}" for f in feedback if f.text and f.value != 1.0]
@@ -119,11 +150,11 @@ async def reflect(state: State, runtime: Runtime[Context]) -> State:
         attempt=newest,
         observation=seen,
         correction=correction,
+        **({"guidance": told} if (told := context.guidance()) else {}),
     )
     step = await say(context, "reflector", messages, newest.id, greedy=newest.round == 0)
     if step is not None:
         await context.store.together(partial(context.store.put_step, newest.id, "reflect", step))
-    return {}
 
 
 async def sample(state: State, runtime: Runtime[Context]) -> State:
@@ -186,14 +217,41 @@ async def finish(state: State, runtime: Runtime[Context]) -> State:
     return {}
 
 
-def lesson(context: Context, newest: Attempt) -> Reflection | None:
-    """The lesson that was drawn from an attempt, or None: nobody reflected, or the reply could not be read."""
+def lessons(context: Context, newest: Attempt) -> list[Reflection]:
+    """The lessons that were drawn from an attempt: none when nobody reflected, or the reply could not be read."""
     step = context.store.step(newest.id, "reflect")
-    text = context.app.parse("reflector", step.text) if step else None
-    if not isinstance(text, str) or text.strip().lower() in ("", "none"):
-        return None
+    if step is None:
+        return []
     # Prompts show the id, so it is the same whatever the run is called: an equal prompt finds its recorded reply.
-    return Reflection(id=f"new:{context.place(newest.id)}", text=text.strip(), task=newest.task, attempts=(newest.id,))
+    first = Reflection(id=f"new:{context.place(newest.id)}", text="", task=newest.task, attempts=(newest.id,))
+    if context.recipe.loop.guidance:
+        return [
+            first.replace(
+                id=f"{first.id}.{i}" if i else first.id, text=said.text, title=said.title, when=said.when,
+                boundary=said.boundary,
+            )
+            for i, said in enumerate(read_lessons(step.text))
+            if said.text
+        ]  # fmt: skip
+    text = context.app.parse("reflector", step.text)
+    if not isinstance(text, str) or text.strip().lower() in ("", "none"):
+        return []
+    return [first.replace(text=text.strip())]
+
+
+def _own_words(context: Context, earlier: Sequence[Attempt]) -> list[Reflection]:
+    """What a retry reads of the attempts before it, oldest first: lessons, or the critic's words."""
+    if context.recipe.loop.words == "critiques":
+        known = context.store.feedback([a.id for a in earlier])
+        return [
+            Reflection(id=f"critique:{context.place(a.id)}", text=f.text, task=a.task, attempts=(a.id,))
+            for a in earlier
+            for f in known[a.id]
+            if f.critic == "critique" and f.text
+        ]
+    # Where lessons are verified, those before the newest were tried and did not help.
+    drawn = [own for a in earlier if (own := lessons(context, a))]
+    return [r for own in drawn[-1 if context.recipe.loop.verify else -3 :] for r in own]
 
 
 async def make_attempt(
@@ -267,6 +325,8 @@ async def _play(
                 seen = await environment.step(reply)
                 context.observations[made.id] = seen
                 step = _policy_step(reply, seen, messages, tuple(h.id for h in hints), len(made.steps))
+                if context.offers.get(task.id) and not made.steps:
+                    step = step.replace(offered=context.offers[task.id].chances)
                 made = made.replace(steps=(*made.steps, step), answer=seen.answer, usage=made.usage + reply.usage)
                 if seen.done:
                     return _ended(made, StopReason.LENGTH if reply.finish == "length" else seen.stop, seen.text)
@@ -320,6 +380,7 @@ def _policy_step(reply: Reply, seen: Observation, messages: list[Message], shown
         token_ids=reply.token_ids,
         logprobs=reply.logprobs,
         shown=shown,
+        cited=cited(reply.text, shown),
         parent=at - 1 if at else None,
     )
 

@@ -136,6 +136,11 @@ class ModelCalls:
             self._price, self._looked_up = price_of(self.model), True
         return self._price
 
+    @property
+    def chats(self) -> bool:
+        """Whether the model follows free instructions; one that does not is never asked to curate."""
+        return bool(getattr(self.model, "chats", True))
+
     def for_role(self, role: str) -> ModelCalls:
         """The same calls, recorded with another role; limits, slots and connections are shared."""
         view = copy.copy(self)

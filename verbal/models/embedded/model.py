@@ -44,6 +44,9 @@ class EmbeddedModel:
         path: Folder of the weights (config.json, model.safetensors); the shipped ones when empty.
     """
 
+    chats = False
+    """It cannot follow instructions that are not those of its prompts."""
+
     def __init__(self, path: str = "") -> None:
         self.folder = Path(path) if path else SHIPPED
         self.name = f"embedded/{self.folder.name if path else 'pocket'}"

@@ -1,0 +1,62 @@
+"""What an attempt is shown: what is believed, now and then withheld, and what is on trial, by lot.
+
+A lesson that is always shown where it fits can never be told from a good task. So, while learning, each retrieved item
+has a chance of being shown that is known and written on the attempt: 1 - `memory.withhold` for what is believed, one
+half for what is on trial. The lots are drawn from the run's seed, task and item; a scoring arm draws none and sees what
+is believed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from verbal.types import Reflection, Task
+
+if TYPE_CHECKING:
+    from verbal.loop.context import Context
+
+TRIAL_CHANCE = 0.5
+"""Of an item in a trial slot: the chance at which one attempt tells most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """The reflections found for a task, after the lots were drawn."""
+
+    shown: list[Reflection] = field(default_factory=list)
+    chances: dict[str, float] = field(default_factory=dict)
+    """Item -> the chance it had of being shown; empty where no lots are drawn."""
+
+
+async def offer(context: Context, task: Task, query: str) -> Offer:
+    """Searches the memory for a task and draws the lots; its own lessons are left out.
+
+    A rival on trial takes the place of the item it contradicts: one lot decides which of the two is shown.
+    """
+    memory, table = context.memory, context.recipe.memory
+    if memory is None:
+        return Offer()
+    believed = await memory.search(query, table.k, exclude_tasks=[task.id])
+    if not context.learning:
+        return Offer(believed)
+    tried: list[Reflection] = []
+    if table.quarantine and table.trials:
+        tried = await memory.search(query, table.trials, exclude_tasks=[task.id], status="quarantined")
+    chances = {r.id: 1.0 - table.withhold for r in believed}
+    drawn = {r.id for r in believed if _lot(context, task, r) < chances[r.id]}
+    for item in tried:
+        chances[item.id] = TRIAL_CHANCE
+        won = _lot(context, task, item) < TRIAL_CHANCE
+        drawn |= {item.id} if won else set()
+        if item.rival in chances:
+            chances[item.rival] = 1.0 - TRIAL_CHANCE
+            drawn = drawn - {item.rival} if won else drawn | {item.rival}
+    if not table.withhold and not tried:
+        chances = {}
+    return Offer([r for r in (*believed, *tried) if r.id in drawn], chances)
+
+
+def _lot(context: Context, task: Task, item: Reflection) -> float:
+    """A number in [0, 1) that depends on seed, task and item only."""
+    return context.draw(task.id, item.id, "offer") / 2**31
