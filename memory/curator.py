@@ -65,15 +65,24 @@ class NoveltyCurator:
             if _folded(item) == _folded(lesson):
                 return self._confirm(item_id, item, lesson, known, ops)
         term = split_term(lesson.text)
-        for item_id, item in known.items():
-            old = split_term(item.text)
-            if term and old and _key(old[0]) == _key(term[0]) and item.polarity == lesson.polarity:
-                if _meaning(old[1]) == _meaning(term[1]):
-                    return self._confirm(item_id, item, lesson, known, ops)
-                if self._outweighs(item):
-                    return self._noop(f"{len(item.attempts)} attempts say {item.text!r}, this one {lesson.text!r}")
-                reason = f"{term[0]!r} was {old[1]!r}, is now {term[1]!r}"
-                return self._replace(item_id, item, lesson, reason, known, ops)
+        same = {
+            i: meant
+            for i, r in known.items()
+            if term
+            and (meant := split_term(r.text))
+            and _key(meant[0]) == _key(term[0])
+            and r.polarity == lesson.polarity
+        }
+        # Where rivals stand beside each other, the lesson speaks for the one that means the same.
+        for item_id in (i for i, meant in same.items() if term and _meaning(meant[1]) == _meaning(term[1])):
+            return self._confirm(item_id, known[item_id], lesson, known, ops)
+        for item_id, meant in same.items():
+            assert term is not None
+            item = known[item_id]
+            if self._outweighs(item):
+                return self._noop(f"{len(item.attempts)} attempts say {item.text!r}, this one {lesson.text!r}")
+            reason = f"{term[0]!r} was {meant[1]!r}, is now {term[1]!r}"
+            return self._replace(item_id, item, lesson, reason, known, ops)
         for item_id, item in known.items():
             if not (term and split_term(item.text)) and self._near(item, lesson):
                 if set(informative(lesson.text)) > set(informative(item.text)):

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from verbal.contracts import Memory
+from verbal.curation import make_credit, open_memory
 from verbal.distill import Trainer
 from verbal.evaluate import ARMS, LABELS, Scores, arm_row, claim, difference, evaluate_arm
 from verbal.evidence import adopted, decisions
 from verbal.parts import load_function, make_part
 from verbal.recipe import Recipe, load_recipe
-from verbal.run import Progress, Workshop, learn, make_credit, open_memory, open_workshop
+from verbal.run import Progress, Workshop, learn, open_workshop
 from verbal.screen import Screen, arms_table, gates_table, lessons_table, usage_table
 from verbal.store import Store
 from verbal.study import Study, plain_usage, usage_of

@@ -76,7 +76,7 @@ class LoopTable:
     reflect: bool = True
     """Ask the reflector role for a lesson after a failed attempt."""
     lessons: str = "failures"
-    """What is reflected on: `failures` (each attempt that failed), `contrast` (a wrong and a right attempt side by side;
+    """What is reflected on: `failures` (each attempt that failed), `contrast` (a wrong and a right attempt of one group;
     graph `group`), `all` (successes too)."""
     guidance: str = ""
     """A prompt, such as `memory/reasoningbank`, that tells the reflector what kind of lesson is wanted."""

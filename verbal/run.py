@@ -10,21 +10,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import inspect
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from verbal.cache import Cache
-from verbal.contracts import Credit, Critic, Curator, Memory, MemoryState
+from verbal.contracts import Credit, Critic, Curator, Memory
+from verbal.curation import curate, make_credit, make_curator, open_memory
 from verbal.errors import STOPS, ConfigError, StoreError, TransientError
 from verbal.ledger import Ledger, Limits, unknown_price
 from verbal.loop.context import Context, Prompted, Roles
-from verbal.parts import load_part, make_part
+from verbal.parts import make_part
 from verbal.recipe import Recipe
 from verbal.store import Store
-from verbal.types import Attempt, Group, MemoryOp, Task, Usage
+from verbal.types import Group, Task, Usage
 
 MAX_UNREACHABLE = 5
 """Episodes in a row that may fail for want of the model before the run stops (it can be resumed)."""
@@ -143,7 +143,7 @@ async def open_workshop(
             memory = open_memory(recipe, store, memory_name or run, str(store.memory_folder))
             stack.callback(memory.close)
             meter_embedder(memory, ledger)
-            curator, credit = _make_curator(recipe, roles), make_credit(recipe)
+            curator, credit = make_curator(recipe, roles), make_credit(recipe)
         info = {"models": {spec: [c.name, c.fingerprint] for spec, c in callers.items()}}
         yield Workshop(recipe, store, app, roles, critics, memory, curator, progress, ledger, cache, credit, info)
 
@@ -154,38 +154,11 @@ async def _check(caller: Any) -> None:
         raise unknown_price(f"model {caller.name}")
 
 
-def open_memory(recipe: Recipe, store: Store, name: str, folder: str) -> Memory:
-    """The memory of a recipe, which learns under a name of the store; its index lies in a folder."""
-    options = {"name": name, "folder": folder, "quarantine": recipe.memory.quarantine, **recipe.memory.options}
-    made: Memory = make_part("memory", recipe.memory.name, where="[memory]", store=store, **options)
-    return made
-
-
-def make_credit(recipe: Recipe) -> Credit | None:
-    """Who turns outcomes into credit, or None where the recipe names nobody."""
-    table = recipe.memory
-    made: Credit | None = None
-    if table.credit:
-        made = make_part("memory", table.credit, where="[memory] credit", **table.credit_options)
-    return made
-
-
 def meter_embedder(memory: Memory, ledger: Ledger) -> None:
     """Lets a ledger count, and refuse, what a memory embeds."""
     if hasattr(memory, "spend"):
         listener: Any = memory
         listener.spend = ledger.meter("embedder", str(getattr(memory, "embedder", "")))
-
-
-def _make_curator(recipe: Recipe, roles: Roles) -> Curator:
-    """The curator of a recipe; one that asks a model gets None where the model cannot follow free instructions."""
-    maker = load_part("memory", recipe.memory.curator)
-    if "model" not in inspect.signature(maker).parameters:
-        made: Curator = maker(**recipe.memory.curator_options)
-    else:
-        caller = roles("curator")
-        made = maker(model=caller if getattr(caller, "chats", True) else None, **recipe.memory.curator_options)
-    return made
 
 
 def _make_critics(recipe: Recipe) -> list[Critic]:
@@ -279,8 +252,9 @@ async def learn(
     try:
         for epoch in range(recipe.loop.epochs):
             if epoch:
-                again = {"arm": f"{arm}@{epoch + 1}", "seed": recipe.seed + _EPOCH * epoch}
-                context, unfinished = make_context(workshop, tasks, run=run, **again), []
+                again = recipe.seed + _EPOCH * epoch
+                context = make_context(workshop, tasks, run=run, arm=f"{arm}@{epoch + 1}", seed=again)
+                unfinished = []
             for at in range(0, len(tasks), recipe.loop.batch):
                 batch = list(tasks[at : at + recipe.loop.batch])
                 unfinished += await run_batch(context, batch, workshop.progress)
@@ -331,7 +305,7 @@ async def run_batch(context: Context, tasks: Sequence[Task], progress: Progress)
         context.asked |= {t.id: asyncio.get_running_loop().create_future() for t in tasks}
 
     async def episode(task: Task) -> None:
-        key = _group_key(context, task)
+        key = context.group_key(task)
         done = context.store.group(context.run, key, context.arm)
         if done is None:
             try:
@@ -354,57 +328,6 @@ async def run_batch(context: Context, tasks: Sequence[Task], progress: Progress)
     return unfinished
 
 
-async def curate(workshop: Workshop, context: Context, tasks: Sequence[Task], key: str) -> None:
-    """Turns a batch into memory operations, once: what was shown is credited, lessons are filed, standings settled.
-
-    All of it is one write, and a closing NOOP in the log marks the batch done.
-    """
-    from verbal.loop.nodes import lessons
-
-    memory, verify = workshop.memory, context.recipe.loop.verify and context.recipe.loop.graph == "reflect"
-    if memory is None or workshop.curator is None:
-        return
-    mark = MemoryOp(op="NOOP", reason=f"batch {key} curated", author="run")
-    if any(op.op == "NOOP" and op.reason == mark.reason for op in memory.history()):
-        return
-    drawn, ops = [], []
-    for task in tasks:
-        group = context.store.group(context.run, _group_key(context, task), context.arm)
-        attempts = [a for i in (group.attempts if group else ()) if (a := context.store.attempt(i))]
-        ops += _credited(workshop, context, attempts, memory.preview())
-        for attempt in attempts:
-            if not verify or _helped(context, attempt, group):
-                question = str(context.tasks[task.id].info.get("question", ""))
-                drawn += [r if r.when else r.replace(when=question) for r in lessons(context, attempt)]
-    known = [r for r in memory.preview(ops).items.values() if r.status != "retired"]
-    changes = await workshop.curator.propose(drawn, known) if drawn else []
-    ops += changes
-    if workshop.credit is not None:
-        ops += workshop.credit.settle(memory.preview(ops))
-    await memory.apply([*ops, mark])
-    context.offers.clear()
-    workshop.progress.update(note=f"{sum(o.op == 'ADD' for o in changes)} lessons added")
-
-
-def _credited(workshop: Workshop, context: Context, attempts: Sequence[Attempt], state: MemoryState) -> list[MemoryOp]:
-    """What the first attempts on a task say of the reflections they were offered.
-
-    Attempts side by side saw the same, by one lot, so they are one trial, and its outcome is their mean.
-    """
-    first = [a for a in attempts if a.round == 0 and a.steps]
-    scores = [s for a in first if (s := context.score(a)) is not None]
-    if workshop.credit is None or not scores or not first[0].steps[0].offered:
-        return []
-    step = first[0].steps[0]
-    return workshop.credit.observe(first[0].id, step.offered, step.shown, sum(scores) / len(scores), state)
-
-
-def _helped(context: Context, attempt: Attempt, group: Group | None) -> bool:
-    """Whether the attempt that came next, and saw the lesson drawn from this one, was solved."""
-    tried = [a for i in (group.attempts if group else ()) if (a := context.store.attempt(i)) and a.parent == attempt.id]
-    return any(context.verdict(context.store.feedback([a.id])[a.id]) == 1.0 for a in tried)
-
-
 def is_solved(context: Context, group: Group | None) -> bool:
     """Whether the chosen attempt of a group has verdict 1."""
     if group is None or group.chosen is None:
@@ -414,7 +337,7 @@ def is_solved(context: Context, group: Group | None) -> bool:
 
 def summarise(context: Context, tasks: Sequence[Task], unfinished: Sequence[str], memory: Memory | None) -> Summary:
     """What an arm came to, read from the store."""
-    groups = [context.store.group(context.run, _group_key(context, t), context.arm) for t in tasks]
+    groups = [context.store.group(context.run, context.group_key(t), context.arm) for t in tasks]
     return Summary(
         run=context.run,
         arm=context.arm,
@@ -426,21 +349,13 @@ def summarise(context: Context, tasks: Sequence[Task], unfinished: Sequence[str]
     )
 
 
-def _group_key(context: Context, task: Task) -> str:
-    own = context.recipe.loop.graph == "self_play"
-    return f"{context.run}/{context.arm}/{task.id}" if own else task.id
-
-
 __all__ = [
     "Progress",
     "Summary",
     "Workshop",
-    "curate",
     "learn",
     "make_context",
-    "make_credit",
     "open_ledger",
-    "open_memory",
     "open_workshop",
     "run_batch",
 ]

@@ -82,6 +82,11 @@ class Context:
         """An attempt's id without run and arm: what chance and prompts depend on, whatever the run is called."""
         return attempt_id.removeprefix(f"{self.run}/{self.arm}/")
 
+    def group_key(self, task: Task) -> str:
+        """The task under which an episode's group is kept: in self-play that of the proposal."""
+        own = self.recipe.loop.graph == "self_play"
+        return f"{self.run}/{self.arm}/{task.id}" if own else task.id
+
     def draw(self, *parts: object) -> int:
         """A seed in [0, 2**31) that depends on the run's seed and on `parts` only."""
         text = "/".join(str(p) for p in (self.seed, *parts))
