@@ -15,7 +15,7 @@ _INVISIBLE = re.compile("[\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2
 _RULES: tuple[tuple[str, str], ...] = (
     (
         "it tells the model to set its instructions aside",
-        r"\b(ignore|disregard|forget|override|bypass)\b[^.\n]{0,40}"
+        r"\b(ignore|disregard|forget|override|bypass|(do not|don't|never) (follow|obey))\b[^.\n]{0,40}"
         r"\b(previous|prior|above|earlier|preceding|all|any|your|the|other|system)\b[^.\n]{0,30}"
         r"\b(instructions?|prompts?|rules?|guidelines?|directions?|constraints?|safety|hints?)\b",
     ),
@@ -24,6 +24,7 @@ _RULES: tuple[tuple[str, str], ...] = (
         r"(<\|?\s*/?\s*(system|assistant|user|im_start|im_end|endoftext|tool)\b|\[/?INST\]|<<SYS>>|^\s*#{0,6}\s*"
         r"(system|assistant|developer)\s*(prompt|message)?\s*:)",
     ),
+    ("it breaks out of its place in a prompt", r"(<\s*/?\s*hint\b|^\s*#{2,6}\s|^\s*```\s*$)"),
     (
         "it asks for what the model must not tell or be",
         r"\b((reveal|print|repeat|leak|show|output|exfiltrate|send|post|e-?mail|upload)\b[^.\n]{0,40}\b(system prompt|"
