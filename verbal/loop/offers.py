@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 TRIAL_CHANCE = 0.5
 """Of an item in a trial slot: the chance at which one attempt tells most."""
 
+_CANDIDATES = 8
+
 
 @dataclass(frozen=True, slots=True)
 class Offer:
@@ -32,6 +34,8 @@ class Offer:
 async def offer(context: Context, task: Task, query: str) -> Offer:
     """Searches the memory for a task and draws the lots; its own lessons are left out.
 
+    Of those that fit, a trial slot goes to the one that did best so far, then to the best fitting: what fails falls
+    behind what is new, so that a heap of bad lessons cannot keep a good one waiting.
     A rival on trial takes the place of the item it contradicts: one lot decides which of the two is shown.
     """
     memory, table = context.memory, context.recipe.memory
@@ -42,7 +46,8 @@ async def offer(context: Context, task: Task, query: str) -> Offer:
         return Offer(believed)
     tried: list[Reflection] = []
     if table.quarantine and table.trials:
-        tried = await memory.search(query, table.trials, exclude_tasks=[task.id], status="quarantined")
+        fit = await memory.search(query, _CANDIDATES, exclude_tasks=[task.id], status="quarantined")
+        tried = sorted(fit, key=lambda r: -(r.value or 0.0))[: table.trials]
     chances = {r.id: 1.0 - table.withhold for r in believed}
     drawn = {r.id for r in believed if _lot(context, task, r) < chances[r.id]}
     for item in tried:
