@@ -11,10 +11,13 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from verbal.contracts import Model, Sampling
+from verbal.contracts import Model
 from verbal.errors import ConfigError
 from verbal.prompt import load_prompt
-from verbal.types import MemoryOp, Message, Reflection
+from verbal.types import MemoryOp, Reflection
+
+from .asking import ask
+from .curator import NoveltyCurator
 
 _FIELDS = {"lesson", "op", "id", "text", "title", "when", "boundary", "reason"}
 _FENCE = re.compile(r"\A```(?:json)?\s*\n(.*)\n```\Z", re.DOTALL)
@@ -28,7 +31,7 @@ class LLMCurator:
     (somebody asked to forget) is not put to the model: its item is retired.
 
     Args:
-        model: Who is asked.
+        model: Who is asked; None compares words, as `curator` does.
         prompt: Name of the prompt (variables existing, lessons, count).
         prompts: A folder of the user's that overrides prompts of the package.
         tries: Replies asked for at most, the first included.
@@ -41,7 +44,7 @@ class LLMCurator:
 
     def __init__(
         self,
-        model: Model,
+        model: Model | None,
         *,
         prompt: str = "memory/curator",
         prompts: str | None = None,
@@ -63,9 +66,11 @@ class LLMCurator:
         Raises:
             ModelError: a call failed (nothing is proposed then).
         """
+        if self._model is None:
+            return await NoveltyCurator().propose(lessons, existing)
         known = {r.id: r for r in existing if r.status != "retired"}
         asked = [lesson for lesson in lessons if lesson.status != "retired"]
-        decided = await self._ask(asked, known) if asked else []
+        decided = await self._ask(self._model, asked, known) if asked else []
         forget = [self._forget(lesson, known) for lesson in lessons if lesson.status == "retired"]
         retired = {op.reflection for op in (*decided, *forget) if op.op == "RETIRE"}
         ops: list[MemoryOp] = []
@@ -80,31 +85,19 @@ class LLMCurator:
             ops.append(op)
         return ops
 
-    async def _ask(self, lessons: Sequence[Reflection], known: dict[str, Reflection]) -> list[MemoryOp]:
+    async def _ask(self, model: Model, lessons: Sequence[Reflection], known: dict[str, Reflection]) -> list[MemoryOp]:
         text = self._prompt.fill(
             existing="\n".join(_line(r, id=r.id) for r in known.values()) or "none",
             lessons="\n".join(_line(r, lesson=i) for i, r in enumerate(lessons, 1)),
             count=str(len(lessons)),
         )
-        messages = [Message(role="user", content=text)]
-        wrong = ""
-        for tried in range(self._tries):
-            sampling = Sampling(temperature=0.0 if tried == 0 else 0.5, max_tokens=self._max_tokens, seed=tried)
-            reply = (await self._model.generate(messages, 1, sampling))[0]
-            try:
-                rows = read_operations(reply.text, len(lessons))
-            except ValueError as error:
-                wrong = str(error)
-                again = f"That cannot be used: {wrong}. Answer again with the JSON object only."
-                messages = [
-                    messages[0],
-                    Message(role="assistant", content=reply.text or "(empty)"),
-                    Message(role="user", content=again),
-                ]
-                continue
-            return [self._operation(row, lesson, known) for row, lesson in zip(rows, lessons, strict=True)]
-        reason = f"no usable reply of {self._model.name} in {self._tries} tries: {wrong}"
-        return [self._noop(reason) for _ in lessons]
+        rows = await ask(
+            model, text, lambda reply: read_operations(reply, len(lessons)), tries=self._tries,
+            max_tokens=self._max_tokens, form="the JSON object",
+        )  # fmt: skip
+        if isinstance(rows, str):
+            return [self._noop(rows) for _ in lessons]
+        return [self._operation(row, lesson, known) for row, lesson in zip(rows, lessons, strict=True)]
 
     def _operation(self, row: dict[str, Any], lesson: Reflection, known: dict[str, Reflection]) -> MemoryOp:
         op, reason, target = row["op"], row.get("reason", ""), row.get("id", "")
