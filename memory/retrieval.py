@@ -1,4 +1,4 @@
-"""Which reflections are shown: rank fusion, the filter against irrelevant ones, the token cap. No I/O.
+"""What may be shown: the filter against irrelevant items, boundaries, rank fusion, what fits together. No I/O.
 
 The filter matters: a small model that answered 90.7 % right with the right hint fell to 40.7 % with two irrelevant
 ones beside it, and came back to 90.0 % when hints that share no telling word with the question were dropped.
@@ -7,18 +7,24 @@ ones beside it, and came back to 90.0 % when hints that share no telling word wi
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from verbal.types import Reflection
 
+from .log import said
 from .words import informative, split_term
 
 TERM_WORDS = 4
 """A term has at most this many informative words."""
 
 _RANK_CONSTANT = 60
+_LEAST_TOKENS = 3
+_CLAUSE = re.compile(r"[;\n]|[,.](?=\s|$)|\bor\b", re.IGNORECASE)
+_FRAME = frozenset(("apply", "except", "unless", "never", "avoid", "question", "query", "request", "task", "case"))
+"""Words by which a boundary says that it is one; they say nothing of where it lies."""
 
 
 class KeyWords:
@@ -62,6 +68,16 @@ class KeyWords:
         """Those of `ids` that are about the query."""
         asked = set(informative(query))
         return {i for i in ids if any(self._covers(asked, key) for key in self._keys.get(i, ()))}
+
+    def first(self, query: str, ranked: Iterable[str], n: int) -> list[str]:
+        """The first `n` of some ranked ids that are about the query; no more of them are looked at than that takes."""
+        asked, found = set(informative(query)), list[str]()
+        for item_id in ranked if n > 0 else ():
+            if any(self._covers(asked, key) for key in self._keys.get(item_id, ())):
+                found.append(item_id)
+                if len(found) == n:
+                    break
+        return found
 
     def _key(self, text: str, is_term: bool) -> _Key:
         found = informative(text)
@@ -116,14 +132,55 @@ def tokens(item: Reflection) -> int:
     )
 
 
-def within_tokens(items: Iterable[Reflection], k: int, cap: int | None) -> list[Reflection]:
-    """The first `k` items that fit together under `cap` tokens; one that does not fit is passed over."""
+def together(items: Iterable[Reflection], k: int, cap: int | None) -> list[Reflection]:
+    """The first `k` items that can stand in one prompt.
+
+    Passed over are: one that does not fit under `cap` tokens with those before it; one that says what another says
+    already; and one that contradicts another (`Reflection.rival`; two rivals of one item contradict each other too).
+    """
     kept: list[Reflection] = []
     left = math.inf if cap is None else cap
+    words: set[tuple[str, ...]] = set()
+    ids: set[str] = set()
+    rivals: set[str] = set()
     for item in items:
-        if len(kept) >= k:
+        if len(kept) >= k or left < _LEAST_TOKENS:
             break
-        if (size := tokens(item)) <= left:
-            kept.append(item)
-            left -= size
+        contradicted = item.id in rivals or (item.rival and (item.rival in ids or item.rival in rivals))
+        if (size := tokens(item)) > left or contradicted or said(item) in words:
+            continue
+        kept.append(item)
+        left -= size
+        words.add(said(item))
+        ids.add(item.id)
+        rivals |= {item.rival} - {""}
     return kept
+
+
+def out_of_bounds(item: Reflection, asked: Collection[str]) -> bool:
+    """Whether a query lies where an item must not be applied, by its `boundary`; never for an item without one.
+
+    The boundary is read clause by clause (`;`, `,`, `.`, lines, `or`). With C the informative words of a clause, K
+    those of one of the item's keys (its term, or title, and `when`) and Q those of the query, let b = |C and Q| / |C|
+    and w the largest |K and Q| / |K|. The query is out of bounds when for some clause b > 1/2, and either b > w, or
+    b = w and Q has a word of C that no key has. So half a clause is not enough ("a mail to my friend" for "mails to my
+    boss"), a query that fits `when` better is in bounds, and what fits both alike is not: a lesson applied in the wrong
+    place costs more than one that is missed.
+
+    Args:
+        item: The item.
+        asked: The informative words of the query.
+    """
+    if not item.boundary:
+        return False
+    asked, term = set(asked), split_term(item.text)
+    keys = [k for text in ((term[0] if term else item.title), item.when) if (k := set(informative(text)))]
+    own = {w for key in keys for w in key}
+    fit = max((len(key & asked) / len(key) for key in keys), default=0.0)
+    for clause in _CLAUSE.split(item.boundary):
+        if not (words := set(informative(clause)) - _FRAME):
+            continue
+        share = len(words & asked) / len(words)
+        if share > 0.5 and (share > fit or (share == fit and (words & asked) - own)):
+            return True
+    return False

@@ -46,7 +46,7 @@ async def test_last_of_the_same_task_as_in_reflexion(store: Store) -> None:
 
 async def test_the_token_cap_holds(store: Store) -> None:
     memory = ExactMemory(store, token_cap=30)
-    await memory.apply([add("vip rule " + "x" * n) for n in (40, 400, 40, 40)])
+    await memory.apply([add("vip rule " + c * n) for c, n in zip("abcd", (40, 400, 40, 40), strict=True)])
     assert [r.id for r in await memory.search("vip rule", 9)] == ["r1", "r3"]
 
 

@@ -19,7 +19,7 @@ from verbal.errors import ConfigError
 from verbal.memory import words as words_module
 from verbal.memory.bm25 import BM25
 from verbal.memory.hashing import HashingEmbedder
-from verbal.memory.retrieval import KeyWords, fuse, tokens, within_tokens
+from verbal.memory.retrieval import KeyWords, fuse, tokens, together
 from verbal.memory.words import informative, split_term, words
 from verbal.parts import make_part
 from verbal.store import Store
@@ -209,11 +209,11 @@ def test_a_lesson_that_defines_no_term_is_filed_under_title_when_and_text() -> N
 
 
 def test_the_token_cap_passes_over_what_does_not_fit() -> None:
-    items = [Reflection(id=i, text="x" * n) for i, n in (("a", 40), ("b", 400), ("c", 40), ("d", 40))]
+    items = [Reflection(id=i, text=i * n) for i, n in (("a", 40), ("b", 400), ("c", 40), ("d", 40))]
     assert [tokens(item) for item in items] == [13, 103, 13, 13]
-    assert [r.id for r in within_tokens(items, 9, 30)] == ["a", "c"]
-    assert [r.id for r in within_tokens(items, 2, None)] == ["a", "b"]
-    assert within_tokens(items, 9, 0) == [] and within_tokens(items, 0, None) == []
+    assert [r.id for r in together(items, 9, 30)] == ["a", "c"]
+    assert [r.id for r in together(items, 2, None)] == ["a", "b"]
+    assert together(items, 9, 0) == [] and together(items, 0, None) == []
 
 
 async def test_questions_of_the_demo_call_up_their_term_and_nothing_else(root: Path, tmp_path: Path) -> None:
