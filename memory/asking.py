@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from verbal.contracts import Model, Sampling
 from verbal.types import Message
 
 _T = TypeVar("_T")
+_FENCE = re.compile(r"\A```(?:json)?\s*\n(.*)\n```\Z", re.DOTALL)
 
 
 async def ask(
@@ -40,3 +43,18 @@ async def ask(
             said = Message(role="assistant", content=reply.text or "(empty)")
             messages = [first, said, Message(role="user", content=again)]
     return f"no usable reply of {model.name} in {tries} tries: {wrong}"
+
+
+def read_json(text: str) -> Any:
+    """The JSON value that a reply is, perhaps in a fence.
+
+    Raises:
+        ValueError: it is none.
+    """
+    body = text.strip()
+    if fenced := _FENCE.match(body):
+        body = fenced[1]
+    try:
+        return json.loads(body)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"not JSON ({error})") from error

@@ -7,7 +7,6 @@ writes the memory itself, and what it reads of lessons and items is data.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,11 +15,10 @@ from verbal.errors import ConfigError
 from verbal.prompt import load_prompt
 from verbal.types import MemoryOp, Reflection
 
-from .asking import ask
+from .asking import ask, read_json
 from .curator import NoveltyCurator
 
 _FIELDS = {"lesson", "op", "id", "text", "title", "when", "boundary", "reason"}
-_FENCE = re.compile(r"\A```(?:json)?\s*\n(.*)\n```\Z", re.DOTALL)
 
 
 class LLMCurator:
@@ -134,13 +132,7 @@ def read_operations(text: str, count: int) -> list[dict[str, Any]]:
     Raises:
         ValueError: the reply is not exactly the JSON that was asked for; says what is wrong with it.
     """
-    body = text.strip()
-    if fenced := _FENCE.match(body):
-        body = fenced[1]
-    try:
-        data = json.loads(body)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"not JSON ({error})") from error
+    data = read_json(text)
     if not isinstance(data, dict) or set(data) != {"operations"} or not isinstance(data["operations"], list):
         raise ValueError('the object must have one key, "operations", with a list')
     rows: dict[int, dict[str, Any]] = {}
