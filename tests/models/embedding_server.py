@@ -1,4 +1,4 @@
-"""A loopback server that speaks OpenAI's `/v1/embeddings` in threads of its own; what it answers next can be planned."""
+"""A loopback server that speaks OpenAI's `/v1/embeddings`, in threads of its own; its next answers can be planned."""
 
 from __future__ import annotations
 
