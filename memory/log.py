@@ -21,13 +21,15 @@ from __future__ import annotations
 
 import math
 import re
+from collections import ChainMap
 from collections.abc import Iterable
+from typing import Any, cast
 
 from verbal.contracts import Trial
+from verbal.store_memory import EMBEDDER, is_embedder_op
 from verbal.types import MemoryOp, Reflection
 
 _NUMBERED = re.compile(r"r([1-9][0-9]{0,17})")
-_EMBEDDER = "embedder "
 
 
 class LogState:
@@ -46,6 +48,9 @@ class LogState:
         self.embedder = ""
         """Name of the embedder that made the vectors of the next items."""
         self.embedded_by: dict[str, str] = {}
+        self.written: dict[str, int] = {}
+        """Id -> version of the operation that wrote its words: its vector is kept under it."""
+        self._tasks: dict[str, set[str]] = {}
         self._last = 0
         self._counted: set[tuple[str, str]] = set()
 
@@ -57,24 +62,31 @@ class LogState:
         """The items that may be shown, by id."""
         return {i: item for i, item in self.items.items() if item.status == "active"}
 
-    def trial(self) -> LogState:
-        """A copy on which to try operations before they are logged (it does not know which task an item is from)."""
+    def copy(self) -> LogState:
+        """A copy that stays as it is (it does not know which task an item is from)."""
         copy = LogState()
-        copy.version, copy.items, copy.embedder, copy._last = self.version, dict(self.items), self.embedder, self._last
-        copy.since, copy.trials = dict(self.since), {i: list(t) for i, t in self.trials.items()}
-        copy._counted = set(self._counted)
+        copy.version, copy.embedder, copy._last = self.version, self.embedder, self._last
+        copy.items, copy.since, copy.written = dict(self.items), dict(self.since), dict(self.written)
+        copy.trials, copy._counted = {i: list(t) for i, t in self.trials.items()}, set(self._counted)
         return copy
+
+    def trial(self) -> LogState:
+        """A thin layer over this state, on which to try operations before they are logged; to be thrown away before
+        this state moves on (it does not know which task an item is from).
+        """
+        return _Layer(self)
 
     def apply(self, op: MemoryOp) -> MemoryOp:
         """The operation as it counted (ids filled in, or a NOOP that says what was wrong), after applying it."""
         self.version += 1
         if op.op == "NOOP":
-            if op.author == "memory" and op.reason.startswith(_EMBEDDER):
-                self.embedder = op.reason.removeprefix(_EMBEDDER)
+            if is_embedder_op(op):
+                self.embedder = op.reason.removeprefix(EMBEDDER)
             return op
         if op.op == "ADD" and op.item is not None:
             target = op.reflection or op.item.id or self.next_id()
-            op = op.replace(reflection=target, item=op.item.replace(id=target))
+            if op.reflection != target or op.item.id != target:
+                op = op.replace(reflection=target, item=op.item.replace(id=target))
         if wrong := self._wrong(op):
             return MemoryOp(op="NOOP", reflection=op.reflection, reason=f"{op.op}: {wrong}", author=op.author)
         if op.op in ("ADD", "UPDATE", "MERGE"):
@@ -93,7 +105,7 @@ class LogState:
         if op.outcome is None:
             return old.replace(value=(old.value or 0.0) + op.delta)
         shown = op.tag == "shown"
-        self.trials.setdefault(op.reflection, []).append(Trial(shown, op.chance, op.outcome, self.version))
+        self._trials_of(op.reflection).append(Trial(shown, op.chance, op.outcome, self.version))
         self._counted.add((op.attempt, op.reflection))
         if not shown:
             return old
@@ -140,33 +152,76 @@ class LogState:
             return "an outcome needs the tag `shown` or `withheld`"
         if not (0 <= op.outcome <= 1 and 0 < op.chance <= 1) or (op.tag == "withheld" and op.chance == 1):
             return f"outcome {op.outcome} at chance {op.chance} is out of range"
-        if op.attempt and (op.attempt, op.reflection) in self._counted:
+        if op.attempt and self._has_counted(op.attempt, op.reflection):
             return f"attempt {op.attempt!r} has counted for {op.reflection!r}"
         return ""
 
     def _write(self, op: MemoryOp) -> MemoryOp:
         assert op.item is not None
-        new, target, old = op.item.replace(id=op.reflection), op.reflection, self.items.get(op.reflection)
+        given, target, old = op.item, op.reflection, self.items.get(op.reflection)
+        # Vectors are kept beside the log (logs had them in their items before): here they would fill the memory.
+        changes: dict[str, Any] = {"id": target, "embedding": ()}
         if old is None:
             if match := _NUMBERED.fullmatch(target):
                 self._last = max(self._last, int(match[1]))
         else:
-            new = new.replace(counters=old.counters, value=old.value, task=new.task or old.task)
+            changes |= {"counters": old.counters, "value": old.value, "task": given.task or old.task}
         for other in op.others if op.op == "MERGE" else ():
             self.items[other] = self.items[other].replace(status="retired", version=self.version)
-            for ids in self.by_task.values():
-                if other in ids:
-                    ids.add(target)
-        if old is None or said(old) != said(new):
-            self.trials.pop(target, None)
-        if old is None or said(old) != said(new) or old.status != new.status:
+            for task in self._tasks.get(other, ()):
+                self._comes_from(target, task)
+        new = given.replace(**changes, version=self.version)
+        reworded = old is None or said(old) != said(new)
+        if reworded:
+            self._forget_trials(target)
+            # A lesson that only confirms the words does not make its task a source of them.
+            if given.task:
+                self._comes_from(target, given.task)
+        if reworded or (old is not None and old.status != new.status):
             self.since[target] = self.version
-        # A lesson that only confirms the words does not make its task a source of them.
-        if op.item.task and (old is None or said(old) != said(new)):
-            self.by_task.setdefault(op.item.task, set()).add(target)
-        self.items[target] = new.replace(version=self.version)
-        self.embedded_by[target] = self.embedder
-        return op.replace(item=new)
+        self.items[target] = new
+        self.embedded_by[target], self.written[target] = self.embedder, self.version
+        return op.replace(item=new.replace(version=given.version))
+
+    def _comes_from(self, item_id: str, task: str) -> None:
+        self.by_task.setdefault(task, set()).add(item_id)
+        self._tasks.setdefault(item_id, set()).add(task)
+
+    def _trials_of(self, item_id: str) -> list[Trial]:
+        """The list to which a trial is added."""
+        return self.trials.setdefault(item_id, [])
+
+    def _forget_trials(self, item_id: str) -> None:
+        self.trials.pop(item_id, None)
+
+    def _has_counted(self, attempt: str, item_id: str) -> bool:
+        return (attempt, item_id) in self._counted
+
+
+class _Layer(LogState):
+    """Changes over a state that is left as it is: made at once, however many items there are."""
+
+    def __init__(self, under: LogState) -> None:
+        super().__init__()
+        self._under = under
+        self.version, self.embedder, self._last = under.version, under.embedder, under._last
+        # A ChainMap reads and writes like a dict, which is all that `apply` does.
+        self.items = cast("dict[str, Reflection]", ChainMap({}, under.items))
+        self.since = cast("dict[str, int]", ChainMap({}, under.since))
+        self._own: dict[str, list[Trial]] = {}
+        self.trials = cast("dict[str, list[Trial]]", ChainMap(self._own, under.trials))
+
+    def _trials_of(self, item_id: str) -> list[Trial]:
+        if item_id not in self._own:
+            self._own[item_id] = list(self.trials.get(item_id, ()))
+        return self._own[item_id]
+
+    def _forget_trials(self, item_id: str) -> None:
+        if item_id in self.trials:
+            self._own[item_id] = []
+
+    def _has_counted(self, attempt: str, item_id: str) -> bool:
+        return super()._has_counted(attempt, item_id) or self._under._has_counted(attempt, item_id)
 
 
 def replay(ops: Iterable[MemoryOp]) -> dict[str, Reflection]:
@@ -179,7 +234,7 @@ def replay(ops: Iterable[MemoryOp]) -> dict[str, Reflection]:
 
 def embedder_op(name: str) -> MemoryOp:
     """The operation that records which embedder made the vectors of the items after it."""
-    return MemoryOp(op="NOOP", reason=_EMBEDDER + name, author="memory")
+    return MemoryOp(op="NOOP", reason=EMBEDDER + name, author="memory")
 
 
 def said(item: Reflection) -> tuple[str, ...]:

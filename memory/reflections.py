@@ -7,24 +7,20 @@ processes have logged, so all writers of one store see one memory. It proposes n
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import threading
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from verbal.contracts import Embedder, Index
 from verbal.errors import StoreError, UnknownName
-from verbal.parts import make_part
 from verbal.types import MemoryOp, Reflection, Status, Usage
 
 from .candidates import Asked, Candidates, Outcomes
 from .log import LogState, embedder_op, replay
-from .matrix import ExactIndex
 from .policies import make_policy
+from .projection import DurableIndex, Projection
 from .quarantine import quarantined
 from .retrieval import KeyWords, full_text
-from .shelf import Shelf
+from .vectors import Rows, Vectors
 
 if TYPE_CHECKING:
     from verbal.store import Store
@@ -33,35 +29,14 @@ _T = TypeVar("_T")
 _WRITE_TRIES = 200
 
 
-@runtime_checkable
-class DurableIndex(Index, Protocol):
-    """An index that outlives the process, and says what it holds."""
-
-    def state(self) -> dict[str, Any]:
-        """What `mark` was last given; empty when new or damaged."""
-        ...
-
-    def mark(self, state: dict[str, Any]) -> None:
-        """Keeps what the index now holds: embedder, version of the log, digest of the log."""
-        ...
-
-    def count(self) -> int:
-        """How many vectors it holds."""
-        ...
-
-    def clear(self) -> None:
-        """Empties it, damaged or not."""
-        ...
-
-
-class ReflectionMemory:
+class ReflectionMemory(Projection):
     """Reflections of one name in a store.
 
     Args:
         store: Where the op log is (the truth).
         index: Vectors to ids; filled from the log here, closed with the memory.
         name: Name of the memory in the store.
-        embedder: Name of an embedder part (made without options), or an embedder.
+        embedder: What makes its vectors, as `make_embedder` takes it. A memory has one: see `reembed`.
         policy: Which items come first (`memory/policies.py`): `similar`, `recent` (or `last`), `all`, `value`,
             `diverse`, `pareto`, `source_task`.
         policy_options: Options of the policy, such as `{"delta": 0.4}` of `value`.
@@ -75,10 +50,11 @@ class ReflectionMemory:
             replace those of an active item become a quarantined rival, and only a person, credit or a budget may
             retire an active one (`TRUSTED`; anybody else only sends it back to quarantine).
         version: Freezes the memory at this version: later operations are not seen and nothing can be written.
+        reembed: Whether a memory that was made with another embedder is embedded anew with this one, see `rebuild`.
 
     Raises:
         UnknownName: no such embedder, policy or option of it. ConfigError: an option out of range.
-        StoreError: the log or the index cannot be opened.
+        StoreError: the log or the index cannot be opened, or the memory was made with another embedder.
     """
 
     def __init__(
@@ -87,7 +63,7 @@ class ReflectionMemory:
         index: Index,
         name: str = "main",
         *,
-        embedder: str | Embedder = "hashing",
+        embedder: str | Mapping[str, Any] | Embedder = "hashing",
         policy: str = "similar",
         policy_options: Mapping[str, Any] | None = None,
         scope: Literal["family", "task"] = "family",
@@ -97,23 +73,23 @@ class ReflectionMemory:
         common_words: Sequence[str] = (),
         quarantine: bool = False,
         version: int | None = None,
+        reembed: bool = False,
     ) -> None:
         if scope not in ("family", "task"):
             raise UnknownName.of("retrieval scope", scope, ("family", "task"), where=f"memory {name!r}")
-        self.name, self._store, self._index = name, store, index
-        self._embedder: Embedder = make_part("memory", embedder) if isinstance(embedder, str) else embedder
-        self.spend: Callable[[Usage, bool], None] | None = None
-        """Told what embedding will use at most (False), which it may refuse by raising, and what it used (True)."""
+        keys = [KeyWords(min_overlap, min_coverage, common_words) for _ in range(2)]
+        made = Vectors(store, name, embedder)
+        super().__init__(store, name, index, made, (keys[0], keys[1]), version)
         self._policy = make_policy(policy, policy_options, where=f"memory {name!r}")
         self._outcomes = Outcomes(store, name)
-        self._scope, self._token_cap, self._frozen_at = scope, token_cap, version
-        self._quarantine = quarantine
-        self._blocking = bool(getattr(index, "blocking", True) or getattr(self._embedder, "blocking", False))
-        self._lock = threading.RLock()
-        self._log, self._digest, self._stale = LogState(), "", False
-        keys = [KeyWords(min_overlap, min_coverage, common_words) for _ in range(2)]
-        self._believed, self._on_trial = Shelf("active", index, keys[0]), Shelf("quarantined", ExactIndex(), keys[1])
+        self._scope, self._token_cap, self._quarantine = scope, token_cap, quarantine
+        self._blocking = bool(getattr(index, "blocking", True) or made.blocking)
         try:
+            if reembed and version is None:
+                self._read()
+                if self._log.embedder not in ("", made.name):
+                    self._reembed(made)
+                self._log, self._digest = LogState(), ""
             self._open()
         except BaseException:
             index.close()
@@ -157,7 +133,7 @@ class ReflectionMemory:
     def preview(self, ops: Sequence[MemoryOp] = ()) -> LogState:
         """The memory as last read, after some operations that are not logged."""
         with self._lock:
-            state = self._log.trial()
+            state = self._log.copy()
             for op in ops:
                 state.apply(quarantined(op, state.items) if self._quarantine else op)
             return state
@@ -187,7 +163,16 @@ class ReflectionMemory:
     @property
     def embedder(self) -> str:
         """Name of the embedder."""
-        return self._embedder.name
+        return self._made.name
+
+    @property
+    def spend(self) -> Callable[[Usage, bool], None] | None:
+        """Told what embedding will use at most (False), which it may refuse by raising, and what it used (True)."""
+        return self._made.spend
+
+    @spend.setter
+    def spend(self, listener: Callable[[Usage, bool], None] | None) -> None:
+        self._made.spend = listener
 
     @property
     def version(self) -> int:
@@ -202,7 +187,7 @@ class ReflectionMemory:
     def verify(self) -> list[str]:
         """Ids of active items that the index does not find by their own vector; empty when it is sound."""
         with self._lock:
-            active = sorted(self._log.active())
+            active = sorted(self._believed.ids)
             lost = []
             for item_id, vector in zip(active, self._vectors(active), strict=True):
                 hits = self._index.nearest(vector, 10)
@@ -211,26 +196,52 @@ class ReflectionMemory:
                     lost.append(item_id)
             return lost
 
-    def rebuild(self) -> None:
-        """Makes the index anew from the op log."""
+    def rebuild(self, embedder: str | Mapping[str, Any] | Embedder | None = None) -> None:
+        """Makes the index anew from the store.
+
+        Args:
+            embedder: Embeds every item that is not retired anew with this one first; the change is logged, and from
+                there on the memory is that embedder's. Its earlier versions can still be opened with the earlier one.
+
+        Raises:
+            StoreError: the memory is frozen. ModelError: the embedder failed; nothing was changed then.
+        """
         with self._lock:
+            if embedder is not None:
+                made = Vectors(self._store, self.name, embedder)
+                made.spend = self.spend
+                self._read()
+                self._reembed(made)
+                self._try(i for i, item in self._log.items.items() if item.status == "quarantined")
             self._refill()
 
     # ---------------------------------------------------------------------------------------------------------------
 
-    def _embed(self, texts: Sequence[str]) -> list[tuple[float, ...]]:
-        """The vectors of texts, paid for by whoever listens (`spend`): refused before, counted after."""
-        price = float(getattr(self._embedder, "price", 0.0))
-        # A token is a byte at least; what costs nothing is counted in seconds only.
-        tokens = sum(len(t.encode("utf-8", "replace")) for t in texts) if price else 0
-        worst = Usage(calls=1 if price else 0, prompt_tokens=tokens, cost=tokens * price / 1e6)
-        if self.spend is not None:
-            self.spend(worst, False)
-        began = time.monotonic()
-        vectors = list(self._embedder.embed(texts))
-        if self.spend is not None:
-            self.spend(worst.replace(seconds=time.monotonic() - began), True)
-        return vectors
+    def _embed(self, texts: Sequence[str]) -> Rows:
+        return self._made.make(texts)
+
+    def _reembed(self, made: Vectors) -> None:
+        """Embeds all that is alive with another embedder, and logs it; the log was read before."""
+        self._may_write()
+        for tried in range(_WRITE_TRIES):
+            alive = [item for item in self._log.items.values() if item.status != "retired"]
+            rows = made.make([full_text(item) for item in alive])
+            vectors = made.stored([self._log.written[item.id] for item in alive], rows)
+            try:
+                self._store.log_ops(self.name, [embedder_op(made.name)], expect=self._log.version, vectors=vectors)
+            except StoreError:
+                if tried + 1 == _WRITE_TRIES or not self._store.ops(self.name, after=self._log.version):
+                    raise
+                self._file(self._read())
+                continue
+            break
+        self._made = made
+        self._blocking = self._blocking or made.blocking
+        self._file(self._read())
+
+    def _may_write(self) -> None:
+        if self._frozen_at is not None:
+            raise StoreError(f"memory {self.name!r} is frozen at version {self._frozen_at}", todo="open it without")
 
     async def _run(self, work: Callable[[], _T]) -> _T:
         def locked() -> _T:
@@ -258,15 +269,23 @@ class ReflectionMemory:
         return found.together(self._policy(found))
 
     def _apply(self, ops: list[MemoryOp]) -> int:
-        if self._frozen_at is not None:
-            raise StoreError(f"memory {self.name!r} is frozen at version {self._frozen_at}", todo="open it without")
+        self._may_write()
+        made: dict[str, Sequence[float]] = {}
         for tried in range(_WRITE_TRIES):
             self._refresh()
             if not ops:
                 break
             resolved = self._resolve(ops)
+            written = {
+                self._log.version + i: full_text(op.item)
+                for i, op in enumerate(resolved, 1)
+                if op.item is not None and op.op in ("ADD", "UPDATE", "MERGE")
+            }
+            new = [text for text in dict.fromkeys(written.values()) if text not in made]
+            made.update(zip(new, self._embed(new), strict=True))
+            vectors = self._made.stored(list(written), [made[text] for text in written.values()])
             try:
-                self._store.log_ops(self.name, resolved, expect=self._log.version)
+                self._store.log_ops(self.name, resolved, expect=self._log.version, vectors=vectors)
             except StoreError:
                 # Another writer was faster: its operations are read first, then ours are checked again.
                 if tried + 1 == _WRITE_TRIES or not self._store.ops(self.name, after=self._log.version):
@@ -277,120 +296,21 @@ class ReflectionMemory:
         return self._log.version
 
     def _resolve(self, ops: list[MemoryOp]) -> list[MemoryOp]:
-        """The operations as they will count at the present version, ids and vectors filled in."""
-        if self._quarantine:
-            state = self._log.trial()
-            ops = [state.apply(quarantined(op, state.items)) for op in ops]
-        written = [i for i, op in enumerate(ops) if op.item is not None and op.op in ("ADD", "UPDATE", "MERGE")]
-        vectors = self._embed([full_text(item) for i in written if (item := ops[i].item)])
-        ops = list(ops)
-        for i, vector in zip(written, vectors, strict=True):
-            item = ops[i].item
-            assert item is not None
-            ops[i] = ops[i].replace(item=item.replace(embedding=vector))
-        if written and self._log.embedder != self._embedder.name:
-            ops.insert(0, embedder_op(self._embedder.name))
-        trial = self._log.trial()
-        return [trial.apply(op) for op in self._without_sealed(ops)]
+        """The operations as they will count at the present version, ids filled in."""
+        trial, resolved = self._log.trial(), list[MemoryOp]()
+        sealed = self._store.sealed({op.item.task for op in ops if op.item is not None and op.item.task})
+        for op in ops:
+            if self._quarantine:
+                op = quarantined(op, trial.items)
+            if op.item is not None and op.item.task in sealed:
+                why = f"{op.op}: task {op.item.task!r} is of the sealed split 'test'"
+                op = MemoryOp(op="NOOP", reason=why, author=op.author)
+            elif op.item is not None and op.item.embedding:
+                op = op.replace(item=op.item.replace(embedding=()))  # vectors are made here
+            resolved.append(trial.apply(op))
+        if self._log.embedder != self._made.name and any(op.op in ("ADD", "UPDATE", "MERGE") for op in resolved):
+            resolved.insert(0, embedder_op(self._made.name))
+        return resolved
 
-    def _without_sealed(self, ops: list[MemoryOp]) -> list[MemoryOp]:
-        """The operations; one whose words came from a sealed test task becomes a NOOP that says so."""
-        sources = {op.item.task for op in ops if op.item is not None and op.item.task}
-        sealed = {i for i, task in self._store.tasks(sorted(sources)).items() if task.split == "test"}
-        return [
-            MemoryOp(
-                op="NOOP", reason=f"{op.op}: task {op.item.task!r} is of the sealed split 'test'", author=op.author
-            )
-            if op.item is not None and op.item.task in sealed
-            else op
-            for op in ops
-        ]
 
-    def _refresh(self) -> int:
-        self._project(self._read())
-        return self._log.version
-
-    def _read(self, upto: int | None = None) -> dict[str, None]:
-        """Replays what is new in the log; gives the ids whose words or standing changed."""
-        changed: dict[str, None] = {}
-        ends = [v for v in (self._frozen_at, upto) if v is not None]
-        for version, op in self._store.ops(self.name, after=self._log.version):
-            if ends and version > min(ends):
-                break
-            counted = self._log.apply(op)
-            told = (self._digest, op.op, op.reflection, *op.others, op.item.text if op.item else "")
-            self._digest = hashlib.blake2b("\0".join(told).encode("utf-8", "replace"), digest_size=12).hexdigest()
-            if counted.op in ("ADD", "UPDATE", "MERGE", "RETIRE") or counted.tag in ("active", "quarantined"):
-                changed.update(dict.fromkeys((counted.reflection, *counted.others)))
-        return changed
-
-    def _open(self) -> None:
-        durable = self._index if isinstance(self._index, DurableIndex) else None
-        held = durable.state() if durable else {}
-        # A durable index holds what is believed; what is on trial is filed anew each time.
-        self._file(old := self._read(int(held.get("version", 0))))
-        tried = [i for i in old if self._log.items[i].status == "quarantined"]
-        self._on_trial.index.put(tried, self._vectors(tried))
-        sound = durable is None or (held in ({}, self._held()) and durable.count() == len(self._log.active()))
-        new = self._read()
-        if sound:
-            self._project(new)
-        else:
-            self._file(new)
-            self._refill()
-
-    def _project(self, changed: Iterable[str]) -> None:
-        """Brings what is derived from the log up to date for some ids."""
-        if not (changed := list(changed)):
-            return
-        self._file(changed)
-        shown = [i for i in changed if self._log.items[i].status == "active"]
-        tried = [i for i in changed if self._log.items[i].status == "quarantined"]
-        self._on_trial.index.drop([i for i in changed if self._log.items[i].status != "quarantined"])
-        self._on_trial.index.put(tried, self._vectors(tried))
-        try:
-            self._index.drop([i for i in changed if self._log.items[i].status != "active"])
-            self._index.put(shown, self._vectors(shown))
-            self._mark()
-        except StoreError:
-            # The log has the operations, so nothing is lost: the next search makes the index anew, or says why not.
-            self._stale = True
-
-    def _file(self, changed: Iterable[str]) -> None:
-        for shelf in (self._believed, self._on_trial):
-            shelf.file(self._log.items[i] for i in changed)
-
-    def _refill(self) -> None:
-        self._stale = True  # until all of it is done
-        if isinstance(self._index, DurableIndex):
-            self._index.clear()
-        else:
-            self._index.drop(list(self._log.items))
-        active = list(self._log.active())
-        self._index.put(active, self._vectors(active))
-        self._mark()
-        self._stale = False
-
-    def _nearest(self, vector: Sequence[float], k: int) -> list[tuple[str, float]]:
-        if self._stale:
-            self._refill()
-        try:
-            return self._index.nearest(vector, k)
-        except StoreError:
-            self._refill()
-            return self._index.nearest(vector, k)
-
-    def _vectors(self, ids: Sequence[str]) -> list[tuple[float, ...]]:
-        """The logged vectors; items that another embedder filed are embedded again, in memory only."""
-        found = {i: self._log.items[i].embedding for i in ids if self._log.embedded_by[i] == self._embedder.name}
-        foreign = [i for i in ids if len(found.get(i, ())) != self._embedder.dimension]
-        made = self._embed([full_text(self._log.items[i]) for i in foreign]) if foreign else []
-        found.update(zip(foreign, made, strict=True))
-        return [found[i] for i in ids]
-
-    def _mark(self) -> None:
-        if isinstance(self._index, DurableIndex):
-            self._index.mark(self._held())
-
-    def _held(self) -> dict[str, Any]:
-        return {"embedder": self._embedder.name, "version": self._log.version, "digest": self._digest}
+__all__ = ["DurableIndex", "ReflectionMemory"]

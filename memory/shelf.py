@@ -7,12 +7,16 @@ can meet the other.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 
 from verbal.contracts import Index
 from verbal.types import Reflection, Status
 
 from .bm25 import BM25
 from .retrieval import KeyWords, full_text, fuse
+
+_LOOKED_AT = 10
+"""Times as many items as are wanted are looked at, by words, for relevant ones: a word may be in every item."""
 
 
 class Shelf:
@@ -56,16 +60,17 @@ class Shelf:
             hidden: Ids that must not come.
             nearest: Gives the n nearest ids of this shelf by vector; called only when it can matter.
         """
-        lexical = {i: s for i, s in self.lexical.scores(query).items() if i not in hidden}
-        allowed: set[str] | None = None
-        if self.keys.min_overlap > 0:
-            allowed = self.keys.relevant(query, lexical)
-            if len(allowed) < 2:
-                return list(allowed)
-            lexical = {i: s for i, s in lexical.items() if i in allowed}
         depth = max(50, 4 * k)
-        by_words = sorted(lexical, key=lambda i: (-round(lexical[i], 9), i))[:depth]
+        by_words = self._relevant(query, self.lexical.ranked(query, hidden), depth)
+        if self.keys.min_overlap > 0 and len(by_words) < 2:
+            return by_words
         hits = nearest(depth + len(hidden))
         # An index may hold ids that the log no longer shows (a crash between the two), hence the check.
-        by_vector = [i for i, _ in hits if i in self.ids and i not in hidden and (not allowed or i in allowed)]
-        return fuse([by_words, by_vector[:depth]])
+        near = (i for i, _ in hits if i in self.ids and i not in hidden)
+        return fuse([by_words, self._relevant(query, near, depth)])
+
+    def _relevant(self, query: str, ranked: Iterable[str], n: int) -> list[str]:
+        """The first `n` ids that are about the query."""
+        if self.keys.min_overlap <= 0:
+            return list(islice(ranked, n))
+        return self.keys.first(query, islice(ranked, _LOOKED_AT * n), n)

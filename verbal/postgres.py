@@ -46,6 +46,7 @@ _TYPES = {
     "seq INTEGER PRIMARY KEY": "seq BIGSERIAL PRIMARY KEY",
     " INTEGER": " BIGINT",
     " REAL": " DOUBLE PRECISION",
+    " BLOB": " BYTEA",
     " TEXT": ' TEXT COLLATE "C"',  # SQLite's order, and Python's
 }
 _RIGHTS = "let this user use the schema and its tables, or create them: GRANT"

@@ -50,6 +50,7 @@ def sections(store: Store, run: str) -> dict[str, list[str]]:
     feedback = store.feedback(ids)
     memory = info.get("memory") or {}
     ops = store.ops(memory["name"], after=memory["from"]) if memory.get("name") else []
+    vectors = store.logged_vectors(memory["name"], after=memory["from"]) if ops else {}
     results = {k: v for k, v in (info.get("results") or {}).items() if k not in _NOT_COMPARED}
     return {
         # How long calls took is no result: without it a run that was killed equals one that was not.
@@ -57,7 +58,7 @@ def sections(store: Store, run: str) -> dict[str, list[str]]:
         "feedback": [f.to_json() for i in ids for f in feedback[i]],
         "steps": [f"{i} {k} {s.to_json()}" for i in ids for k in STEPS if (s := store.step(i, k)) is not None],
         "groups": [g.to_json() for g in store.groups(run)],
-        "memory": [f"{v} {op.to_json()}" for v, op in ops if v <= info.get("memory_to", v)],
+        "memory": [_op_line(v, op, vectors.get(v)) for v, op in ops if v <= info.get("memory_to", v)],
         "results": [json.dumps({k: v}, sort_keys=True) for k, v in sorted(results.items())],
     }
 
@@ -160,7 +161,7 @@ def _begin(source: Store, store: Store, spec: Mapping[str, Any]) -> None:
     for name, version in _memories(spec):
         ops = [op for v, op in source.ops(name) if v <= version]
         if ops and name not in store.memories():
-            store.log_ops(name, ops)
+            store.log_ops(name, ops, vectors=source.vectors(name, upto=version))
 
 
 def _memories(spec: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
@@ -192,7 +193,8 @@ def _copy(source: Store, store: Store, run: str, clean: _Clean) -> None:
         for name, version in memories.items():
             there = store.memories().get(name, 0)
             ops = [op for v, op in source.ops(name, after=there) if v <= version]
-            store.log_ops(name, [MemoryOp.from_dict(clean.value(op.to_dict())) for op in ops])
+            cleaned = [MemoryOp.from_dict(clean.value(op.to_dict())) for op in ops]
+            store.log_ops(name, cleaned, vectors=source.vectors(name, after=there, upto=version))
         for attempt in source.attempts(run):
             feedback = source.feedback([attempt.id])[attempt.id]
             kept = Attempt.from_dict(clean.value(attempt.to_dict()))
@@ -212,6 +214,13 @@ def _copy(source: Store, store: Store, run: str, clean: _Clean) -> None:
         for role, used in source.usage(run).items():
             store.put_call(f"{run}/{role}", run, role, "packed", used)
         store.finish_run(run, known["status"])
+
+
+def _op_line(version: int, op: MemoryOp, vector: bytes | None) -> str:
+    """An operation with the digest of its vector, wherever the vector is kept."""
+    if op.item is not None and op.item.embedding:
+        op = op.replace(item=op.item.replace(embedding=()))
+    return f"{version} {op.to_json()} {hashlib.sha256(vector).hexdigest()[:16] if vector else '-'}"
 
 
 def _group_key(source: Store, run: str, group: Group) -> str:

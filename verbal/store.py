@@ -2,13 +2,15 @@
 
 One SQLite file, or a PostgreSQL database by URL (`verbal/database.py` has both). Every write is idempotent by key,
 because LangGraph runs a node at least once. What a vector index holds is derived from here and never the other way
-round. Calls and replies are in `verbal/store_calls.py`, proposals and versions in `verbal/store_evidence.py`.
+round. Calls and replies are in `verbal/store_calls.py`, proposals and versions in `verbal/store_evidence.py`,
+operations and vectors of memories in `verbal/store_memory.py`.
 """
 
 from __future__ import annotations
 
 import json
 import time
+import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,8 @@ from verbal.database import Database, SQLite, in_key_order, open_database
 from verbal.errors import ConfigError, StoreError, UnknownName
 from verbal.store_calls import CALL_TABLES, CallRecords
 from verbal.store_evidence import EVIDENCE_TABLES, EvidenceRecords
-from verbal.types import Attempt, Feedback, Group, MemoryOp, Step, Task
+from verbal.store_memory import MEMORY_TABLES, MemoryRecords
+from verbal.types import Attempt, Feedback, Group, Step, Task
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -33,8 +36,6 @@ CREATE TABLE IF NOT EXISTS later_steps (attempt TEXT NOT NULL, key TEXT NOT NULL
     PRIMARY KEY (attempt, key));
 CREATE TABLE IF NOT EXISTS groups (run TEXT NOT NULL, task TEXT NOT NULL, key TEXT NOT NULL, record TEXT NOT NULL,
     PRIMARY KEY (run, task, key));
-CREATE TABLE IF NOT EXISTS ops (memory TEXT NOT NULL, version INTEGER NOT NULL, at REAL NOT NULL, record TEXT NOT NULL,
-    PRIMARY KEY (memory, version));
 CREATE TABLE IF NOT EXISTS checkpoints (name TEXT PRIMARY KEY, path TEXT NOT NULL, at REAL NOT NULL,
     info TEXT NOT NULL);
 """
@@ -43,7 +44,7 @@ _VERSION = "1"
 _RUN = "id, started, finished, status, recipe, info"
 
 
-class Store(CallRecords, EvidenceRecords):
+class Store(CallRecords, EvidenceRecords, MemoryRecords):
     """The store at a path or URL; threads and processes may share it.
 
     `runs/verbal.db` and `sqlite:///runs/verbal.db` are a file, `postgresql://user:password@host:port/database` is a
@@ -58,7 +59,7 @@ class Store(CallRecords, EvidenceRecords):
     def __init__(self, url: str | Path) -> None:
         super().__init__(open_database(url))
         try:
-            self._database.create(_SCHEMA + CALL_TABLES + EVIDENCE_TABLES)
+            self._database.create(_SCHEMA + CALL_TABLES + EVIDENCE_TABLES + MEMORY_TABLES)
             self._check_version()
         except BaseException:
             self._database.close()
@@ -97,6 +98,16 @@ class Store(CallRecords, EvidenceRecords):
             return self._database.path
         what = f"the store at {self.where} is no file"
         raise ConfigError(what, todo="give a path of a SQLite file for this: --store PATH")
+
+    @property
+    def identity(self) -> str:
+        """32 hex digits that no other store has (a copy of its file has them too)."""
+        sql = "SELECT value FROM meta WHERE key = 'identity'"
+        if not (found := self._database.read(sql)):
+            with self._database.write() as db:
+                db.change("INSERT INTO meta VALUES ('identity', ?) ON CONFLICT DO NOTHING", (uuid.uuid4().hex,))
+                found = db.read(sql)
+        return str(found[0][0])
 
     # runs ---------------------------------------------------------------------------------------------------------
 
@@ -246,46 +257,6 @@ class Store(CallRecords, EvidenceRecords):
         rows = self._database.read(f"SELECT record FROM groups WHERE {clause} ORDER BY run, task, key", values)
         return [Group.from_json(r[0]) for r in rows]
 
-    # memory -------------------------------------------------------------------------------------------------------
-
-    def log_ops(self, memory: str, ops: Sequence[MemoryOp], *, expect: int | None = None) -> int:
-        """Appends operations to the log of a memory in one transaction; gives the new version.
-
-        Args:
-            memory: Name of the memory.
-            ops: Operations in order; each gets the next version number.
-            expect: The version the caller read; the write is refused when the log has moved on.
-
-        Raises:
-            StoreError: the log is at another version than `expect`.
-        """
-        with self._database.write(alone=True) as db:
-            version = _version(db, memory)
-            if expect is not None and version != expect:
-                raise StoreError(
-                    f"memory {memory!r} is at version {version}, not {expect}", todo="read again and retry"
-                )
-            rows = [(memory, version + i, time.time(), op.to_json()) for i, op in enumerate(ops, 1)]
-            db.change_many("INSERT INTO ops VALUES (?, ?, ?, ?)", rows)
-            return version + len(rows)
-
-    def ops(self, memory: str, after: int = 0) -> list[tuple[int, MemoryOp]]:
-        """(version, operation) of a memory after a version, oldest first."""
-        sql = "SELECT version, record FROM ops WHERE memory = ? AND version > ? ORDER BY version"
-        return [(r[0], MemoryOp.from_json(r[1])) for r in self._database.read(sql, (memory, after))]
-
-    def op_times(self, memory: str, after: int = 0) -> dict[int, float]:
-        """Version -> when it was logged, in seconds since 1970, of a memory after a version."""
-        sql = "SELECT version, at FROM ops WHERE memory = ? AND version > ? ORDER BY version"
-        return {r[0]: r[1] for r in self._database.read(sql, (memory, after))}
-
-    def memories(self) -> dict[str, int]:
-        """Name -> version of every memory that has a log."""
-        return {
-            r[0]: r[1]
-            for r in self._database.read("SELECT memory, MAX(version) FROM ops GROUP BY memory ORDER BY memory")
-        }
-
     # checkpoints ------------------------------------------------------------------------------------------------------
 
     def put_checkpoint(self, name: str, path: str, info: dict[str, Any]) -> None:
@@ -323,10 +294,6 @@ def _merge_info(db: Database, run: str, info: dict[str, Any]) -> int:
     rows = db.read("SELECT info FROM runs WHERE id = ?", (run,))
     merged = json.dumps({**json.loads(rows[0][0] if rows else "{}"), **info})
     return db.change("UPDATE runs SET info = ? WHERE id = ?", (merged, run))
-
-
-def _version(db: Database, memory: str) -> int:
-    return int(db.read("SELECT COALESCE(MAX(version), 0) FROM ops WHERE memory = ?", (memory,))[0][0])
 
 
 def _insert_feedback(db: Database, feedback: Sequence[Feedback]) -> None:
