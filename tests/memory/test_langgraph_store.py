@@ -381,7 +381,7 @@ batches = st.lists(st.one_of(puts, puts, puts, deletes, gets, searches, listings
 
 class Reference(InMemoryStore):
     """InMemoryStore without its slips: texts that are equal in one batch, vectors of a value that was replaced, and
-    namespaces that a `get` or a delete makes or leaves empty. Pages of a search by meaning are cut from the whole of it.
+    namespaces that a `get` or a delete makes or leaves empty. Pages of a search by meaning are cut from all of it.
     """
 
     def batch(self, ops: Any) -> Any:
