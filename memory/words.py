@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 
 _STOP = """
 a about above after again all also am an and any are as at be been before being below between both but by can
@@ -32,13 +33,8 @@ def words(text: str) -> list[str]:
     >>> words("Active CUSTOMERS (user_name)")
     ['active', 'customer', 'user', 'name']
     """
-    found: list[str] = []
-    for word in _WORD.findall(unicodedata.normalize("NFKC", text).casefold()):
-        if len(word) > 2 and any(0x2E80 <= ord(c) <= 0xD7FF for c in word):
-            found += [word[i : i + 2] for i in range(len(word) - 1)]
-        else:
-            found.append(_stem(word))
-    return found
+    text = text.casefold() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
+    return [part for word in _WORD.findall(text) for part in _folded(word)]
 
 
 def informative(text: str) -> list[str]:
@@ -54,6 +50,13 @@ def split_term(text: str) -> tuple[str, str] | None:
     """
     match = _TERM.match(text.strip())
     return (match["term"].strip(), match["definition"].strip()) if match else None
+
+
+@lru_cache(maxsize=65536)
+def _folded(word: str) -> tuple[str, ...]:
+    if len(word) > 2 and not word.isascii() and any(0x2E80 <= ord(c) <= 0xD7FF for c in word):
+        return tuple(word[i : i + 2] for i in range(len(word) - 1))
+    return (_stem(word),)
 
 
 def _stem(word: str) -> str:
