@@ -67,11 +67,13 @@ class ReflectionSpaces:
     def shows(self, namespace: tuple[str, ...]) -> bool:
         """Whether a memory has active items."""
         name = namespace[-1]
-        return (name in self._opened or name in self._store.memories()) and bool(self._items(name))
+        return (name in self._opened or name in self._store.memories()) and any(
+            item.status == "active" for item in self._items(name).values()
+        )
 
     def get(self, name: str, key: str) -> Item | None:
         """An item by id, active or on trial; None when it is retired or unknown."""
-        item = self._items(name, retired=True).get(key)
+        item = self._items(name).get(key)
         return None if item is None or item.status == "retired" else self._item(name, item)
 
     def search(self, name: str, op: SearchOp) -> list[SearchItem]:
@@ -93,7 +95,7 @@ class ReflectionSpaces:
         Raises:
             DataError: the value has no text or unknown fields, or the memory refused it; says why.
         """
-        items = self._items(name, retired=True)
+        items = self._items(name)
         known, here = items.get(key), f"namespace ({ROOT!r}, {name!r}), key {key!r}"
         if value is None:
             if known is None or known.status == "retired":
@@ -127,10 +129,10 @@ class ReflectionSpaces:
                 self._opened[name] = ExactMemory(self._store, name, **self._options), _Times(self._store, name)
             return self._opened[name]
 
-    def _items(self, name: str, *, retired: bool = False) -> dict[str, Reflection]:
+    def _items(self, name: str) -> dict[str, Reflection]:
         memory = self._memory(name)[0]
         _done(memory.apply([]))  # reads what others have logged
-        return {i: item for i, item in memory.items().items() if retired or item.status == "active"}
+        return memory.items()
 
     def _item(self, name: str, item: Reflection) -> SearchItem:
         created, updated = self._memory(name)[1].of(item)

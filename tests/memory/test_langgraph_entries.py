@@ -1,4 +1,4 @@
-"""The LangGraph store over time: restarts, kills, several writers, lives of values, values of every kind, the op log."""
+"""The LangGraph store over time: the op log, restarts, kills, several writers, lives, values of every kind."""
 
 from __future__ import annotations
 
