@@ -103,13 +103,10 @@ class Candidates:
         found = _unit(self._vectors(ids)) @ _unit([self._vector])[0]
         return {i: round(float(s), 6) for i, s in zip(ids, found, strict=True)}
 
-    def likeness(self, ids: Sequence[str]) -> dict[str, dict[str, float]]:
-        """Cosine of each pair of items, six digits."""
-        if not ids:
-            return {}
-        vectors = _unit(self._vectors(ids))
-        rows = np.round(vectors @ vectors.T, 6).tolist()
-        return {i: dict(zip(ids, row, strict=True)) for i, row in zip(ids, rows, strict=True)}
+    def likeness(self, ids: Sequence[str]) -> Callable[[int], NDArray[np.float64]]:
+        """Place of an item among `ids` -> its cosine with each, six digits. Shape: [items]."""
+        vectors = _unit(self._vectors(ids)) if ids else np.zeros((0, 0))
+        return lambda place: np.round(vectors @ vectors[place], 6)
 
     def text_similarity(self, texts: Sequence[str]) -> list[float]:
         """Cosine of the query and some texts, six digits; a text is embedded once for the memory's life."""

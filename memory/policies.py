@@ -14,20 +14,22 @@ from __future__ import annotations
 import hashlib
 import inspect
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from verbal.errors import ConfigError, UnknownName
 
 from .candidates import Candidates
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 Policy = Callable[[Candidates], Iterable[str]]
 """Ids for a query, best first."""
-
-_DEPTH = 4
-"""How many times `k` ids a policy orders, since some of them may not stand together."""
 
 
 def recent(found: Candidates) -> Iterable[str]:
@@ -131,30 +133,26 @@ def diverse(found: Candidates, *, balance: float = 0.7) -> Iterable[str]:
     Source: Carbonell and Goldstein 1998, The use of MMR.
     """
     near = found.similarity(found.alike())
-    return mmr(near, found.likeness(list(near)), balance, _DEPTH * found.k)
+    ids = sorted(near)
+    return (ids[place] for place in mmr([near[i] for i in ids], found.likeness(ids), balance))
 
 
-def mmr(
-    relevance: Mapping[str, float], likeness: Mapping[str, Mapping[str, float]], balance: float, n: int
-) -> list[str]:
-    """At most `n` ids, each the one with the largest balance * relevance - (1 - balance) * likeness to those before it.
+def mmr(relevance: Sequence[float], likeness: Callable[[int], NDArray[np.float64]], balance: float) -> Iterator[int]:
+    """Places of all candidates, each time the one of the largest balance * relevance - (1 - balance) * likeness.
 
     Args:
         relevance: Of each candidate.
-        likeness: Of each pair of candidates, on the same scale.
+        likeness: Place -> how alike that candidate is to each. Shape: [candidates]. Only the largest to any that was
+            taken before counts.
         balance: Weight of relevance, 0 to 1.
-        n: How many are taken.
     """
-    nearest = dict.fromkeys(relevance, 0.0)
-    taken: list[str] = []
-    left = set(relevance)
-    while left and len(taken) < n:
-        best = min(left, key=lambda i: (-round(balance * relevance[i] - (1 - balance) * nearest[i], 9), i))
-        left.remove(best)
-        for i in left:
-            nearest[i] = likeness[i][best] if not taken else max(nearest[i], likeness[i][best])
-        taken.append(best)
-    return taken
+    gain = balance * np.asarray(relevance, dtype=np.float64)
+    nearest = np.zeros(len(gain))
+    for step in range(len(gain)):
+        best = int(np.argmax(np.round(gain - (1 - balance) * nearest, 9)))
+        yield best
+        gain[best] = -np.inf
+        nearest = np.maximum(nearest, likeness(best)) if step else likeness(best)
 
 
 def pareto(found: Candidates, *, pool: str = "relevant", seed: int = 0) -> Iterable[str]:

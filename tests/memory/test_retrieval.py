@@ -19,7 +19,7 @@ from verbal.errors import ConfigError
 from verbal.memory import words as words_module
 from verbal.memory.bm25 import BM25
 from verbal.memory.hashing import HashingEmbedder
-from verbal.memory.retrieval import KeyWords, fuse, tokens, together
+from verbal.memory.retrieval import KeyWords, fuse, out_of_bounds, together, tokens
 from verbal.memory.words import informative, split_term, words
 from verbal.parts import make_part
 from verbal.store import Store
@@ -214,6 +214,74 @@ def test_the_token_cap_passes_over_what_does_not_fit() -> None:
     assert [r.id for r in together(items, 9, 30)] == ["a", "c"]
     assert [r.id for r in together(items, 2, None)] == ["a", "b"]
     assert together(items, 9, 0) == [] and together(items, 0, None) == []
+
+
+def test_the_first_that_are_relevant_are_found_without_looking_at_all() -> None:
+    keys = KeyWords()
+    for i in range(100):
+        keys.put(Reflection(id=f"r{i}", text=f"{'vip' if i % 3 == 0 else 'late'} order"))
+    ranked = iter([f"r{i}" for i in range(100)])
+    assert keys.first("vip", ranked, 4) == ["r0", "r3", "r6", "r9"]
+    assert next(ranked) == "r10", "what comes after the last that was wanted is not looked at"
+    everything = [f"r{i}" for i in range(100)]
+    assert set(keys.first("vip", everything, 99)) == keys.relevant("vip", everything)
+    assert keys.first("vip", everything, 0) == keys.first("", everything, 9) == keys.first("vip", ["x"], 9) == []
+
+
+def test_what_contradicts_or_repeats_is_passed_over() -> None:
+    def kept(*pairs: tuple[str, str], k: int = 9) -> list[str]:
+        return [r.id for r in together([Reflection(id=i, text=f"{i} x", rival=rival) for i, rival in pairs], k, None)]
+
+    assert kept(("a", ""), ("b", "a"), ("c", "")) == ["a", "c"], "a rival behind"
+    assert kept(("b", "a"), ("a", ""), ("c", "")) == ["b", "c"], "a rival in front"
+    assert kept(("b", "a"), ("c", "a")) == ["b"], "two rivals of one item"
+    assert kept(("a", ""), ("b", "a"), ("c", "b")) == ["a", "c"], "the rival of one that is not shown"
+    assert kept(("b", "a"), ("a", ""), ("c", ""), k=2) == ["b", "c"], "what is passed over takes no place"
+    same = [Reflection(id=i, text="x", polarity=p) for i, p in (("a", "do"), ("b", "do"), ("c", "avoid"))]  # type: ignore[arg-type]
+    assert [r.id for r in together(same, 9, None)] == ["a", "c"]
+    rivals = [Reflection(id="a", text="x" * 400), Reflection(id="b", text="x", rival="a"), Reflection(id="c", text="y")]
+    assert [r.id for r in together(rivals, 9, 30)] == ["b", "c"], "one too large to be shown contradicts nothing"
+
+
+GREETING = {"text": "greet with the first name", "boundary": "mails to my boss"}
+TERM = {"text": "active customer means status = 'A'", "boundary": "do not apply to inactive customers; drafts, refunds"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "query", "out"),
+    [
+        (GREETING, "write a mail to my boss", True),
+        (GREETING, "Mails for the BOSS, please", True),
+        (GREETING, "write to my friend", False),
+        (GREETING, "write a mail to my friend", False),
+        (GREETING, "what is my boss called", False),
+        (GREETING, "", False),
+        ({**GREETING, "when": "mails"}, "write a mail to my boss", True),
+        ({**GREETING, "when": "mails"}, "write a mail", False),
+        ({**GREETING, "when": "mails to the boss of another department"}, "mail the boss of another department", False),
+        ({**GREETING, "when": "mails to the boss of another department"}, "mail my boss", True),
+        ({**GREETING, "when": "mails to the boss", "boundary": "mails"}, "mail my boss", False),
+        ({**GREETING, "when": "mails to the boss", "boundary": "mails"}, "mail my friend", True),
+        (TERM, "How many active customers?", False),
+        (TERM, "How many inactive customers?", True),
+        (TERM, "drafts of active customers", True),
+        (TERM, "customers with refunds", True),
+        ({**TERM, "boundary": "do not apply"}, "apply it", False),
+        ({**TERM, "boundary": "never; not when"}, "never when", False),
+        ({**TERM, "boundary": "a year before 2,000"}, "customers before 2,000", True),
+        ({**TERM, "boundary": ""}, "inactive drafts", False),
+    ],
+)
+def test_bounds(fields: dict[str, str], query: str, out: bool) -> None:
+    assert out_of_bounds(Reflection(id="a", **fields), informative(query)) is out  # type: ignore[arg-type]
+
+
+@given(text=st.text(), when=st.text(), query=st.text(), boundary=st.text())
+def test_bounds_are_total_and_an_item_without_any_is_in_them(text: str, when: str, query: str, boundary: str) -> None:
+    item = Reflection(id="a", text=text, when=when)
+    assert not out_of_bounds(item, informative(query))
+    if out_of_bounds(item.replace(boundary=boundary), informative(query)):
+        assert set(informative(boundary)) & set(informative(query))
 
 
 async def test_questions_of_the_demo_call_up_their_term_and_nothing_else(root: Path, tmp_path: Path) -> None:
