@@ -55,6 +55,8 @@ class Entry:
     """As `expires`, as far as the log knows."""
     slot: int
     """A small number that no other living entry has."""
+    version: int
+    """Of the operation that put it."""
 
     def expired(self, now: datetime) -> bool:
         """Whether its time is over."""
@@ -163,7 +165,7 @@ class Entries:
         if op.op == "ADD":
             self._generations[path] = self._generations.get(path, 0) + 1
         ends = None if ttl is None else updated + timedelta(minutes=ttl)
-        entry = Entry(op.reflection, path, value, created, updated, index, ttl, ends, ends, slot)
+        entry = Entry(op.reflection, path, value, created, updated, index, ttl, ends, ends, slot, self.version)
         self.spaces.setdefault(path[0], {})[path[1]] = self.slots[slot] = self._by_id[entry.id] = entry
         return [*left, slot]
 

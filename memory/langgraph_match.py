@@ -13,6 +13,9 @@ from typing import Any
 
 from langgraph.store.base import MatchCondition
 
+Test = Callable[[Any], bool]
+"""Whether a value passes."""
+
 _ORDERS: dict[str, Callable[[Any, Any], bool]] = {
     "$gt": operator.gt,
     "$gte": operator.ge,
@@ -21,13 +24,17 @@ _ORDERS: dict[str, Callable[[Any, Any], bool]] = {
 }
 
 
-def fits(value: Mapping[str, Any], wanted: Mapping[str, Any] | None) -> bool:
-    """Whether a stored value passes a filter: field -> value, nested fields, or operators such as `{"$gt": 3}`.
+def filtering(wanted: Mapping[str, Any] | None) -> Test:
+    """Tells whether a stored value passes a filter: field -> value, nested fields, or operators such as `{"$gt": 3}`.
 
     Raises:
         ValueError: an operator that LangGraph does not know.
     """
-    return all(_same(value.get(field), asked) for field, asked in (wanted or {}).items())
+    tests = [(field, _test(asked)) for field, asked in (wanted or {}).items()]
+    if len(tests) == 1:  # the usual case, and asked of every value
+        ((field, test),) = tests
+        return lambda value: test(value.get(field))
+    return lambda value: all(test(value.get(field)) for field, test in tests)
 
 
 def matches(namespace: tuple[str, ...], conditions: Iterable[MatchCondition]) -> bool:
@@ -49,23 +56,42 @@ def _meets(namespace: tuple[str, ...], condition: MatchCondition) -> bool:
     return all(asked in ("*", label) for label, asked in zip(part, path, strict=True))
 
 
-def _same(value: Any, asked: Any) -> bool:
+def _test(asked: Any) -> Test:
     if isinstance(asked, Mapping):
         if any(name.startswith("$") for name in asked):
-            return all(_holds(value, name, operand) for name, operand in asked.items())
-        return isinstance(value, Mapping) and all(_same(value.get(name), part) for name, part in asked.items())
+            tests = [_comparing(name, operand) for name, operand in asked.items()]
+            return tests[0] if len(tests) == 1 else lambda value: all(test(value) for test in tests)
+        inner = filtering(asked)
+        return lambda value: isinstance(value, dict) and inner(value)
     if isinstance(asked, list | tuple):
-        return isinstance(value, list) and len(value) == len(asked) and all(map(_same, value, asked))
-    return bool(value == asked)
+        parts = [_test(part) for part in asked]
+        return lambda value: (
+            isinstance(value, list)
+            and len(value) == len(parts)
+            and all(test(part) for test, part in zip(parts, value, strict=True))
+        )
+    return lambda value: bool(value == asked)
 
 
-def _holds(value: Any, name: str, operand: Any) -> bool:
-    if name in ("$eq", "$ne"):
-        return bool(value == operand) is (name == "$eq")
+def _comparing(name: str, operand: Any) -> Test:
+    if name == "$eq":
+        return lambda value: bool(value == operand)
+    if name == "$ne":
+        return lambda value: bool(value != operand)
     if name not in _ORDERS:
         raise ValueError(f"Unsupported operator: {name}")
+    order, number = _ORDERS[name], _number(operand)
+
+    def holds(value: Any) -> bool:
+        if number is not None and (own := _number(value)) is not None:
+            return order(own, number)
+        return isinstance(value, str) and isinstance(operand, str) and order(value, operand)
+
+    return holds
+
+
+def _number(value: Any) -> float | None:
     try:
-        return _ORDERS[name](float(value), float(operand))
+        return float(value)
     except (TypeError, ValueError, OverflowError):
-        both = isinstance(value, str) and isinstance(operand, str)
-        return both and _ORDERS[name](value, operand)
+        return None

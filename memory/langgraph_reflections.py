@@ -18,7 +18,7 @@ from langgraph.store.base import Item, SearchItem, SearchOp
 from verbal.errors import DataError
 from verbal.types import MemoryOp, Reflection, Status
 
-from .langgraph_match import fits
+from .langgraph_match import filtering
 
 if TYPE_CHECKING:
     from verbal.store import Store
@@ -86,8 +86,8 @@ class ReflectionSpaces:
             found = _done(self._memory(name)[0].search(op.query, most, status=status))
         else:
             found = [item for item in self._items(name).values() if item.status == status]
-        made = (self._item(name, item) for item in found)
-        return [item for item in made if fits(item.value, wanted)]
+        fits = filtering(wanted)
+        return [item for made in found if fits((item := self._item(name, made)).value)]
 
     def put(self, name: str, key: str, value: Mapping[str, Any] | None) -> None:
         """Adds an item to quarantine, changes one, or (None) deletes one.

@@ -13,7 +13,8 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, cast
 
 from langgraph.store.base import (
     BaseStore,
@@ -32,17 +33,23 @@ from langgraph.store.base import (
 
 from verbal.errors import ConfigError, StoreError
 from verbal.store import Store
+from verbal.store_memory import StoredVector
 from verbal.types import MemoryOp
 
 from .langgraph_entries import AUTHOR, Entries, Entry, EntryPath, copied, is_entry, lifetime, plain
-from .langgraph_index import Embedding, VectorIndex, Vectors
-from .langgraph_match import fits, matches
+from .langgraph_index import Embedding, VectorIndex
+from .langgraph_match import filtering, matches
 from .langgraph_reflections import ReflectionSpaces
 
+if TYPE_CHECKING:
+    from .langgraph_index import Vectors
+
 _WRITE_TRIES = 200
-_DEFAULT_INDEX = cast(IndexConfig, {"embed": "hashing"})
+_DEFAULT_INDEX = MappingProxyType({"embed": "hashing"})
 _Wanted = tuple[list[str], list[str]]
-_Steps = Generator[_Wanted, tuple[Vectors, Vectors], list[Result]]
+"""Texts and queries to embed."""
+_Made = tuple["Vectors", "Vectors"]
+_Steps = Generator[_Wanted, _Made, list[Result]]
 
 
 class VerbalStore(BaseStore):
@@ -56,8 +63,9 @@ class VerbalStore(BaseStore):
     Args:
         store: A store, or the path or URL of one, which is then closed with this.
         name: Name of the memory that holds the values.
-        index: How values are found by meaning. `embed`: an embedder part's name (`hashing`), an embedder, or what
-            LangGraph takes; `fields`: paths into a value (all of it by default); `dims`. None for no such search.
+        index: How values are found by meaning. `embed`: an embedder as `make_embedder` takes it (`hashing`), or what
+            LangGraph takes; `fields`: paths into a value (all of it by default); `dims`; `name`: what to call an
+            embedder of LangGraph's, so that its vectors outlive the process. None for no such search.
         ttl: Lives of values, in minutes: `default_ttl`, `refresh_on_read`, `omit_expired`, `sweep_interval_minutes`
             (then a call that comes after that time deletes what has expired; else `sweep_ttl` does).
         reflections: Credited memories that may be read and proposed to.
@@ -76,7 +84,7 @@ class VerbalStore(BaseStore):
         store: Store | str | Path,
         name: str = "langgraph",
         *,
-        index: IndexConfig | None = _DEFAULT_INDEX,
+        index: IndexConfig | Mapping[str, Any] | None = _DEFAULT_INDEX,
         ttl: TTLConfig | None = None,
         reflections: Sequence[str] = ("main",),
         reflection_options: Mapping[str, Any] | None = None,
@@ -87,9 +95,10 @@ class VerbalStore(BaseStore):
             raise ConfigError(f"memory {name!r} is to hold values and reflections", todo="give another name")
         self.name, self.ttl_config = name, ttl
         lifetime(ttl.get("default_ttl") if ttl else None, "ttl: default_ttl")
-        self._embedding = Embedding(index["embed"], index.get("dims")) if index else None
+        told: Mapping[str, Any] = index or {}
+        self._embedding = Embedding(told["embed"], told.get("dims"), told.get("name")) if index else None
         self.embeddings = self._embedding.embeddings if self._embedding else None
-        self._vectors = VectorIndex((index.get("fields") if index else None) or ["$"])
+        self._vectors = VectorIndex(told.get("fields") or ["$"])
         self._clock, self._lock, self._entries = clock, threading.RLock(), Entries()
         self._swept = clock()
         self._owns = not isinstance(store, Store)
@@ -136,7 +145,7 @@ class VerbalStore(BaseStore):
         """As `batch`; the event loop never waits for the database or an embedder."""
         steps = self._steps(list(ops))
 
-        def further(vectors: tuple[Vectors, Vectors] | None) -> tuple[_Wanted | None, list[Result]]:
+        def further(vectors: _Made | None) -> tuple[_Wanted | None, list[Result]]:
             try:
                 return (next(steps) if vectors is None else steps.send(vectors)), []
             except StopIteration as end:  # which no future may carry
@@ -165,22 +174,47 @@ class VerbalStore(BaseStore):
                 where = f"namespace {path[0]!r}, key {path[1]!r}"
                 puts[path] = op._replace(value=plain(op.value), ttl=lifetime(op.ttl, where))
         queries = list(dict.fromkeys(op.query for op in ops if isinstance(op, SearchOp) and op.query))
-        asked: dict[str, Sequence[float]] = {}
+        asked: dict[str, Any] = {}
         while self._embedding is not None and queries:
-            with self._lock:
-                self._refresh()
-                todo = [(entry, self._vectors.texts(entry)) for entry in self._vectors.waiting.values()]
-            texts = list(dict.fromkeys(text for _, found in todo for text in found))
+            # A query tells the length of vectors, and so which of those that were kept still fit.
+            todo = self._unfilled(self._embedding) if self._embedding.dims else {}
+            texts = list(dict.fromkeys(text for found in todo.values() for text in found))
             new = [query for query in queries if query not in asked]
             if not (texts or new):
                 break
             vectors, found = yield texts, new
             asked.update(zip(new, found, strict=True))
-            made = dict(zip(texts, vectors, strict=True))
-            with self._lock:
-                for entry, its in todo:
-                    self._vectors.fill(entry, [made[text] for text in its])
+            self._fill(self._embedding.name, todo, dict(zip(texts, vectors, strict=True)))
         return self._run(ops, puts, asked)
+
+    def _unfilled(self, embedding: Embedding) -> dict[Entry, list[str]]:
+        """The texts of entries whose vectors nobody has made yet."""
+        with self._lock:
+            self._refresh()
+            todo = {entry: self._vectors.texts(entry) for entry in self._vectors.waiting.values()}
+            for entry in [entry for entry, texts in todo.items() if not texts]:
+                self._vectors.fill(entry, [])
+                del todo[entry]
+            if embedding.name is not None and embedding.dims and todo:
+                of = {entry.version: entry for entry in todo}
+                for version, _, kept in self._store.vectors(
+                    self.name, embedding.name + self._vectors.kind, versions=of
+                ):
+                    self._vectors.fill_kept(of[version], kept, len(todo[of[version]]), embedding.dims)
+            return {entry: texts for entry, texts in todo.items() if self._vectors.waiting.get(entry.slot) is entry}
+
+    def _fill(self, embedder: str | None, todo: Mapping[Entry, list[str]], made: Mapping[str, Any]) -> None:
+        """Files vectors, and keeps them for other processes and for later."""
+        with self._lock:
+            kept: list[StoredVector] = []
+            for entry, texts in todo.items():
+                vectors = [made[text] for text in texts]
+                self._vectors.fill(entry, vectors)
+                if embedder is not None:
+                    blob = b"".join(vector.astype("<f4").tobytes() for vector in vectors)
+                    kept.append(StoredVector(entry.version, embedder + self._vectors.kind, blob))
+            if kept:
+                self._store.log_ops(self.name, [], vectors=kept)
 
     def _run(self, ops: list[Op], puts: dict[EntryPath, PutOp], asked: Mapping[str, Any]) -> list[Any]:
         with self._lock:
@@ -216,14 +250,13 @@ class VerbalStore(BaseStore):
         (namespace, key), value = entry.path, copied(entry.value)
         return Item(value=value, key=key, namespace=namespace, created_at=entry.created, updated_at=entry.updated)
 
-    def _search(
-        self, op: SearchOp, now: datetime, asked: Sequence[float] | None, read: dict[int, Entry]
-    ) -> list[SearchItem]:
+    def _search(self, op: SearchOp, now: datetime, asked: Any, read: dict[int, Entry]) -> list[SearchItem]:
         prefix, end = tuple(op.namespace_prefix), op.offset + op.limit
         told = [item for name in self._reflections.under(prefix) for item in self._reflections.search(name, op)]
         kept = self._entries.under(prefix)
         if op.filter or (self.ttl_config or {}).get("omit_expired"):
-            kept = (entry for entry in kept if not self._gone(entry, now) and fits(entry.value, op.filter))
+            fits = filtering(op.filter)
+            kept = (entry for entry in kept if not self._gone(entry, now) and fits(entry.value))
         if asked is not None:
             ranked = self._ranked(list(kept), asked, end if min(op.offset, op.limit) >= 0 else None)
         else:
@@ -241,7 +274,7 @@ class VerbalStore(BaseStore):
             items.append(SearchItem(*entry.path, value, entry.created, entry.updated, score))
         return items
 
-    def _ranked(self, kept: list[Entry], asked: Sequence[float], most: int | None) -> list[tuple[Entry, float | None]]:
+    def _ranked(self, kept: list[Entry], asked: Any, most: int | None) -> list[tuple[Entry, float | None]]:
         """Entries by similarity, equal ones by path; then those that have no vectors, as they came."""
         near = self._vectors.nearest(asked, [entry.slot for entry in kept], len(kept) if most is None else most)
         scored = [(entry, score) for slot, score in near if (entry := self._entries.slots[slot]) is not None]

@@ -547,15 +547,45 @@ def test_vectors_are_made_once_and_when_they_are_needed(base: Store) -> None:
     assert counting.texts.count("same words") == 1 and counting.texts.count("other") == 1
 
 
+def test_vectors_outlive_the_process_under_the_name_of_their_embedder(tmp_path: Path) -> None:
+    path, counting = tmp_path / "v.db", Counting()
+
+    def texts(**index: Any) -> list[str]:
+        counting.texts.clear()
+        with VerbalStore(path, index={"embed": counting, "fields": ["text"], **index}) as store:
+            found = store.search(("t",), query="aa")
+            assert {i.key: i.score is None for i in found} == {"a": False, "many": False, "none": True}
+            best = max(i.score for i in found if i.score is not None)
+            assert found[0].score == best and best > 0.9
+        return sorted(counting.texts)
+
+    with VerbalStore(path, index={"embed": counting, "fields": ["text"], "name": "counting-3"}) as store:
+        store.put(("t",), "a", {"text": "a", "title": "b"})
+        store.put(("t",), "many", {"text": "aab", "parts": ["xaa", "yaaa"]}, index=["parts[*]", "text"])
+        store.put(("t",), "none", {"title": "b"}, index=["text"])
+    every = ["a", "aa", "aab", "xaa", "yaaa"]
+    assert texts(name="counting-3") == every
+    assert texts(name="counting-3") == ["aa"], "kept"
+    assert texts(name="counting-4") == every and texts() == every and texts() == every
+    assert texts(name="counting-3", fields=["title"]) == ["aa", "aab", "b", "xaa", "yaaa"], "other fields"
+    assert texts(name="counting-3") == ["aa"]
+    with VerbalStore(path, index={"embed": counting, "fields": ["text"], "name": "counting-3"}) as store:
+        store.put(("t",), "a", {"text": "aaa"})
+    assert texts(name="counting-3") == ["aa", "aaa"] and texts(name="counting-3") == ["aa"]
+    with Store(path) as base:
+        bad = [row._replace(vector=row.vector[:-4]) for row in base.vectors("langgraph", "counting-3 of text")]
+        base.log_ops("langgraph", [], vectors=bad)
+    assert texts(name="counting-3") == ["aa", "aaa", "aab", "xaa", "yaaa"], "damaged ones are made again"
+
+
 def test_wrong_embedders_are_refused(base: Store) -> None:
     with pytest.raises(UnknownName):
         VerbalStore(base, index={"embed": "hashin"})
-    with pytest.raises(ConfigError, match="12 were expected"):
-        VerbalStore(base, index={"embed": "hashing", "dims": 12})
-    store = VerbalStore(base, index={"embed": Counting(), "dims": 12})
-    store.put(("t",), "k", {"n": 1})
-    with pytest.raises(ConfigError, match="12 were expected"):
-        store.search((), query="x")
+    for embed in ("hashing", Counting()):
+        store = VerbalStore(base, index={"embed": embed, "dims": 12})
+        store.put(("t",), "k", {"n": 1})
+        with pytest.raises(ConfigError, match="12 numbers were expected"):
+            store.search((), query="x")
     assert store.get(("t",), "k") is not None
     own = VerbalStore(base, index={"embed": HashingEmbedder(32)})
     assert own.search((), query="n")[0].key == "k" and own.embeddings is None
