@@ -6,7 +6,7 @@ import math
 from array import array
 from collections import Counter
 from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,7 +15,8 @@ from .words import informative
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    _Scores = tuple[NDArray[np.int64], NDArray[np.float64]]
+    _Rows = NDArray[np.integer[Any]]
+    _Numbers = NDArray[np.float64]
 
 
 _FIRST = 100
@@ -44,7 +45,7 @@ class BM25:
         self._words: list[array[int]] = []
         self._numbers: dict[str, int] = {}
         self._postings: list[_Posting] = []
-        self._total = self._changes = 0
+        self._total = 0
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -59,7 +60,6 @@ class BM25:
         """Forgets a text (an unknown key is ignored)."""
         if (row := self._rows.pop(key, None)) is None:
             return
-        self._changes += 1
         self._total -= self._sizes[row]
         self._keys[row], self._alive[row] = None, 0
         for number in self._words[row]:
@@ -69,46 +69,86 @@ class BM25:
 
     def scores(self, query: str) -> dict[str, float]:
         """Score by key of every text that shares a word with the query; all are above zero."""
-        rows, scores = self._scored(query)
+        rows, scores = self._all(self._asked(query))
         return {key: s for r, s in zip(rows.tolist(), scores.tolist(), strict=True) if (key := self._keys[r])}
 
     def ranked(self, query: str, hidden: Collection[str] = ()) -> Iterator[str]:
         """Keys of all texts that share a word with the query, best first, ties by key; none of `hidden`."""
-        rows, scores = self._scored(query)
-        scores = np.round(scores, 9)
-        wanted = _FIRST + len(hidden)
-        while len(rows):
-            # Who looks at the first few need not wait for all to be sorted; those that tie with the last go with it.
-            least = np.partition(scores, len(rows) - wanted)[len(rows) - wanted] if wanted < len(rows) else -np.inf
-            near = scores >= least
-            pairs = zip((-scores[near]).tolist(), [self._keys[r] or "" for r in rows[near].tolist()], strict=True)
-            yield from (key for _, key in sorted(pairs) if key not in hidden)
-            rows, scores, wanted = rows[~near], scores[~near], 8 * wanted
+        asked, wanted = self._asked(query), _FIRST + len(hidden)
+        # Who looks at the first few need not wait until all are scored and sorted.
+        first = self._sorted(*self._best(asked, wanted))[:wanted]
+        yield from (key for key in first if key not in hidden)
+        if len(first) == wanted:
+            rest = self._sorted(*self._all(asked))[wanted:]
+            yield from (key for key in rest if key not in hidden)
 
-    def _scored(self, query: str) -> _Scores:
-        """Rows of texts that share a word with the query, and their scores."""
-        found = np.zeros(len(self._keys))
+    def _sorted(self, rows: _Rows, scores: _Numbers) -> list[str]:
+        pairs = zip(np.round(-scores, 9).tolist(), [self._keys[r] or "" for r in rows.tolist()], strict=True)
+        return [key for _, key in sorted(pairs)]
+
+    def _asked(self, query: str) -> list[tuple[float, _Posting]]:
+        """(idf, posting) of each word of a query that is known, the rarest first."""
+        found: list[tuple[float, _Posting]] = []
         for word in dict.fromkeys(informative(query)):
             if (number := self._numbers.get(word)) is not None and (posting := self._postings[number]).texts:
                 n = posting.texts
-                idf = math.log(1 + (len(self._rows) - n + 0.5) / (n + 0.5))
-                rows, weights = self._weights(posting)
-                found[rows] += idf * weights
-        matched = np.flatnonzero(found).astype(np.int64, copy=False)
-        return matched, found[matched]
+                found.append((math.log(1 + (len(self._rows) - n + 0.5) / (n + 0.5)), posting))
+        return sorted(found, key=lambda pair: -pair[0])
 
-    def _weights(self, posting: _Posting) -> _Scores:
-        """Rows that a word is in, and its weight in each without the idf; the same until something changes."""
-        if posting.kept is None or posting.at != self._changes:
-            rows = np.array(posting.rows, dtype=np.int64)
-            counts = np.array(posting.counts, dtype=np.float64)
-            if posting.texts < len(rows):
-                alive = np.frombuffer(self._alive, dtype=np.bool_)[rows]
-                rows, counts = rows[alive], counts[alive]
-            sizes = np.frombuffer(self._sizes, dtype=np.intc)[rows]
-            norm = self._k1 * (1 - self._b + self._b * sizes * (len(self._rows) / self._total))
-            posting.kept, posting.at = (rows, counts * (self._k1 + 1) / (counts + norm)), self._changes
-        return posting.kept
+    def _all(self, asked: list[tuple[float, _Posting]]) -> tuple[_Rows, _Numbers]:
+        """Rows of all texts with a word of the query, and their scores."""
+        found = np.zeros(len(self._keys))
+        for idf, posting in asked:
+            rows = posting.lies()
+            found[rows] += idf * self._weights(rows, posting.counted())
+        return self._living(found)
+
+    def _best(self, asked: list[tuple[float, _Posting]], k: int) -> tuple[_Rows, _Numbers]:
+        """Rows and scores of the `k` best texts and all that tie with them, and of some others.
+
+        Rare words are counted first. Once k texts have more than all common words together can give, a text without a
+        rare word is out, and the long lists of the common ones need not be gone through.
+
+        Source: Turtle and Flood 1995, Query evaluation: strategies and optimizations (max score).
+        """
+        found = np.zeros(len(self._keys))
+        bounds = [idf * (self._k1 + 1) for idf, _ in asked]
+        for at, (idf, posting) in enumerate(asked):
+            if at and posting.texts > 4 * k:
+                rows, scores = self._living(found)
+                left = math.fsum(bounds[at:]) + 1e-6
+                if len(rows) >= k and (least := np.partition(scores, len(rows) - k)[len(rows) - k]) > left:
+                    near = scores + left >= least
+                    return self._with(asked[at:], rows[near], scores[near])
+            rows = posting.lies()
+            found[rows] += idf * self._weights(rows, posting.counted())
+        rows, scores = self._living(found)
+        if len(rows) > k:
+            near = scores >= np.partition(scores, len(rows) - k)[len(rows) - k] - 1e-9
+            rows, scores = rows[near], scores[near]
+        return rows, scores
+
+    def _with(self, asked: list[tuple[float, _Posting]], rows: _Rows, scores: _Numbers) -> tuple[_Rows, _Numbers]:
+        """Some texts with what further words add to their scores."""
+        for idf, posting in asked:
+            lies = posting.lies()
+            at = np.minimum(np.searchsorted(lies, rows), len(lies) - 1)
+            hit = lies[at] == rows
+            scores[hit] += idf * self._weights(rows[hit], posting.counted()[at[hit]])
+        return rows, scores
+
+    def _living(self, found: _Numbers) -> tuple[_Rows, _Numbers]:
+        rows = np.flatnonzero(found)
+        if len(self._rows) < len(self._keys):
+            rows = rows[np.frombuffer(self._alive, dtype=np.bool_)[rows]]
+        return rows, found[rows]
+
+    def _weights(self, rows: _Rows, counts: _Rows) -> _Numbers:
+        """What a word that is so often in some rows gives them, without the idf."""
+        sizes = np.frombuffer(self._sizes, dtype=np.intc)[rows]
+        norm = self._k1 * (1 - self._b) + sizes * (self._k1 * self._b * len(self._rows) / self._total)
+        weights: _Numbers = counts * (self._k1 + 1) / (counts + norm)
+        return weights
 
     def _number(self, word: str) -> int:
         if (number := self._numbers.get(word)) is None:
@@ -118,7 +158,6 @@ class BM25:
 
     def _add(self, key: str, counts: list[tuple[int, int]]) -> None:
         row = self._rows[key] = len(self._keys)
-        self._changes += 1
         self._keys.append(key)
         self._alive.append(1)
         self._sizes.append(size := sum(count for _, count in counts))
@@ -145,17 +184,22 @@ class BM25:
 
 
 class _Posting:
-    """Where one word is."""
+    """Where one word is; rows go up."""
 
-    __slots__ = ("at", "counts", "kept", "rows", "texts")
+    __slots__ = ("counts", "rows", "texts")
 
     def __init__(self) -> None:
-        self.rows: array[int] = array("i")
-        self.counts: array[int] = array("i")
+        self.rows, self.counts = array("i"), array("i")
         self.texts = 0
         """How many of the rows count."""
-        self.kept: _Scores | None = None
-        self.at = -1
+
+    # Views without a copy: they must be let go before the arrays grow.
+
+    def lies(self) -> _Rows:
+        return np.frombuffer(self.rows, dtype=np.intc)
+
+    def counted(self) -> _Rows:
+        return np.frombuffer(self.counts, dtype=np.intc)
 
 
 __all__ = ["BM25"]

@@ -53,7 +53,8 @@ class KeyWords:
         self.drop(item.id)
         term = split_term(item.text)
         filed = [(term[0], True)] if term else [(item.title, True), (item.when, False), (item.text, False)]
-        self._keys[item.id] = [self._key(text, is_term) for text, is_term in filed if informative(text)]
+        read = [(informative(text), is_term) for text, is_term in filed]
+        self._keys[item.id] = [self._key(found, is_term) for found, is_term in read if found]
         self._files.update(self._words(item.id))
 
     def drop(self, item_id: str) -> None:
@@ -79,14 +80,14 @@ class KeyWords:
                     break
         return found
 
-    def _key(self, text: str, is_term: bool) -> _Key:
-        found = informative(text)
+    def _key(self, found: list[str], is_term: bool) -> _Key:
         # A key made of common words only would never be found, so it keeps them.
         kept = [w for w in found if w not in self._common] or found
-        return _Key(frozenset(kept), kept[-1] if len(kept) > 1 else "", is_term and len(kept) <= TERM_WORDS)
+        head, is_term = kept[-1] if len(kept) > 1 else "", is_term and len(kept) <= TERM_WORDS
+        return _Key(tuple(dict.fromkeys(kept)), head, is_term)
 
     def _covers(self, asked: set[str], key: _Key) -> bool:
-        shared = asked & key.words
+        shared = asked.intersection(key.words)
         if len(shared) < min(self.min_overlap, len(key.words)):
             return False
         if not key.is_term:
@@ -101,7 +102,8 @@ class KeyWords:
 
 
 class _Key(NamedTuple):
-    words: frozenset[str]
+    words: tuple[str, ...]
+    """Each once. A set of so few takes ten times the memory."""
     head: str
     is_term: bool
 
