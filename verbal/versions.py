@@ -96,8 +96,8 @@ def make_policy(store: Store, model: str, memory: str = "", prompts: str = "") -
     if prompts:
         from pathlib import Path
 
-        files = sorted(Path(prompts).glob("*.md"))
-        hashes = {f.name: hashlib.sha256(f.read_bytes()).hexdigest()[:16] for f in files}
+        files = sorted(Path(prompts).rglob("*.md"))
+        hashes = {f.relative_to(prompts).as_posix(): hashlib.sha256(f.read_bytes()).hexdigest()[:16] for f in files}
         if not hashes:
             raise ConfigError(f"no prompts in {prompts!r}", where="--prompts", todo="give a folder of .md files")
     return Policy(

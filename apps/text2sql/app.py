@@ -24,6 +24,7 @@ What the loop uses beside the `App` contract (any app that learns by reflection 
 from __future__ import annotations
 
 import asyncio
+import copy
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -132,6 +133,12 @@ class Text2Sql:
     def environment(self) -> SqlEnvironment:
         """A fresh environment, for one task."""
         return SqlEnvironment(self)
+
+    def with_prompts(self, folder: str | None) -> Text2Sql:
+        """The same app with the prompts of a folder: workers and databases are shared, and closed with this one."""
+        other = copy.copy(self)
+        other._prompts, other._tasks = Prompts(folder), None
+        return other
 
     async def execute(self, task: Task, answer: str, *, limits: Limits | None = None) -> Observation:
         """What the query `answer` gives on the task's database, read-only."""
