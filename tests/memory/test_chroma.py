@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import shutil
 import signal
 import sqlite3
@@ -101,7 +102,8 @@ def spoil_chroma(path: Path) -> None:
 
 def other_version(path: Path) -> None:
     state = json.loads((path / "state.json").read_text())
-    (path / "state.json").write_text(json.dumps({**state, "version": state["version"] - 3}))
+    state["holds"]["version"] -= 3
+    (path / "state.json").write_text(json.dumps(state))
 
 
 def lose_vectors(path: Path) -> None:
@@ -110,7 +112,33 @@ def lose_vectors(path: Path) -> None:
     index.close()
 
 
-DAMAGES = [delete_folder, delete_state, cut_state, delete_chroma, spoil_chroma, other_version, lose_vectors]
+def flip_state(path: Path) -> None:
+    flip(path / "state.json")
+
+
+def flip_database(path: Path) -> None:
+    flip(files(path) / "chroma.sqlite3")
+
+
+def flip(path: Path) -> None:
+    """Inverts a few bytes all over a file."""
+    data = bytearray(path.read_bytes())
+    for part in range(1, 10):
+        data[len(data) * part // 10] ^= 0xFF
+    path.write_bytes(data)
+
+
+DAMAGES = [
+    flip_state,
+    flip_database,
+    delete_folder,
+    delete_state,
+    cut_state,
+    delete_chroma,
+    spoil_chroma,
+    other_version,
+    lose_vectors,
+]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -118,6 +146,89 @@ async def test_whatever_happens_to_the_folder_search_is_the_same(store: Store, d
     damage(folder(store))
     await reopened(store, filled)
     await reopened(store, filled)
+
+
+VECTORS = ["data_level0.bin", "header.bin", "index_metadata.pickle", "length.bin", "link_lists.bin"]
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[list[str]]]:
+    """A folder with a store of 1,100 items, of which Chroma has written files of vectors; what it answers."""
+    path = tmp_path_factory.mktemp("large")
+
+    async def fill() -> list[list[str]]:
+        with Store(path / "v.db") as store:
+            memory = chroma(store)
+            lot = random.Random(0)
+            texts = [" ".join(f"word{lot.randrange(400)}" for _ in range(8)) for _ in range(1100)]
+            await memory.apply([MemoryOp(op="ADD", item=Reflection(id="", text=t)) for t in texts])
+            found = await answers(memory)
+            memory.close()
+            assert sorted(p.name for p in files(folder(store)).glob("*/*")) == VECTORS
+            return found
+
+    return path, asyncio.run(fill())
+
+
+@pytest.mark.parametrize("name", VECTORS)
+@pytest.mark.parametrize("damage", [flip, Path.unlink])
+async def test_any_file_of_vectors_may_be_spoilt(tmp_path: Path, large, name: str, damage) -> None:
+    path, expected = large
+    shutil.copytree(path, tmp_path / "copy")
+    with Store(tmp_path / "copy" / "v.db") as store:
+        (broken,) = files(folder(store)).glob(f"*/{name}")
+        damage(broken)
+        await reopened(store, expected)
+        assert not broken.exists(), "it was made anew elsewhere"
+
+
+async def test_what_is_sound_is_not_made_anew(tmp_path: Path, large) -> None:
+    path, expected = large
+    shutil.copytree(path, tmp_path / "copy")
+    with Store(tmp_path / "copy" / "v.db") as store:
+        before = files(folder(store))
+        await reopened(store, expected)
+        state = json.loads((before.parent / "state.json").read_text())
+        del state["database"]  # as after a process that was killed
+        (before.parent / "state.json").write_text(json.dumps(state))
+        await reopened(store, expected)
+        assert files(folder(store)) == before
+
+
+_OTHER = """
+import asyncio, sys
+from verbal.memory.exact import ExactMemory
+from verbal.store import Store
+from verbal.types import MemoryOp, Reflection
+
+async def main():
+    memory = ExactMemory(Store(sys.argv[1]))
+    for line in sys.stdin:
+        item = Reflection(id="", text=line.strip())
+        print(await memory.apply([MemoryOp(op="RETIRE", reflection="r1"), MemoryOp(op="ADD", item=item)]), flush=True)
+
+asyncio.run(main())
+"""
+
+
+async def test_what_another_process_writes_is_found(store: Store, filled, root: Path) -> None:
+    memory = chroma(store)
+    env = {**os.environ, "PYTHONPATH": str(root)}
+    command = [sys.executable, "-c", _OTHER, str(store.path)]
+    with subprocess.Popen(command, env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdin is not None and other.stdout is not None
+        for i in (700, 701):
+            other.stdin.write(f"word{i} means column{i}\n")
+            other.stdin.flush()
+            version = int(other.stdout.readline())
+            assert [r.text for r in await memory.search(f"word{i}", 3)] == [f"word{i} means column{i}"]
+            assert memory.version == version
+            await memory.apply(ops(1, start=i + 100))
+        other.stdin.close()
+    assert "r1" not in {i for found in await answers(memory) for i in found}
+    assert memory.verify() == []
+    assert await answers(memory) == await answers(ExactMemory(store, min_coverage=0.0))
+    memory.close()
 
 
 async def test_it_finds_what_exact_search_finds(store: Store, filled) -> None:
@@ -143,18 +254,22 @@ async def test_the_folder_may_vanish_while_it_is_open(store: Store, filled) -> N
     memory.close()
 
 
-async def test_another_embedder_makes_the_index_anew(store: Store, filled) -> None:
+async def test_another_embedder_is_refused_until_the_memory_is_embedded_anew(store: Store, filled) -> None:
     small = HashingEmbedder(64)
-    memory = chroma(store, embedder=small)
-    assert memory.verify() == []
+    with pytest.raises(StoreError, match="made with the embedder 'hashing-384', not with 'hashing-64'") as told:
+        chroma(store, embedder=small)
+    assert "verbal memory rebuild main --embedder SPEC" in told.value.todo
+    memory = chroma(store, embedder=small, reembed=True)
+    assert memory.verify() == [] and memory.embedder == "hashing-64"
+    assert memory.history()[-1].reason == "embedder hashing-64"
     await memory.apply(ops(1, start=600))
-    assert [len(r.embedding) for r in memory.items().values()][-2:] == [384, 64]
     assert [r.id for r in await memory.search("word600", 3)] == ["r151"]
-    memory.close()
-    memory = chroma(store)
+    assert {len(v.vector) for v in store.vectors("main", "hashing-64")} == {4 * 64}
+    memory.rebuild("hashing")
+    assert memory.verify() == []
     assert await answers(memory) == filled
-    assert [r.id for r in await memory.search("word600", 3)] == ["r151"]
     memory.close()
+    await reopened(store, filled)
 
 
 async def test_rebuild_on_request(store: Store, filled) -> None:

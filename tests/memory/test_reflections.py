@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
-from verbal.errors import ConfigError, StoreError, UnknownName
+from verbal.errors import ConfigError, ModelError, StoreError, UnknownName
 from verbal.memory.exact import ExactIndex, ExactMemory
 from verbal.memory.hashing import HashingEmbedder
 from verbal.memory.reflections import ReflectionMemory
 from verbal.store import Store
+from verbal.store_memory import as_bytes
 from verbal.types import MemoryOp, Reflection, Task
 
 
@@ -94,17 +96,141 @@ async def test_no_operations_are_no_version(store: Store) -> None:
     assert store.memories() == {}
 
 
-async def test_the_embedder_is_recorded_and_a_foreign_log_embedded_again(store: Store) -> None:
+async def test_the_embedder_is_recorded_and_another_one_is_refused(store: Store) -> None:
     small = ExactMemory(store, embedder=HashingEmbedder(16))
-    await small.apply([add("vip means tier = 3"), add("late order means due")])
+    version = await small.apply([add("vip means tier = 3"), add("late order means due"), add("old means gone")])
     assert small.history()[0].reason == "embedder hashing-16"
-    large = ExactMemory(store)
+    with pytest.raises(StoreError, match="made with the embedder 'hashing-16', not with 'hashing-384'"):
+        ExactMemory(store)
+    await small.apply([MemoryOp(op="RETIRE", reflection="r3")])
+    large = ExactMemory(store, reembed=True)
     assert {r.id for r in await large.search("vip orders that are late", 3)} == {"r1", "r2"}
-    assert large.verify() == []
+    assert large.verify() == [] and large.history()[-1].reason == "embedder hashing-384"
+    kept = [(v.version, v.embedder, len(v.vector)) for v in store.vectors("main")]
+    assert kept == [*((v, "hashing-16", 64) for v in (2, 3, 4)), *((v, "hashing-384", 1536) for v in (2, 3))]
     await large.apply([add("churn means gone")])
-    assert [len(r.embedding) for r in large.items().values()] == [16, 16, 384]
-    assert [r.id for r in await small.search("churn", 3)] == ["r3"]
-    assert small.verify() == []
+    for work in (small.search("churn", 3), small.apply([add("x")]), small.search("churn", 3)):
+        with pytest.raises(StoreError, match="made with the embedder 'hashing-384', not with 'hashing-16'"):
+            await work
+    for embedder in ("hashing/16", "hashing"):  # an earlier version can be opened as it was, and as it is now
+        frozen = ExactMemory(store, version=version, embedder=embedder)
+        assert [r.id for r in await frozen.search("what is vip", 3)] == ["r1"] and frozen.verify() == []
+    with pytest.raises(StoreError, match="frozen at version"):
+        frozen.rebuild("hashing/32")
+
+
+class Table:
+    """An embedder that gives what it is told to."""
+
+    name, dimension = "table", 2
+
+    def __init__(self, **rows: object) -> None:
+        self.rows = rows
+
+    def embed(self, texts: Sequence[str]) -> list[object]:
+        return [self.rows.get(text.split()[0], (1.0, 0.0)) for text in texts]
+
+
+async def test_the_same_embedder_of_another_dimension_is_refused(store: Store) -> None:
+    memory = ExactMemory(store, embedder=Table())  # type: ignore[arg-type]
+    await memory.apply([add("vip means tier = 3")])
+    other = Table(vip=(1.0, 0.0, 0.0))
+    other.dimension = 3
+    with pytest.raises(StoreError, match="made with 'table' of 2 numbers, not of 3") as told:
+        ExactMemory(store, embedder=other)  # type: ignore[arg-type]
+    assert "verbal memory rebuild main --embedder SPEC" in told.value.todo
+
+
+BAD = {
+    "nan": (float("nan"), 0.0), "inf": (0.0, float("inf")), "large": (1e39, 0.0), "zero": (0.0, 0.0),
+    "short": (1.0,), "long": (1.0, 0.0, 0.0), "text": ("a", "b"), "none": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("bad", BAD)
+async def test_a_vector_that_is_none_is_refused_before_anything_is_logged(store: Store, bad: str) -> None:
+    memory = ExactMemory(store, embedder=Table(bad=BAD[bad]))  # type: ignore[arg-type]
+    await memory.apply([add("good words"), add("other good words")])
+    history = memory.history()
+    with pytest.raises(ModelError, match="embedder 'table'"):
+        await memory.apply([add("good again"), add("bad words")])
+    assert memory.history() == history and len(store.vectors("main")) == 2
+    assert len(await memory.search("words", 5)) == 2
+
+
+async def test_a_vector_too_few_is_refused(store: Store) -> None:
+    class Short(Table):
+        def embed(self, texts: Sequence[str]) -> list[object]:
+            return super().embed(texts)[1:]
+
+    with pytest.raises(ModelError, match="1 vectors came for 2 texts"):
+        await ExactMemory(store, embedder=Short()).apply([add("one"), add("two")])  # type: ignore[arg-type]
+    assert store.memories() == {}
+
+
+async def test_rebuild_with_an_embedder_that_fails_changes_nothing(store: Store) -> None:
+    memory = ExactMemory(store)
+    await memory.apply([add("vip means tier = 3"), add("bad order means due")])
+    history = memory.history()
+    with pytest.raises(ModelError):
+        memory.rebuild(Table(bad=BAD["nan"]))  # type: ignore[arg-type]
+    assert memory.history() == history and memory.embedder == "hashing-384"
+    assert [r.id for r in await memory.search("vip", 3)] == ["r1"] and memory.verify() == []
+
+
+async def test_the_log_holds_no_vectors_and_the_store_holds_each_once(store: Store) -> None:
+    memory = ExactMemory(store)
+    await memory.apply([add("vip means tier = 3"), add("late order means due"), add("vip again")])
+    await memory.apply([MemoryOp(op="UPDATE", reflection="r1", item=Reflection(id="r1", text="vip means tier = 4"))])
+    await memory.apply([add("again", id="r1")])
+    assert all(op.item is None or op.item.embedding == () for op in memory.history())
+    assert all(item.embedding == () for item in memory.items().values())
+    stored = {v.version: v.vector for v in store.vectors("main", "hashing-384")}
+    assert list(stored) == [2, 3, 4, 5], "none for the operation that counted as NOOP"
+    assert stored[5] == as_bytes(HashingEmbedder().embed(["vip means tier = 4"])[0])
+
+
+async def test_a_store_whose_operations_hold_their_vectors_still_opens(store: Store) -> None:
+    texts = ["vip means tier = 3", "late order means due"]
+    vectors = dict(zip(["late order means due", "vip means tier = 3"], [(1.0, 0.0), (0.0, 1.0)], strict=True))
+    items = [Reflection(id=f"r{i}", text=t, embedding=vectors[t]) for i, t in enumerate(texts, 1)]
+    ops = [MemoryOp(op="ADD", reflection=item.id, item=item) for item in items]
+    store.log_ops("main", [MemoryOp(op="NOOP", reason="embedder table", author="memory"), *ops])
+
+    class Silent(Table):
+        def embed(self, texts: Sequence[str]) -> list[object]:
+            assert texts == ["what is vip?"], "what is kept is not made again"
+            return [(0.0, 1.0)]
+
+    memory = ExactMemory(store, embedder=Silent(), min_overlap=0)  # type: ignore[arg-type]
+    assert memory.verify() == []
+    assert [r.id for r in await memory.search("what is vip?", 2)] == ["r1", "r2"]
+    assert all(item.embedding == () for item in memory.items().values())
+    assert store.logged_vectors("main") == {i + 1: as_bytes(item.embedding) for i, item in enumerate(items, 1)}
+
+
+async def test_items_without_vectors_are_embedded_for_this_process(store: Store) -> None:
+    store.log_ops("main", [add("vip means tier = 3", id="a"), add("late order means due", id="b")])
+    memory = ExactMemory(store)
+    assert [r.id for r in await memory.search("vip", 2)] == ["a"] and memory.verify() == []
+    assert store.vectors("main") == []
+
+
+async def test_a_writer_that_was_overtaken_embeds_no_text_twice(store: Store) -> None:
+    class Racing(HashingEmbedder):
+        seen: ClassVar[list[str]] = []
+
+        def embed(self, texts: Sequence[str]) -> list[tuple[float, ...]]:
+            self.seen.extend(texts)
+            if len(self.seen) == 1:
+                store.log_ops("main", [add("someone was faster")])
+            return super().embed(texts)
+
+    memory = ExactMemory(store, embedder=Racing())
+    await memory.apply([add("vip means tier = 3")])
+    assert Racing.seen == ["vip means tier = 3", "someone was faster"]
+    assert {r.id: r.text for r in memory.items().values()} == {"r1": "someone was faster", "r2": "vip means tier = 3"}
+    assert memory.verify() == []
 
 
 def test_wrong_names_are_told(store: Store) -> None:
