@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from verbal.apps.text2sql import Text2Sql
 from verbal.errors import BudgetError, ConfigError, MissingExtra
 from verbal.gepa import HEAVY, LIGHT, MEDIUM, Optimised, auto_budget, optimise_prompts
-from verbal.instructions import MAX_INSTRUCTION, cleaned, copies, data, split_prompt
+from verbal.instructions import MAX_INSTRUCTION, split_prompt
 from verbal.models.scripted import ScriptedModel
-from verbal.prompt import load_prompt, parse_prompt, prompt_names
+from verbal.prompt import load_prompt
 from verbal.recipe import load_recipe
 from verbal.run import open_workshop
 from verbal.store import Store
@@ -214,9 +214,7 @@ async def test_a_budget_stops_the_search_and_it_goes_on_without_paying_twice(wor
 async def test_prompts_of_the_users_own_are_begun_with_and_kept(world, root: Path, tmp_path: Path) -> None:
     own = tmp_path / "own"
     for role in ("solver", "critic"):
-        text = (
-            Path(str(resources.files("verbal.prompts"))).joinpath("text2sql", f"{role}.md").read_text(encoding="utf-8")
-        )
+        text = (root / "prompts" / "text2sql" / f"{role}.md").read_text(encoding="utf-8")
         (own / "text2sql").mkdir(parents=True, exist_ok=True)
         (own / "text2sql" / f"{role}.md").write_text(text.replace("SQLite", "polite SQLite"), encoding="utf-8")
     sets = f"app.options={{db = '{world['db']}', questions = '{world['questions']}', workers = 1, prompts = '{own}'}}"
@@ -316,48 +314,6 @@ async def test_validation_tasks_are_not_reflected_on(world, tmp_path: Path) -> N
     assert sorted([*info["tasks"], *info["validation"]]) == [f"q{i}" for i in range(8)] and len(info["validation"]) == 4
     shown = {city for text in writer.reflected for city in CITIES if f"live in {city}?" in text}
     assert shown == {CITIES[int(i[1:])] for i in info["tasks"]}
-
-
-# parts of a prompt ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", [n for n in prompt_names() if n.startswith("text2sql/") and n != "text2sql/lesson"])
-def test_every_prompt_of_a_role_has_an_instruction_that_can_be_put_back(name: str) -> None:
-    prompt = load_prompt(name)
-    parts = split_prompt(prompt)
-    body = parts.body(parts.instruction)
-    head = f"---\npurpose: x\nvariables: {', '.join(prompt.variables)}\n---\n"
-    assert parse_prompt(name, head + body).variables == prompt.variables
-    assert [line for line in body.splitlines() if line] == [line for line in prompt.body.splitlines() if line]
-
-
-def test_an_instruction_may_not_open_a_section_or_bring_fields() -> None:
-    assert cleaned("## Rules\nCount.\n# End:", "x") == "Rules:\nCount.\nEnd:"
-    assert cleaned("  ", "x") is None and cleaned("{{sql}}", "x") is None and cleaned("none", "{{guidance}}") is None
-    assert cleaned("Do.\n{{guidance}}", "Old {{guidance}}") == "Do.\n{{guidance}}"
-
-
-@given(st.text(max_size=200))
-def test_whatever_is_cleaned_parses_as_a_prompt_and_keeps_its_sections(text: str) -> None:
-    made = cleaned(text, "Old.")
-    if made is not None:
-        parts = split_prompt(load_prompt("text2sql/solver"))
-        body = parts.body(made)
-        assert re.findall(r"^## .*$", body, re.MULTILINE) == re.findall(r"^## .*$", parts.frame, re.MULTILINE)
-        variables = ", ".join(load_prompt("text2sql/solver").variables)
-        parse_prompt("x", f"---\npurpose: x\nvariables: {variables}\n---\n{body}")
-
-
-@given(st.text(max_size=200))
-def test_data_is_one_line_that_opens_nothing(text: str) -> None:
-    line = data(text)
-    assert "\n" not in line and "```" not in line and "<" not in line and not line.startswith("#")
-
-
-def test_copies_are_found_whatever_their_spaces_and_short_ones_are_words() -> None:
-    task = TinyApp().tasks("train")[0]
-    assert copies(f"x {task.info['question'].upper().replace(' ', '  ')} y", [task])
-    assert not copies(f"The code {task.gold} counts.", [task])
 
 
 # the search itself: golden values of the package ----------------------------------------------------------------------
