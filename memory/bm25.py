@@ -50,10 +50,10 @@ class BM25:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def put(self, key: str, text: str) -> None:
-        """Adds or replaces a text."""
+    def put(self, key: str, *text: str) -> None:
+        """Adds or replaces a text, given in one or several parts."""
         self.drop(key)
-        counts = Counter(informative(text))
+        counts = Counter(word for part in text for word in informative(part))
         self._add(key, [(self._number(word), count) for word, count in counts.items()])
 
     def drop(self, key: str) -> None:

@@ -181,6 +181,8 @@ class LogState:
             self.since[target] = self.version
         self.items[target] = new
         self.embedded_by[target], self.written[target] = self.embedder, self.version
+        if old is None and given.id == target and not given.embedding:
+            return op  # as it is in the log already; most are
         return op.replace(item=new.replace(version=given.version))
 
     def _comes_from(self, item_id: str, task: str) -> None:

@@ -13,7 +13,7 @@ from verbal.contracts import Index
 from verbal.types import Reflection, Status
 
 from .bm25 import BM25
-from .retrieval import KeyWords, full_text, fuse
+from .retrieval import KeyWords, fuse
 
 _LOOKED_AT = 10
 """Times as many items as are wanted are looked at, by words, for relevant ones: a word may be in every item."""
@@ -38,7 +38,7 @@ class Shelf:
         for item in items:
             if item.status == self.status:
                 self.ids.add(item.id)
-                self.lexical.put(item.id, full_text(item))
+                self.lexical.put(item.id, item.title, item.when, item.text)
                 self.keys.put(item)
             elif item.id in self.ids:
                 self.ids.discard(item.id)

@@ -39,7 +39,7 @@ def words(text: str) -> list[str]:
 
 def informative(text: str) -> list[str]:
     """The words of `text` in order, without stop words."""
-    return [w for w in words(text) if w not in STOP_WORDS]
+    return list(_informative(text))
 
 
 def split_term(text: str) -> tuple[str, str] | None:
@@ -50,6 +50,11 @@ def split_term(text: str) -> tuple[str, str] | None:
     """
     match = _TERM.match(text.strip())
     return (match["term"].strip(), match["definition"].strip()) if match else None
+
+
+@lru_cache(maxsize=64)
+def _informative(text: str) -> tuple[str, ...]:  # an item, and a query, is read by several in turn
+    return tuple(w for w in words(text) if w not in STOP_WORDS)
 
 
 @lru_cache(maxsize=65536)

@@ -154,3 +154,43 @@ def test_what_is_wrong_is_said(op: dict[str, Any], reason: str) -> None:
 
 def add(text: str, id: str = "", **fields: Any) -> MemoryOp:
     return MemoryOp(op="ADD", item=dataclasses.replace(Reflection(id=id, text=text), **fields))
+
+
+TRIED = st.lists(
+    st.builds(
+        MemoryOp,
+        op=st.sampled_from(["ADD", "UPDATE", "MERGE", "RETIRE", "TAG", "VALUE"]),
+        reflection=IDS,
+        item=st.none() | ITEMS,
+        others=st.sampled_from([(), ("r1",), ("r2", "r3")]),
+        tag=st.sampled_from(["shown", "withheld", "helped", "active", "quarantined"]),
+        delta=st.sampled_from([0.0, 0.5]),
+        outcome=st.sampled_from([None, 0.0, 1.0]),
+        chance=st.sampled_from([0.5, 1.0]),
+        attempt=st.sampled_from(["", "a1", "a2"]),
+    ),
+    max_size=25,
+)
+
+
+@given(before=TRIED, after=TRIED)
+def test_a_trial_counts_as_the_state_would_and_leaves_it(before: list[MemoryOp], after: list[MemoryOp]) -> None:
+    state, _ = counted(before)
+    told = (state.version, dict(state.items), {i: list(t) for i, t in state.trials.items() if t}, dict(state.since))
+    trial, copy = state.trial(), state.copy()
+    logged = [trial.apply(op) for op in after]
+    assert [copy.apply(op) for op in after] == logged
+    assert told == (state.version, state.items, {i: t for i, t in state.trials.items() if t}, state.since)
+    assert [state.apply(op) for op in after] == logged
+    for other in (trial, copy):
+        assert (dict(other.items), dict(other.since)) == (state.items, state.since)
+        assert list(other.items) == list(state.items), "the order is kept"
+        assert {i: t for i, t in other.trials.items() if t} == {i: t for i, t in state.trials.items() if t}
+
+
+def test_vectors_stay_out_of_the_state() -> None:
+    state, logged = counted([add("a", embedding=(1.0, 0.0)), add("b")])
+    assert all(item.embedding == () for item in state.items.values())
+    assert all(op.item is not None and op.item.embedding == () for op in logged)
+    state.apply(MemoryOp(op="UPDATE", reflection="r1", item=Reflection(id="r1", text="c")))
+    assert state.written == {"r1": 3, "r2": 2}

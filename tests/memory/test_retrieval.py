@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import itertools
 import json
 import math
 import subprocess
@@ -138,6 +139,38 @@ def test_bm25_follows_the_formula_however_it_was_filled(
         texts.pop(key, None)
     assert len(bm25) == len(texts)
     assert bm25.scores(query) == pytest.approx(slow_bm25(texts, query))
+
+
+LONG = st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=9).map(" ".join)
+
+
+@given(
+    texts=st.lists(LONG, min_size=1, max_size=40),
+    gone=st.sets(st.integers(0, 39), max_size=30),
+    query=LONG,
+    hidden=st.sets(st.integers(0, 39), max_size=5),
+    first=st.integers(1, 6),
+)
+def test_the_best_by_words_come_in_order_however_few_are_scored(
+    texts: list[str], gone: set[int], query: str, hidden: set[int], first: int
+) -> None:
+    texts = [text.translate({ord(c): f"{c}{c}{c}" for c in "abcdefgh"}) for text in texts]  # "a" alone says nothing
+    query = query.translate({ord(c): f"{c}{c}{c}" for c in "abcdefgh"})
+    texts += ["aaa"] * 40  # a word in nearly all of them
+    bm25 = BM25()
+    for i, text in enumerate(texts):
+        bm25.put(f"k{i:02}", text)
+    for i in gone:
+        bm25.drop(f"k{i:02}")
+    left = {f"k{i:02}": text for i, text in enumerate(texts) if i not in gone}
+    expected = slow_bm25(left, query)
+    assert bm25.scores(query) == pytest.approx(expected)
+    away = {f"k{i:02}" for i in hidden}
+    order = sorted((i for i in expected if i not in away), key=lambda i: (-round(expected[i], 9), i))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("verbal.memory.bm25._FIRST", first)
+        assert list(bm25.ranked(query, away)) == order
+        assert list(itertools.islice(bm25.ranked(query, away), first)) == order[:first]
 
 
 # what is shown --------------------------------------------------------------------------------------------------------
