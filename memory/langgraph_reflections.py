@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .reflections import ReflectionMemory
 
 ROOT = "reflections"
+"""The first label of their namespaces."""
 _WORDS = ("text", "title", "when", "boundary", "polarity", "kind", "scope")
 _READ_ONLY = ("value", "status", "evidence", "task", "rival")
 _MOST = 1_000_000
@@ -65,11 +66,8 @@ class ReflectionSpaces:
         return [(ROOT, name) for name in self._names]
 
     def shows(self, namespace: tuple[str, ...]) -> bool:
-        """Whether a memory has active items."""
-        name = namespace[-1]
-        return (name in self._opened or name in self._store.memories()) and any(
-            item.status == "active" for item in self._items(name).values()
-        )
+        """Whether a memory has a log."""
+        return namespace[-1] in self._store.memories()
 
     def get(self, name: str, key: str) -> Item | None:
         """An item by id, active or on trial; None when it is retired or unknown."""

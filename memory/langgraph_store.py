@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from .langgraph_index import Vectors
 
 _WRITE_TRIES = 200
+_AT_ONCE = 1000
+"""Entries that are embedded before their vectors are kept."""
 _DEFAULT_INDEX = MappingProxyType({"embed": "hashing"})
 _Wanted = tuple[list[str], list[str]]
 """Texts and queries to embed."""
@@ -188,20 +190,23 @@ class VerbalStore(BaseStore):
         return self._run(ops, puts, asked)
 
     def _unfilled(self, embedding: Embedding) -> dict[Entry, list[str]]:
-        """The texts of entries whose vectors nobody has made yet."""
+        """The texts of some entries whose vectors nobody has made yet; empty when all have theirs."""
         with self._lock:
             self._refresh()
-            todo = {entry: self._vectors.texts(entry) for entry in self._vectors.waiting.values()}
-            for entry in [entry for entry, texts in todo.items() if not texts]:
-                self._vectors.fill(entry, [])
-                del todo[entry]
-            if embedding.name is not None and embedding.dims and todo:
-                of = {entry.version: entry for entry in todo}
-                for version, _, kept in self._store.vectors(
-                    self.name, embedding.name + self._vectors.kind, versions=of
-                ):
-                    self._vectors.fill_kept(of[version], kept, len(todo[of[version]]), embedding.dims)
-            return {entry: texts for entry, texts in todo.items() if self._vectors.waiting.get(entry.slot) is entry}
+            while self._vectors.waiting:
+                part = islice(self._vectors.waiting.values(), _AT_ONCE)
+                todo = {entry.version: (entry, self._vectors.texts(entry)) for entry in part}
+                if embedding.name is not None and embedding.dims:
+                    name = embedding.name + self._vectors.kind
+                    for version, _, kept in self._store.vectors(self.name, name, versions=todo):
+                        entry, texts = todo[version]
+                        self._vectors.fill_kept(entry, kept, len(texts), embedding.dims)
+                for entry, texts in todo.values():
+                    if not texts:
+                        self._vectors.fill(entry, [])
+                if left := {e: texts for e, texts in todo.values() if self._vectors.waiting.get(e.slot) is e}:
+                    return left
+            return {}
 
     def _fill(self, embedder: str | None, todo: Mapping[Entry, list[str]], made: Mapping[str, Any]) -> None:
         """Files vectors, and keeps them for other processes and for later."""
