@@ -7,6 +7,7 @@ import importlib
 import json
 import math
 import os
+import struct
 import subprocess
 import sys
 import tempfile
@@ -90,7 +91,7 @@ async def test_an_empty_memory_finds_nothing(memory: Memory) -> None:
         memory.at(1)
 
 
-async def test_what_was_added_is_found_best_first(memory: Memory) -> None:
+async def test_what_was_added_is_found_best_first(memory: Memory, store: Store) -> None:
     texts = ["active customer means status = 'A'", "late order means shipped > due", "revenue means price * quantity"]
     version = await memory.apply([add(t, f"t{i}") for i, t in enumerate(texts)])
     assert version == len(memory.history())
@@ -98,7 +99,8 @@ async def test_what_was_added_is_found_best_first(memory: Memory) -> None:
     assert {r.text for r in found} == set(texts[:2])
     assert [r.text for r in await memory.search("total revenue by month", 1)] == [texts[2]]
     assert [r.id for r in memory.at(version).values()] == ["r1", "r2", "r3"]
-    assert all(math.isclose(math.hypot(*r.embedding), 1.0, abs_tol=1e-4) for r in found)
+    vectors = [struct.unpack(f"<{len(v.vector) // 4}f", v.vector) for v in store.vectors("main")]
+    assert len(vectors) == 3 and all(math.isclose(math.hypot(*v), 1.0, abs_tol=1e-4) for v in vectors)
 
 
 async def test_at_most_k_and_ties_by_id(memory: Memory) -> None:
