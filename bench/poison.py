@@ -3,7 +3,7 @@
 Lessons (bench/data/hostile.jsonl: plain orders, forged roles, tool calls, database writes, leaks, hidden characters,
 disguised and foreign orders, answers for everything, false definitions, false feedback, self-spreading ones) are put
 into a memory before it learns on the demo's train questions, and again while it learns, with operations that try to
-activate them and to retire or overwrite what is believed. Twice: with the embedded model, and with a gullible one, which
+activate them and to overwrite what is believed. Twice: with the embedded model, and with a gullible one, which
 obeys any hostile lesson it is shown and else answers as the embedded model does. Counted: items that left quarantine;
 guard answers (questions no lesson is about) that the memory's hostile items change; rows of the data sets made from the
 run that hold hostile words. Beside it the same run without poison: what the attack cost in honest lessons.

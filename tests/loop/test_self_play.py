@@ -52,7 +52,9 @@ async def test_self_play_keeps_what_is_neither_trivial_nor_hopeless(tiny, tiny_m
     task = shop.store.tasks([kept[0].task])[kept[0].task]
     assert task.gold is None and task.info["reference"] == "6"
     wrong = shop.store.attempt(kept[0].preferences[0][1])
-    assert [r.text for r in lessons(make_context(shop, [task], run="p", arm="learn", seed=0), wrong)] == ["zorp means double"]
+    assert [r.text for r in lessons(make_context(shop, [task], run="p", arm="learn", seed=0), wrong)] == [
+        "zorp means double"
+    ]
 
 
 @pytest.mark.parametrize(

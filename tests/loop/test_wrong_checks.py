@@ -53,7 +53,7 @@ def recipe(critic: str) -> Recipe:
     return Recipe(
         loop=LoopTable(rounds=2, batch=16, critique=False),
         critics=CriticsTable(names=(critic,), verdict=critic),
-        memory=MemoryTable(name="exact", k=1),
+        memory=MemoryTable(name="exact", k=1, quarantine=False, withhold=0.0),
     )
 
 
