@@ -1,9 +1,10 @@
 """The scope test: whether a lesson changes answers where it must not.
 
 A lesson that a person taught ("be brief in mails to my boss") is tried on requests inside its scope, near it (the same
-words, another matter) and outside. One that changes answers near or outside is narrowed by a boundary and tried again;
-one that still changes answers outside, or too many near, is refused. In-context lessons leak a lot: 0.50 of answers out
-of scope changed in the source's own baseline.
+words, another matter) and outside. One that changes answers near or outside is narrowed by a boundary and tried again:
+first the proposer's, then one of words that tell the requests apart. One that still changes answers outside, or too
+many near, is refused, and so is one that narrowing left without any effect. In-context lessons leak a lot: 0.50 of
+answers out of scope changed in the source's own baseline.
 
 Source: Stephan et al. 2024, RLVF / C3PO, arXiv 2402.10893: sections 3 (three kinds of prompts) and 6 (the score). The
 test is for retrieval and prompt together: an item that is not found for a request cannot change its answer.
@@ -12,40 +13,25 @@ test is for retrieval and prompt together: an item that is not found for a reque
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-from verbal.contracts import Memory, Observation, Sampling
+from verbal.contracts import Memory, Observation
 from verbal.errors import DataError
-from verbal.loop.context import Context, query
+from verbal.loop.context import query
+from verbal.loop.episodes import side_by_side
 from verbal.loop.nodes import make_attempt, unsealed
-from verbal.prompt import load_prompt
+from verbal.parts import load_function
 from verbal.run import Workshop, make_context
-from verbal.types import MemoryOp, Message, Reflection, Task
+from verbal.scope_requests import KINDS, Kind, Requests, digest, make_requests, read_requests, write_requests
+from verbal.types import MemoryOp, Reflection, StopReason, Task
 
-Kind = Literal["inside", "near", "outside"]
-KINDS: tuple[Kind, ...] = ("inside", "near", "outside")
 NEAR_ALLOWED = 0.1
 """Share of near requests whose answer may change: what is near is a matter of judgement."""
-_TRIES = 3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Requests:
-    """What a lesson is tried on."""
-
-    inside: tuple[Task, ...] = ()
-    near: tuple[Task, ...] = ()
-    outside: tuple[Task, ...] = ()
-    boundary: str = ""
-    """Where the lesson must not be applied, in the proposer's words."""
-
-    def of(self, kind: Kind) -> tuple[Task, ...]:
-        """The requests of one kind."""
-        found: tuple[Task, ...] = getattr(self, kind)
-        return found
+_TELLING = 2
+"""Requests in which a word must occur to tell where a lesson does not belong: one alone says nothing of others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +42,7 @@ class Scope:
     changed: dict[str, list[str]] = field(default_factory=dict)
     """Kind -> requests whose answer is another one with the lesson."""
     asked: dict[str, int] = field(default_factory=dict)
-    """Kind -> requests tried."""
+    """Kind -> requests tried: sealed ones, and those whose call failed, are not."""
 
     def share(self, *kinds: Kind) -> float:
         """Share of the requests of these kinds whose answer changed; 0 where there are none."""
@@ -76,63 +62,7 @@ class Scope:
     def words(self) -> str:
         """The finding in words."""
         told = ", ".join(f"{len(self.changed.get(k, ()))} of {self.asked.get(k, 0)} {k}" for k in KINDS)
-        return f"changes answers to {told} its scope" if self.asked else "was not tried"
-
-
-async def write_requests(workshop: Workshop, item: Reflection, examples: Sequence[Task], count: int = 8) -> Requests:
-    """Requests that the proposer writes for a lesson.
-
-    Raises:
-        DataError: no usable reply in three tries. ModelError: a call failed.
-    """
-    text = load_prompt("memory/scope").fill(
-        lesson=json.dumps({"text": item.text, "when": item.when}, ensure_ascii=False),
-        examples="\n".join(json.dumps(query(t), ensure_ascii=False) for t in examples[:5]) or "none",
-        count=str(count),
-    )
-    wrong = ""
-    for tried in range(_TRIES):
-        sampling = Sampling(temperature=0.0 if tried == 0 else 0.7, max_tokens=2048, seed=tried)
-        reply = (await workshop.roles("proposer").generate([Message(role="user", content=text)], 1, sampling))[0]
-        try:
-            found = read_requests(reply.text)
-        except ValueError as error:
-            wrong = str(error)
-            continue
-        worlds = {str(t.info["db"]) for t in examples if t.info.get("db")}
-        db = min(worlds) if worlds else None
-        made: dict[str, Any] = {
-            kind: tuple(
-                workshop.app.task(asked, id=f"scope/{item.id}/{kind}-{i}", db=db) for i, asked in enumerate(found[kind])
-            )
-            for kind in KINDS
-        }
-        return Requests(boundary=found["boundary"], **made)
-    raise DataError(
-        f"the proposer wrote no usable requests for {item.id} in {_TRIES} tries: {wrong}",
-        where=workshop.roles("proposer").name,
-        todo="name a model that follows instructions: --set model.roles.proposer=provider/model",
-    )
-
-
-def read_requests(text: str) -> dict[str, Any]:
-    """The boundary and the three lists of a proposer's reply.
-
-    Raises:
-        ValueError: the reply is not the JSON that was asked for; says what is wrong with it.
-    """
-    body = re.sub(r"\A```(?:json)?\s*\n|\n```\Z", "", text.strip())
-    try:
-        data = json.loads(body)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"not JSON ({error})") from error
-    if not isinstance(data, dict) or not isinstance(data.get("boundary", ""), str):
-        raise ValueError("not an object with a boundary in words")
-    for kind in KINDS:
-        asked = data.get(kind)
-        if not isinstance(asked, list) or not asked or not all(isinstance(a, str) and a.strip() for a in asked):
-            raise ValueError(f"`{kind}` must be a list of requests")
-    return {"boundary": data.get("boundary", "").strip(), **{k: [a.strip() for a in data[k]] for k in KINDS}}
+        return f"changes answers to {told} its scope" if any(self.asked.values()) else "was not tried"
 
 
 async def try_scope(workshop: Workshop, memory: Memory, item: Reflection, requests: Requests, *, run: str) -> Scope:
@@ -144,52 +74,105 @@ async def try_scope(workshop: Workshop, memory: Memory, item: Reflection, reques
         item: The lesson.
         requests: What it is tried on.
         run: Under which the attempts are kept.
+
+    Raises:
+        DataError: no request could be tried. BudgetError, TransientError, ReplayMiss, StoreError: what stops a run.
     """
-    changed: dict[str, list[str]] = {}
+    tried = [(kind, task) for kind in KINDS for task in requests.of(kind) if task.split != "test"]
+    workshop.store.put_tasks([task for _, task in tried])
+    found: dict[tuple[str, str], bool | None] = {}
+
+    async def one(kind: Kind, task: Task) -> None:
+        found[kind, task.id] = await _changes(workshop, memory, item, task, run)
+
+    await side_by_side([one(kind, task) for kind, task in tried])
+    if all(seen is None for seen in found.values()):
+        why = f"all {len(tried)} calls failed" if tried else "there are none, or all are of the sealed split"
+        todo = f"see `verbal traces {run}`" if tried else "give requests near and outside its scope"
+        raise DataError(f"{item.id} could not be tried on any request: {why}", where=f"run {run!r}", todo=todo)
+    scope = Scope(item=item)
     for kind in KINDS:
-        tasks = [t for t in requests.of(kind) if t.split != "test"]
-        workshop.store.put_tasks(tasks)
-        without, with_it = (
-            make_context(workshop, tasks, run=run, arm=f"scope:{item.id}@{item.version}:{arm}", seed=0, learning=False)
-            for arm in ("without", "with")
-        )
-        changed[kind] = [t.id for t in tasks if await _changes(without, with_it, memory, item, t)]
-    return Scope(item=item, changed=changed, asked={k: len(requests.of(k)) for k in KINDS})
+        seen = {t.id: found[kind, t.id] for k, t in tried if k == kind}
+        scope.asked[kind] = sum(changed is not None for changed in seen.values())
+        scope.changed[kind] = [i for i, changed in seen.items() if changed]
+    return scope
 
 
 async def confine(
     workshop: Workshop, memory: Memory, item: Reflection, requests: Requests, *, run: str
 ) -> tuple[Scope, Scope]:
-    """Keeps a lesson where it belongs: as it is, narrowed by the boundary, or refused. Gives the first, last finding.
+    """Keeps a lesson where it belongs: as it is, narrowed by a boundary, or refused. Gives the first, last finding.
 
-    The operations are logged by the author `scope`, with the finding as their reason.
+    The operations are logged by the author `scope`, with the finding as their reason. In a memory with quarantine an
+    active item is never rewritten: the narrowed one is its rival, and the item goes back to quarantine.
     """
     first = last = await try_scope(workshop, memory, item, requests, run=run)
-    if not last.kept and requests.boundary and requests.boundary not in item.boundary:
-        narrowed = item.replace(boundary="; ".join(b for b in (item.boundary, requests.boundary) if b))
-        reason = f"narrowed: it {first.words()}"
-        await memory.apply([MemoryOp(op="UPDATE", reflection=item.id, item=narrowed, reason=reason, author="scope")])
-        last = await try_scope(workshop, memory, memory.preview().items[item.id], requests, run=run)
-    op: Literal["NOOP", "RETIRE"] = "NOOP" if last.kept else "RETIRE"
-    reason = f"scope test: it {last.words()}"
-    await memory.apply([MemoryOp(op=op, reflection=item.id, reason=reason, author="scope")])
+    for boundary in (requests.boundary, None):
+        if last.kept:
+            break
+        wanted = _telling(last, requests) if boundary is None else boundary
+        narrowed = await _narrow(memory, last, wanted) if wanted and wanted not in last.item.boundary else None
+        if narrowed is not None:
+            last = await try_scope(workshop, memory, narrowed, requests, run=run)
+    mute = bool(first.changed["inside"]) and not last.changed["inside"]
+    reason = f"scope test: it {last.words()}{', which leaves nothing of it' if mute else ''}"
+    op: Literal["NOOP", "RETIRE"] = "RETIRE" if mute or not last.kept else "NOOP"
+    ops = [MemoryOp(op=op, reflection=last.item.id, reason=reason, author="scope")]
+    if last.item.id != item.id:  # a rival was filed
+        reason = f"scope test: it {first.words()}; {last.item.id} is narrower"
+        ops.append(MemoryOp(op="RETIRE", reflection=item.id, reason=reason, author="scope"))
+    await memory.apply(ops)
     return first, last
 
 
-async def _changes(without: Context, with_it: Context, memory: Memory, item: Reflection, task: Task) -> bool:
-    """Whether the item is found for a request and its answer is another one then."""
-    words, k = query(task), without.recipe.memory.k
+async def _narrow(memory: Memory, found: Scope, boundary: str) -> Reflection | None:
+    """The item, or its rival, with a further boundary; None where the memory refused that."""
+    item = found.item.replace(boundary="; ".join(b for b in (found.item.boundary, boundary) if b))
+    reason = f"narrowed: it {found.words()}"
+    await memory.apply([MemoryOp(op="UPDATE", reflection=item.id, item=item, reason=reason, author="scope")])
+    same = (item.text, item.boundary)
+    for held in reversed(memory.preview().items.values()):
+        if item.id in (held.id, held.rival) and held.status != "retired" and (held.text, held.boundary) == same:
+            return held
+    return None
+
+
+def _telling(found: Scope, requests: Requests) -> str:
+    """Words that several of the requests hold whose answers must not have changed, and no request inside does."""
+    informative = load_function("memory", "words", "informative")
+    wrong = {i for k in ("near", "outside") for i in found.changed.get(k, ())}
+    failed = [set(informative(query(t))) for k in KINDS[1:] for t in requests.of(k) if t.id in wrong]
+    own: Iterable[str] = (found.item.text, found.item.when, found.item.title, *map(query, requests.inside))
+    used = {word for text in own for word in informative(text)}
+    counts = Counter(word for words in failed for word in words - used)
+    return "; ".join(sorted(w for w, n in counts.items() if n >= _TELLING))
+
+
+async def _changes(workshop: Workshop, memory: Memory, item: Reflection, task: Task, run: str) -> bool | None:
+    """Whether the item is found for a request and its answer is another one then; None where a call failed."""
+    words, k = query(task), workshop.recipe.memory.k
     believed = await memory.search(words, k)
     found = believed if item.status == "active" else await memory.search(words, k, status="quarantined")
     if item.id not in {r.id for r in found}:
         return False
-    others = [r for r in believed if r.id not in (item.id, item.rival)]
-    seen = []
-    for context, hints in ((without, others), (with_it, [*others, item])):
-        sampling = context.sampling(task.id, greedy=True)
-        made = await make_attempt(context, unsealed(task), round_=0, hints=hints, sampling=sampling)
-        seen.append(_result(await context.observation(made)))
-    return seen[0] != seen[1]
+    against = {item.id, item.rival} - {""}
+    others = [r for r in believed if r.id not in against and r.rival not in against]
+    seen = [await _answered(workshop, memory, task, hints, run) for hints in (others, [*others, item])]
+    return None if None in seen else seen[0] != seen[1]
+
+
+async def _answered(workshop: Workshop, memory: Memory, task: Task, hints: list[Reflection], run: str) -> str | None:
+    """What the answer to a request comes to when these are shown; None where the call failed.
+
+    The arm is named by what was shown: the same is answered once, and something else anew.
+    """
+    shown = digest(json.dumps([(h.id, h.title, h.when, h.text, h.boundary, h.polarity) for h in hints]))
+    context = make_context(workshop, [task], run=run, arm=f"scope-{shown}", seed=0, learning=False, memory=memory)
+    sampling = context.sampling(task.id, greedy=True)
+    made = await make_attempt(context, unsealed(task), round_=0, hints=hints, sampling=sampling)
+    if made.stop in (StopReason.ERROR, StopReason.TIMEOUT):
+        return None
+    return _result(await context.observation(made))
 
 
 def _result(seen: Observation) -> str:
@@ -198,5 +181,7 @@ def _result(seen: Observation) -> str:
     return repr(sorted(map(repr, rows))) if rows is not None and not seen.info.get("error") else seen.text
 
 
-__all__ = ["KINDS", "NEAR_ALLOWED", "Kind", "Requests", "Scope", "confine", "read_requests", "try_scope",
-           "write_requests"]  # fmt: skip
+__all__ = [
+    "KINDS", "NEAR_ALLOWED", "Kind", "Requests", "Scope", "confine", "make_requests", "read_requests", "try_scope",
+    "write_requests",
+]  # fmt: skip
