@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -78,6 +78,7 @@ class Candidates:
         self._asked, self._log, self._shelf = asked, log, shelf
         self._nearest, self._vectors, self._embed, self._outcomes = nearest, vectors, embed, outcomes
         self._hidden = {i for t in asked.exclude_tasks for i in log.by_task.get(t, ())}
+        self._cosines: dict[str, float] = {}
         self._own = log.by_task.get(asked.task, set()) if asked.task is not None else set()
 
     def fits(self, item_id: str) -> bool:
@@ -92,16 +93,32 @@ class Candidates:
             return False
         return asked.token_cap is None or tokens(item) <= asked.token_cap
 
-    def alike(self) -> Sequence[str]:
+    def alike(self) -> Iterator[str]:
         """Ids by words and vectors, best first, irrelevant ones dropped; at least `k` where there are so many."""
-        return self._alike
+        if self._asked.status != self._shelf.status:
+            return
+        given, unfit, wanted, before = set[str](), False, self.k, -1
+        while True:
+            ids = self._shelf.similar(self.query, wanted, self._hidden, self._near)
+            for item_id in ids:
+                if item_id not in given and self.fits(item_id):
+                    given.add(item_id)
+                    yield item_id
+                elif item_id not in given:
+                    unfit = True
+            # Where some may not be shown, others further down take their place.
+            if not unfit or len(given) >= self.k or len(ids) <= before:
+                return
+            wanted, before = max(4 * wanted, 50), len(ids)
 
     def similarity(self, ids: Sequence[str]) -> dict[str, float]:
         """Cosine of the query and each item, six digits."""
         if not ids:
             return {}
-        found = _unit(self._vectors(ids)) @ _unit([self._vector])[0]
-        return {i: round(float(s), 6) for i, s in zip(ids, found, strict=True)}
+        if other := [i for i in ids if i not in self._cosines]:
+            found = _unit(self._vectors(other)) @ _unit([self._vector])[0]
+            self._cosines.update(zip(other, np.round(found, 6).tolist(), strict=True))
+        return {i: self._cosines[i] for i in ids}
 
     def likeness(self, ids: Sequence[str]) -> Callable[[int], NDArray[np.float64]]:
         """Place of an item among `ids` -> its cosine with each, six digits. Shape: [items]."""
@@ -135,18 +152,10 @@ class Candidates:
     def _vector(self) -> Sequence[float]:
         return self._embed([self.query])[0]
 
-    @cached_property
-    def _alike(self) -> Sequence[str]:
-        if self._asked.status != self._shelf.status:
-            return []
-        wanted, before = self.k, -1
-        while True:
-            ids = self._shelf.similar(self.query, wanted, self._hidden, lambda n: self._nearest(self._vector, n))
-            kept = [i for i in ids if self.fits(i)]
-            # Where some may not be shown, others further down take their place.
-            if len(kept) >= self.k or len(kept) == len(ids) or len(ids) <= before:
-                return kept
-            wanted, before = max(4 * wanted, 50), len(ids)
+    def _near(self, n: int) -> Sequence[tuple[str, float]]:
+        hits = self._nearest(self._vector, n)
+        self._cosines.update(hits)
+        return hits
 
 
 @dataclass(slots=True)

@@ -92,7 +92,7 @@ def value(
 
     Source: MemRL, arXiv 2601.03192.
     """
-    near = {i: s for i, s in found.similarity(found.alike()).items() if s >= delta}
+    near = {i: s for i, s in found.similarity(list(found.alike())).items() if s >= delta}
     top = sorted(near, key=lambda i: (-near[i], i))[:k1]
     values = {i: q_init if (q := found.items[i].value) is None else q for i in top}
     scores = value_scores(
@@ -132,7 +132,7 @@ def diverse(found: Candidates, *, balance: float = 0.7) -> Iterable[str]:
 
     Source: Carbonell and Goldstein 1998, The use of MMR.
     """
-    near = found.similarity(found.alike())
+    near = found.similarity(list(found.alike()))
     ids = sorted(near)
     return (ids[place] for place in mmr([near[i] for i in ids], found.likeness(ids), balance))
 

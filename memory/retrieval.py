@@ -10,6 +10,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from verbal.types import Reflection
@@ -129,9 +130,7 @@ def fuse(rankings: Sequence[Sequence[str]]) -> list[str]:
 
 def tokens(item: Reflection) -> int:
     """About how many tokens an item takes in a prompt: a token for four bytes of its words."""
-    return (
-        sum(len(part.encode("utf-8", "replace")) + 3 for part in (item.title, item.when, item.text, item.boundary)) // 4
-    )
+    return (_bytes(item.title) + _bytes(item.when) + _bytes(item.text) + _bytes(item.boundary) + 12) // 4
 
 
 def together(items: Iterable[Reflection], k: int, cap: int | None) -> list[Reflection]:
@@ -175,14 +174,26 @@ def out_of_bounds(item: Reflection, asked: Collection[str]) -> bool:
     """
     if not item.boundary:
         return False
-    asked, term = set(asked), split_term(item.text)
-    keys = [k for text in ((term[0] if term else item.title), item.when) if (k := set(informative(text)))]
-    own = {w for key in keys for w in key}
+    clauses, keys = _bounds(item.boundary, item.text[:200], item.title, item.when)
+    asked = frozenset(asked)
+    if not any(clause & asked for clause in clauses):
+        return False
     fit = max((len(key & asked) / len(key) for key in keys), default=0.0)
-    for clause in _CLAUSE.split(item.boundary):
-        if not (words := set(informative(clause)) - _FRAME):
-            continue
-        share = len(words & asked) / len(words)
-        if share > 0.5 and (share > fit or (share == fit and (words & asked) - own)):
+    for clause in clauses:
+        share = len(clause & asked) / len(clause)
+        if share > 0.5 and (share > fit or (share == fit and (clause & asked).difference(*keys))):
             return True
     return False
+
+
+@lru_cache(maxsize=8192)
+def _bounds(boundary: str, text: str, title: str, when: str) -> tuple[list[frozenset[str]], list[frozenset[str]]]:
+    """The words of a boundary's clauses, and of an item's keys."""
+    term = split_term(text)
+    clauses = [frozenset(informative(clause)) - _FRAME for clause in _CLAUSE.split(boundary)]
+    keys = [frozenset(informative(key)) for key in (term[0] if term else title, when)]
+    return [c for c in clauses if c], [k for k in keys if k]
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
