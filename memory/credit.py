@@ -8,7 +8,9 @@ Rules, in the order of `settle`:
   quarantine (`effects.verdicts`).
 * An active item is withheld so seldom that proof of harm would be slow. So, when the attempts it is shown to turn bad,
   it is sent back to quarantine (`effects.loudness`), where an even coin decides. One that is believed without trials,
-  for a person said so, has nothing to compare with: it is retired when it is proven worse than nothing.
+  for a person said so, has nothing to compare with: it is retired when it is proven worse than nothing, and tried when
+  it is proven to be worth less than `worth`. Outcomes at chance 1 move no standing, for anybody may log them; so a
+  recipe that withholds nothing has nobody watched.
 * What is over budget is retired (`budget.over_budget`).
 
 While an item has a rival on trial, a coin decides between the two, and its differences speak of the rival: it is not
@@ -76,7 +78,7 @@ class OutcomeCredit:
     def observe(
         self, attempt: str, offered: Mapping[str, float], shown: Collection[str], outcome: float, state: MemoryState
     ) -> list[MemoryOp]:
-        """One VALUE for each offered item that is known and not retired, in order of id of the offer.
+        """One VALUE for each offered item that is known and not retired, in the order of the offer.
 
         The value of what was shown moves by rate * (reward - value), reward = 2 * outcome - 1, from 0 at first.
 
@@ -110,9 +112,10 @@ class OutcomeCredit:
         unproven: list[Reflection] = []
         for item, row, verdict in self._judged(state, tried):
             if verdict is not None:
-                ops[item.id] = self._tried(item, row, verdict)
                 old = state.items.get(item.rival)
-                if verdict.claim == "better" and old is not None and old.status != "retired":
+                old = None if old is None or old.status == "retired" else old
+                ops[item.id] = self._tried(item, row, verdict, f"than {old.id}" if old else "than without")
+                if verdict.claim == "better" and old:
                     beaten[old.id] = _op("RETIRE", old, f"superseded by {item.id}: {effect(row, alpha=self.alpha)}")
         ops.update(beaten)
         for item in believed:
@@ -122,13 +125,17 @@ class OutcomeCredit:
             unproven += [] if heard else [item]
         contested = {item.rival for i in state.trials if (item := state.items[i]).status == "quarantined"}
         for item, row, verdict in self._judged(state, [item for item in unproven if item.id not in contested]):
-            if verdict is not None and verdict.claim == "worse" and item.id not in ops:
-                told = f"harmful: {effect(row, alpha=self.alpha)}, {_won(verdict, self.alpha)}"
-                ops[item.id] = _op("RETIRE", item, told)
+            if verdict is not None and verdict.claim in ("worse", "small") and item.id not in ops:
+                told = f"{effect(row, alpha=self.alpha)}, {_won(verdict, self.alpha)}"
+                ops[item.id] = (
+                    _op("RETIRE", item, f"harmful: {told}")
+                    if verdict.claim == "worse"
+                    else _op("TAG", item, f"no use shown: {told}", tag="quarantined")
+                )
         for item in self._forgotten(state) if self.patience else ():
             ops.setdefault(item.id, _op("RETIRE", item, f"not offered in {self.patience} operations"))
         for item in (*tried, *believed):
-            if item.id not in ops:
+            if item.id not in ops and item.id not in contested:
                 self._open[item.id] = state.since.get(item.id, 0), list(state.trials[item.id])
         return [*ops.values(), *self._budget(state, ops)]
 
@@ -145,20 +152,18 @@ class OutcomeCredit:
     ) -> Iterator[tuple[Reflection, list[Trial], Verdict | None]]:
         """Each item with the experiments since its standing changed and what they prove.
 
-        An active item stays for long: it is judged anew on every `horizon` experiments.
+        An active item stays for long: it is judged anew on every `horizon` experiments, and for it that is no end.
         """
-        rows = [lots(_since(state, item)) for item in items]
-        rows = [
-            row[(len(row) - 1) // self.horizon * self.horizon :] if row and item.status == "active" else row
-            for row, item in zip(rows, items, strict=True)
-        ]
-        found = verdicts(rows, alpha=self.alpha, worth=self.worth, horizon=self.horizon)
+        rows, horizon = [lots(_since(state, item)) for item in items], self.horizon
+        if items and items[0].status == "active":
+            rows = [row[max(len(row) - 1, 0) // horizon * horizon :] for row in rows]
+            horizon = 2 * horizon  # rows are half as long, so none is `open`
+        found = verdicts(rows, alpha=self.alpha, worth=self.worth, horizon=horizon)
         yield from zip(items, rows, found, strict=True)
 
-    def _tried(self, item: Reflection, row: list[Trial], verdict: Verdict) -> MemoryOp:
+    def _tried(self, item: Reflection, row: list[Trial], verdict: Verdict, than: str) -> MemoryOp:
         """What becomes of an item in quarantine."""
         seen = effect(row, alpha=self.alpha)
-        than = f"than {item.rival}" if item.rival else "than without"
         if verdict.claim == "better":
             return _op("TAG", item, f"better {than}: {seen}, {_won(verdict, self.alpha)}", tag="active")
         if verdict.claim == "worse":
@@ -173,10 +178,11 @@ class OutcomeCredit:
 
     def _alarmed(self, state: MemoryState, item: Reflection) -> tuple[bool, str]:
         """Whether an active item can be watched by its outcomes, and why it must be tried again, if it must."""
-        after = _since(state, item)
-        earlier = state.trials[item.id][: len(state.trials[item.id]) - len(after)]
+        since = _since(state, item)
+        earlier = state.trials[item.id][: len(state.trials[item.id]) - len(since)]
         # The stay in quarantine that it left: all at one chance.
         stay = list(takewhile(lambda t: t.chance == earlier[-1].chance, reversed(earlier)))
+        after = lots(since)
         watched = loudness(stay[::-1], after)
         if watched is None or watched[0] < self.alarm:
             return watched is not None, ""
