@@ -121,7 +121,11 @@ async def optimise_prompts(
         world = Candidates(workshop, run, Path(scratch), components, [*train, *held])
         bridge = _Bridge(asyncio.get_running_loop())
         search = _search(world, bridge, {"trainset": train, "valset": held, "seed": workshop.recipe.seed, **options})
-        _begin(workshop, run, train, held, {"components": list(components), **options})
+        spec: dict[str, Any] = {
+            "command": "gepa", "tasks": [t.id for t in tasks], "validation": [t.id for t in held], "budget": budget,
+            "minibatch": minibatch, "merge": merge, "components": list(components),
+        }  # fmt: skip
+        _begin(workshop, run, spec, [*train, *held])
         workshop.progress.update(total=calls, done=0, solved=0)
         status, made = "failed", None
         try:
@@ -171,14 +175,14 @@ def _drawn(tasks: Sequence[Task], validation: Sequence[Task] | None, seed: int) 
     return train, held
 
 
-def _begin(workshop: Workshop, run: str, train: Sequence[Task], held: Sequence[Task], more: dict[str, Any]) -> None:
-    spec = {"command": "gepa", "tasks": [t.id for t in train], "validation": [t.id for t in held], **more}
+def _begin(workshop: Workshop, run: str, spec: Mapping[str, Any], tasks: Sequence[Task]) -> None:
+    """Notes what the run is for; refuses to go on with one that was begun for something else."""
     known = workshop.store.run(run)
     if known is not None and any(known["info"].get(k) != v for k, v in spec.items()):
         todo = "choose another --run, or give the options it began with"
         raise ConfigError(f"the run {run!r} was begun for something else", where=workshop.store.where, todo=todo)
     workshop.store.start_run(run, workshop.recipe.to_dict(), {**spec, **workshop.info})
-    workshop.store.put_tasks([*train, *held])
+    workshop.store.put_tasks(tasks)
 
 
 def _made(world: Candidates, found: Any, out: Path) -> Optimised:

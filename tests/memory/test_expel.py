@@ -75,6 +75,13 @@ def test_a_text_that_holds_several_rules_means_the_numbered_or_the_longest() -> 
     assert update_rules(rules, [Vote("AGREE", "Check units.", 1)])[0] == Rule("units", 3)
 
 
+def test_in_a_full_list_one_remove_deletes_a_rule_of_three() -> None:
+    rules = [Rule("Three.", 3), Rule("Four.", 4)]
+    votes = [Vote("REMOVE", "Three."), Vote("REMOVE", "Four.")]
+    assert update_rules(rules, votes, full=True) == [Rule("Four.", 1)]
+    assert [r.count for r in update_rules(rules, votes)] == [3, 2]
+
+
 def test_an_edit_of_no_rule_is_nothing() -> None:
     assert update_rules(START, [Vote("EDIT", "New.", n) for n in (None, 0, 4)]) == sorted(START, key=lambda r: -r.count)
 

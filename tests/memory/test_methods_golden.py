@@ -18,6 +18,7 @@ from verbal.memory.append import AppendCurator
 from verbal.memory.llm_curator import LLMCurator
 from verbal.memory.log import LogState
 from verbal.models.scripted import ScriptedModel
+from verbal.parts import make_part
 from verbal.prompt import load_prompt
 from verbal.recipe import load_recipe
 from verbal.run import Workshop, learn, open_memory, open_workshop
@@ -236,6 +237,30 @@ async def test_only_mixed_groups_teach() -> None:
         assert player.count("reflector") == expected
 
 
+async def test_a_large_batch_of_tf_grpo_is_condensed_before_its_one_update() -> None:
+    asked: list[str] = []
+
+    def reply(messages: Sequence[Message], index: int, seed: int | None) -> str:
+        asked.append(messages[0].content)
+        said = re.findall(r"lesson \d+", messages[0].content.partition("## Lessons")[2])
+        if "Write them again" in messages[0].content:
+            return "\n".join(f"HINT: {t}" for t in said[:5])
+        return rows(*[{"lesson": i, "op": "ADD", "text": t} for i, t in enumerate(said, 1)])
+
+    table = load_recipe("tf_grpo").memory
+    curator = make_part("memory", table.curator, model=ScriptedModel(reply), **table.curator_options)
+    ops = await curator.propose(lessons(100), [])
+    assert len(asked) == 10 + 5 + 1 and [op.op for op in ops] == ["ADD"] * 25
+    assert max(len(re.findall(r"lesson \d+", t.partition("## Lessons")[2])) for t in asked) == 25
+
+
+async def test_one_call_draws_the_items_of_a_whole_group() -> None:
+    player = Player(CODES)
+    with temporary_store() as store:
+        await learned("matts", store, player)
+    assert player.count("reflector") == len(CODES)
+
+
 # ReasoningBank, Memento, MemRL: append only --------------------------------------------------------------------------
 
 
@@ -272,8 +297,6 @@ async def test_memrl_files_a_near_task_under_the_older_key_and_starts_at_its_val
 
 async def test_memrl_values_follow_the_golden_row() -> None:
     """alpha 0.3 from 0: 0.30, 0.51, 0.657; from 0.51 a failure gives 0.057; five failures reach the cut at -0.8."""
-    from verbal.parts import make_part
-
     credit = make_part("memory", "credit", rate=0.3)
     for outcomes, values in (
         ([1, 1, 1], [0.3, 0.51, 0.657]),
