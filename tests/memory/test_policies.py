@@ -356,7 +356,7 @@ ITEMS = st.lists(
 
 
 # Shrinking opens some thousand memories.
-@settings(max_examples=25, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@settings(max_examples=10, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(
     items=ITEMS,
     query=st.one_of(WORDS, st.text(max_size=8)),
