@@ -348,6 +348,23 @@ def report(
     emit(run_report(store, run, out, quiet=json_), json_)
 
 
+@app.command()
+def mcp(
+    memory: Annotated[list[str] | None, typer.Option("--memory", help="A memory; repeat for several.")] = None,
+    http: Annotated[int | None, typer.Option(min=0, max=65535, help="A port; stdio if not given.")] = None,
+    host: Annotated[str, typer.Option(help="Address; other than loopback needs VERBAL_MCP_TOKEN.")] = "127.0.0.1",
+    allowed_host: Annotated[list[str] | None, typer.Option(help="A name by which clients may call it.")] = None,
+    read_only: Annotated[bool, typer.Option("--read-only", help="Search and history only.")] = False,
+    embedder: Annotated[str, typer.Option(help="Embedder of the memory.")] = "hashing",
+    store: Store = DEFAULT_STORE,
+) -> None:
+    """Serve memories to any MCP client, on stdio or HTTP: search, add (quarantined), feedback, history."""
+    from verbal.serving import run_mcp
+
+    names, hosts = memory or ["main"], allowed_host or []
+    run_mcp(store, names, port=http, host=host, allowed_hosts=hosts, read_only=read_only, embedder=embedder)
+
+
 def main() -> None:
     """The `verbal` command. Exit codes: 0 done, 1 failed, 2 wrong use or input, 130 interrupted."""
     wants_json = "--json" in sys.argv
