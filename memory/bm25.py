@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     _Numbers = NDArray[np.float64]
 
 
-_FIRST = 100
+_FIRST = 64
 
 
 class BM25:

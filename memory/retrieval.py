@@ -75,10 +75,12 @@ class KeyWords:
         """The first `n` of some ranked ids that are about the query; no more of them are looked at than that takes."""
         asked, found = set(informative(query)), list[str]()
         for item_id in ranked if n > 0 else ():
-            if any(self._covers(asked, key) for key in self._keys.get(item_id, ())):
-                found.append(item_id)
-                if len(found) == n:
+            for key in self._keys.get(item_id, ()):
+                if self._covers(asked, key):
+                    found.append(item_id)
                     break
+            if len(found) == n:
+                break
         return found
 
     def _key(self, found: list[str], is_term: bool) -> _Key:
@@ -88,6 +90,8 @@ class KeyWords:
         return _Key(tuple(dict.fromkeys(kept)), head, is_term)
 
     def _covers(self, asked: set[str], key: _Key) -> bool:
+        if self.min_overlap == 1 and not key.is_term:  # nearly all keys are so, and nearly all time goes here
+            return not asked.isdisjoint(key.words)
         shared = asked.intersection(key.words)
         if len(shared) < min(self.min_overlap, len(key.words)):
             return False

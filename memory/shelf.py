@@ -15,6 +15,8 @@ from verbal.types import Reflection, Status
 from .bm25 import BM25
 from .retrieval import KeyWords, fuse
 
+_DEPTH = 30
+"""Items of each ranking that are fused, at least."""
 _LOOKED_AT = 10
 """Times as many items as are wanted are looked at, by words, for relevant ones: a word may be in every item."""
 
@@ -60,7 +62,7 @@ class Shelf:
             hidden: Ids that must not come.
             nearest: Gives the n nearest ids of this shelf by vector; called only when it can matter.
         """
-        depth = max(50, 4 * k)
+        depth = max(_DEPTH, 3 * k)
         by_words = self._relevant(query, self.lexical.ranked(query, hidden), depth)
         if self.keys.min_overlap > 0 and len(by_words) < 2:
             return by_words
