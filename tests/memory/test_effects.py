@@ -60,7 +60,7 @@ def test_no_bet_wins_on_average_when_its_claim_is_wrong(tasks, worth):
         assert np.all(won <= 1 + 1e-9)
 
 
-def test_at_an_even_coin_one_attempt_tells_as_much_as_a_pair():
+def test_at_an_even_coin_the_first_difference_is_one_up_or_down():
     d, _ = differences([[Trial(z, 0.5, y)] for z in (True, False) for y in (0.0, 1.0)])
     assert d[:, 0].tolist() == [-1, 1, 1, -1]
 
