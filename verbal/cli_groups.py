@@ -1,4 +1,4 @@
-"""Two groups of verbs: reading a memory, and the embedded model."""
+"""Two groups of verbs: one memory, and the embedded model."""
 
 from __future__ import annotations
 
@@ -11,8 +11,15 @@ import typer
 from verbal.options import DEFAULT_STORE, Json, Store
 
 # The groups.
-memory_app = typer.Typer(help="Read a memory: what it believes and where that came from.", no_args_is_help=True)
+memory_app = typer.Typer(help="A memory: what it believes, where that came from, in and out.", no_args_is_help=True)
 embedded_app = typer.Typer(help="The embedded model: train it anew, or read its card.", no_args_is_help=True)
+
+
+# Arguments and options that several verbs of a memory take.
+_Name = Annotated[str, typer.Argument(help="A memory.")]
+_Item = Annotated[str, typer.Argument(help="Id of an item, such as r12.")]
+_Index = Annotated[str, typer.Option(help="chroma, or exact (no files beside the store).")]
+_Embedder = Annotated[str, typer.Option(help="As in a recipe; the memory's own if not given.")]
 
 
 @memory_app.command(name="list")
@@ -22,27 +29,152 @@ def memory_list(
     json_: Json = False,
 ) -> None:
     """List memories, or what one memory believes."""
-    from verbal.verbs import list_memory
+    from verbal.memory_verbs import list_memory
 
     emit(list_memory(store, name, quiet=json_), json_)
 
 
 @memory_app.command(name="search")
 def memory_search(
-    name: str, text: str, k: int = 5, index: str = "chroma", store: Store = DEFAULT_STORE, json_: Json = False
+    name: _Name,
+    text: Annotated[str, typer.Argument(help="A question.")],
+    k: Annotated[int, typer.Option(min=1, help="At most so many.")] = 5,
+    index: _Index = "chroma",
+    embedder: _Embedder = "",
+    store: Store = DEFAULT_STORE,
+    json_: Json = False,
 ) -> None:
     """Show what would be retrieved for a question."""
-    from verbal.verbs import search_memory
+    from verbal.memory_verbs import search_memory
 
-    emit(search_memory(store, name, text, k, index, quiet=json_), json_)
+    emit(search_memory(store, name, text, k, index, embedder, quiet=json_), json_)
+
+
+@memory_app.command(name="show")
+def memory_show(name: _Name, item: _Item, store: Store = DEFAULT_STORE, json_: Json = False) -> None:
+    """Show one item: its words, where it comes from, what it did to outcomes, the operations that made it."""
+    from verbal.memory_verbs import show_item
+
+    emit(show_item(store, name, item, quiet=json_), json_)
 
 
 @memory_app.command(name="history")
-def memory_history(name: str, store: Store = DEFAULT_STORE, json_: Json = False) -> None:
+def memory_history(name: _Name, store: Store = DEFAULT_STORE, json_: Json = False) -> None:
     """Print every operation on a memory, oldest first."""
-    from verbal.verbs import memory_log
+    from verbal.memory_verbs import memory_log
 
     emit(memory_log(store, name, quiet=json_), json_)
+
+
+@memory_app.command(name="diff")
+def memory_diff(
+    name: Annotated[str, typer.Argument(help="A memory, or NAME@V1.")],
+    left: Annotated[str, typer.Argument(help="A version, or NAME@V2.")],
+    right: Annotated[str, typer.Argument(help="A later version; the newest if not given.")] = "",
+    store: Store = DEFAULT_STORE,
+    json_: Json = False,
+) -> None:
+    """Show what changed between two versions: items added, words changed, standings, items gone."""
+    from verbal.memory_verbs import diff_memory
+
+    emit(diff_memory(store, name, left, right, quiet=json_), json_)
+
+
+@memory_app.command(name="audit")
+def memory_audit(
+    name: _Name,
+    fix: Annotated[bool, typer.Option("--fix", help="Propose to retire copies, secrets, orders to the model.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --fix: do it.")] = False,
+    days: Annotated[float, typer.Option(min=0, help="Without being shown, until an item is stale.")] = 90.0,
+    emails: Annotated[bool, typer.Option("--emails", help="E-mail addresses count as secrets.")] = False,
+    examples: Annotated[int, typer.Option(min=0, help="Examples of each kind.")] = 3,
+    store: Store = DEFAULT_STORE,
+    json_: Json = False,
+) -> None:
+    """Find what should not be in a memory; fails while there are secrets, orders to the model or sealed tasks."""
+    from verbal.memory_files import audit_memory
+
+    found = audit_memory(
+        store, name, fix=fix, yes=yes, days=days, emails=emails, examples=examples, quiet=json_
+    )  # fmt: skip
+    emit(found, json_)
+    if found["grave"]:
+        raise typer.Exit(1)
+
+
+@memory_app.command(name="forget")
+def memory_forget(
+    name: _Name,
+    item: _Item,
+    reason: Annotated[str, typer.Option(help="Why, for the log.")] = "",
+    store: Store = DEFAULT_STORE,
+    json_: Json = False,
+) -> None:
+    """Retire an item: it is never found again; its words stay in the log."""
+    from verbal.memory_verbs import forget_item
+
+    emit(forget_item(store, name, item, reason, quiet=json_), json_)
+
+
+@memory_app.command(name="export")
+def memory_export(
+    name: Annotated[str, typer.Argument(help="NAME or NAME@VERSION.")],
+    out: Annotated[Path, typer.Argument(help="A file; for a skill the folder of skills.")],
+    format_: Annotated[str, typer.Option("--format", help="jsonl, skill or markdown; by the name of OUT.")] = "",
+    everything: Annotated[bool, typer.Option("--all", help="What is quarantined or retired too.")] = False,
+    only: Annotated[list[str] | None, typer.Option("--only", help="An item; repeat for several.")] = None,
+    description: Annotated[str, typer.Option(help="Of a skill: what it is for and when to use it.")] = "",
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    store: Store = DEFAULT_STORE,
+    json_: Json = False,
+) -> None:
+    """Write what a memory believes to JSONL, an Agent Skill or a Markdown playbook."""
+    from verbal.memory_files import export_memory
+
+    made = export_memory(
+        store, name, out, format_, everything=everything, only=only or [], description=description, force=force,
+        quiet=json_,
+    )  # fmt: skip
+    emit(made, json_)
+
+
+@memory_app.command(name="import")
+def memory_import(
+    name: Annotated[str, typer.Argument(help="A memory; made if there is none.")],
+    source: Annotated[Path, typer.Argument(help="A file or folder.")],
+    format_: Annotated[
+        str, typer.Option("--format", help="jsonl, skill, markdown or transcript; by the name of SOURCE.")
+    ] = "",
+    trust: Annotated[bool, typer.Option("--trust", help="You answer for it: nothing is quarantined.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and check, change nothing.")] = False,
+    embedder: _Embedder = "",
+    store: Store = DEFAULT_STORE,
+    json_: Json = False,
+) -> None:
+    """Read lessons from a file, a skill or transcripts, into quarantine."""
+    from verbal.memory_files import import_memory
+
+    made = import_memory(
+        store, name, source, format_, trust=trust, dry_run=dry_run, embedder=embedder, quiet=json_
+    )  # fmt: skip
+    emit(made, json_)
+
+
+@memory_app.command(name="rebuild")
+def memory_rebuild(
+    name: _Name,
+    embedder: Annotated[str, typer.Option(help="Embed everything anew with this one; as it is if not given.")] = "",
+    index: _Index = "chroma",
+    store: Store = DEFAULT_STORE,
+    json_: Json = False,
+) -> None:
+    """Make the index of a memory anew from the store, and try every item."""
+    from verbal.memory_verbs import rebuild_memory
+
+    found = rebuild_memory(store, name, embedder, index, quiet=json_)
+    emit(found, json_)
+    if found["lost"]:
+        raise typer.Exit(1)
 
 
 @embedded_app.command(name="train")

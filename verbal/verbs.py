@@ -158,55 +158,6 @@ def show_traces(path: str, run: str, attempt: str, *, quiet: bool) -> Any:
         return runs
 
 
-def list_memory(path: str, name: str, *, quiet: bool) -> Any:
-    """Memories of a store, or the items of one."""
-    from verbal.screen import Screen
-
-    with open_store(path) as store, Screen("verbal memory", quiet=quiet) as screen:
-        if not name:
-            for memory, version in store.memories().items():
-                screen.print(f"{memory}: version {version}")
-            return store.memories()
-        from verbal.study import items as items_of
-
-        with_name = _named_memory(store, name, "exact")
-        items = items_of(with_name)
-        with_name.close()
-        for item in items:
-            screen.print(f"{item.id}  {item.status}  {item.text}")
-        return [{k: v for k, v in item.to_dict().items() if k != "embedding"} for item in items]
-
-
-def search_memory(path: str, name: str, text: str, k: int, index: str, *, quiet: bool) -> Any:
-    """What a memory would show for a question."""
-    from verbal.screen import Screen
-
-    with open_store(path) as store, Screen("verbal memory search", quiet=quiet) as screen:
-        memory = _named_memory(store, name, index)
-        try:
-            found = asyncio.run(memory.search(text, k))
-        finally:
-            memory.close()
-        for item in found:
-            screen.print(f"{item.id}  {item.text}")
-        if not found:
-            screen.print("nothing fits")
-        return [{k: v for k, v in item.to_dict().items() if k != "embedding"} for item in found]
-
-
-def memory_log(path: str, name: str, *, quiet: bool) -> Any:
-    """Every operation on a memory."""
-    from verbal.screen import Screen
-
-    with open_store(path) as store, Screen("verbal memory history", quiet=quiet) as screen:
-        _known(store, name)
-        ops = store.ops(name)
-        for version, op in ops:
-            text = op.item.text if op.item else ""
-            screen.print(f"{version}  {op.op} {op.reflection} {text}  ({op.author}: {op.reason})")
-        return [{"version": v, **op.to_dict()} for v, op in ops]
-
-
 def run_export(path: str, out: Path, format_: str, run: str, parquet: bool, *, quiet: bool) -> dict[str, Any]:
     """Writes a training set."""
     from verbal.screen import Screen
@@ -268,13 +219,3 @@ def open_store(path: Path | str) -> Store:
     if "://" not in str(path) and not Path(path).exists():
         raise DataError(f"there is no store at {str(path)!r}", todo="run `verbal learn` first, or give --store PATH")
     return Store(path)
-
-
-def _known(store: Store, name: str) -> None:
-    if name not in store.memories():
-        raise UnknownName.of("memory", name, store.memories(), where=store.where)
-
-
-def _named_memory(store: Store, name: str, index: str) -> Any:
-    _known(store, name)
-    return load_part("memory", index)(store=store, name=name, folder=str(store.memory_folder))
