@@ -53,6 +53,14 @@ def test_slips_of_langgraphs_own_that_are_not_ours(base: Store) -> None:
     assert ours.list_namespaces() == [("t",)]
 
 
+def test_equal_scores_are_ordered_by_namespace_and_key(base: Store) -> None:
+    store = VerbalStore(base)
+    for namespace, key in (("z", "b"), ("z", "a"), ("c", "z")):
+        store.put((namespace,), key, {"text": "zebra"})
+    assert [(i.namespace[0], i.key) for i in store.search((), query="zebra")] == [("c", "z"), ("z", "a"), ("z", "b")]
+    assert [i.key for i in store.search((), query="zebra", limit=2)] == ["z", "a"]
+
+
 def test_pages_of_a_search_by_meaning_never_overlap(base: Store) -> None:
     store = VerbalStore(base, index={"embed": "hashing", "fields": ["text"]})
     for i in range(23):
@@ -108,14 +116,15 @@ async def test_no_call_waits_for_an_embedder_that_another_one_asked(base: Store)
         await answer.wait()
         return Counting().embed_documents(list(texts))
 
-    store = VerbalStore(base, index={"embed": slow, "fields": ["text"]})
+    store = VerbalStore(base, index={"embed": slow, "dims": 3, "fields": ["text"]})
     store.put(("t",), "a", {"text": "aa"})
     search = asyncio.create_task(store.asearch(("t",), query="a"))
     await asked.wait()
     assert store.get(("t",), "a") is not None, "on the very loop that the embedder needs"
     store.put(("t",), "b", {"text": "aab"})
+    store.put(("t",), "a", {"text": "bb"})
     answer.set()
-    assert [i.key for i in await search] == ["a", "b"], "what came meanwhile is found too"
+    assert [(i.key, round(i.score or 0, 2)) for i in await search] == [("b", 0.99), ("a", 0.32)], "as it is by now"
 
 
 def test_vectors_are_made_once_and_when_they_are_needed(base: Store) -> None:
