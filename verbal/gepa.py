@@ -1,6 +1,6 @@
 """GEPA over the prompts of an app: instructions that evolve by reflection, each candidate tried by our own loop.
 
-The package `gepa` owns the search (Pareto fronts, minibatches, acceptance, merge); `verbal/candidates.py` is its world.
+The package `gepa` owns the search (Pareto fronts, minibatches, acceptance, merge), `candidate_prompts.py` is its world.
 What critics said is the feedback, and the model of role `reflector` writes the next text. A text that copies a task, or
 breaks the prompt's form, is no candidate. A killed run goes on where it was and pays for nothing twice. The result is a
 folder of prompts for `verbal promote --prompts`: only the gate lets it serve.
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from verbal.candidates import Candidates
+from verbal.candidate_prompts import CandidatePrompts
 from verbal.errors import STOPS, ConfigError, MissingExtra, StoreError
 from verbal.gate import refuse_sealed
 from verbal.instructions import data
@@ -118,7 +118,7 @@ async def optimise_prompts(
     calls = budget or auto_budget(len(components), len(held))
     options = {"reflection_minibatch_size": minibatch, "use_merge": merge, "max_metric_calls": calls}
     with tempfile.TemporaryDirectory(prefix="verbal-gepa-") as scratch:
-        world = Candidates(workshop, run, Path(scratch), components, [*train, *held])
+        world = CandidatePrompts(workshop, run, Path(scratch), components, [*train, *held])
         bridge = _Bridge(asyncio.get_running_loop())
         search = _search(world, bridge, {"trainset": train, "valset": held, "seed": workshop.recipe.seed, **options})
         spec: dict[str, Any] = {
@@ -142,7 +142,7 @@ async def optimise_prompts(
     return made
 
 
-def _search(world: Candidates, bridge: _Bridge, options: Mapping[str, Any]) -> Callable[[], Any]:
+def _search(world: CandidatePrompts, bridge: _Bridge, options: Mapping[str, Any]) -> Callable[[], Any]:
     """The package's search over a world, ready to be called in a thread."""
     try:
         from gepa.api import optimize
@@ -185,7 +185,7 @@ def _begin(workshop: Workshop, run: str, spec: Mapping[str, Any], tasks: Sequenc
     workshop.store.put_tasks(tasks)
 
 
-def _made(world: Candidates, found: Any, out: Path) -> Optimised:
+def _made(world: CandidatePrompts, found: Any, out: Path) -> Optimised:
     best, scores = found.best_idx, list(found.val_aggregate_scores)
     texts = dict(found.candidates[best])
     better = best != 0
@@ -207,7 +207,7 @@ def _made(world: Candidates, found: Any, out: Path) -> Optimised:
 class _Adapter:
     """What the search calls, in its own thread."""
 
-    def __init__(self, world: Candidates, bridge: _Bridge) -> None:
+    def __init__(self, world: CandidatePrompts, bridge: _Bridge) -> None:
         self._world, self._bridge = world, bridge
 
     def evaluate(self, batch: list[Task], candidate: dict[str, str], capture_traces: bool = False) -> Any:

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from verbal.apps.text2sql import Text2Sql
-from verbal.errors import BudgetError, ConfigError, MissingExtra
+from verbal.errors import BudgetError, ConfigError, MissingExtra, TransientError
 from verbal.gepa import HEAVY, LIGHT, MEDIUM, Optimised, auto_budget, optimise_prompts
 from verbal.instructions import MAX_INSTRUCTION, split_prompt
 from verbal.models.scripted import ScriptedModel
@@ -226,6 +226,21 @@ async def test_prompts_of_the_users_own_are_begun_with_and_kept(world, root: Pat
     assert "polite SQLite" in found.texts["solver"] and RULES[0] in found.texts["solver"]
     kept, given_ = (Path(f) / "text2sql" / "critic.md" for f in (found.folder, own))
     assert kept.read_bytes() == given_.read_bytes()
+
+
+async def test_a_model_that_is_gone_stops_the_search_and_no_candidate_is_scored_by_it(world, tmp_path: Path) -> None:
+    writer, calls = Writer(adds_rules), iter(range(100))
+
+    def gone(messages: Sequence[Message], index: int, seed: int | None) -> Any:
+        return Writer.reply(writer, messages, index, seed) if next(calls) < 6 else {"error": "transient"}
+
+    writer.model = ScriptedModel(gone)
+    with Store(tmp_path / "v.db") as store:
+        with pytest.raises(TransientError):
+            await search(store, world, writer, tmp_path / "out", "model.retries=1", budget=40)
+        assert store.run("g")["status"] == "stopped"
+        found = await search(store, world, Writer(adds_rules), tmp_path / "out", "model.retries=1", budget=40)
+    assert found.score == 1.0
 
 
 async def test_a_cancelled_search_ends_its_thread_and_says_stopped(world, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import verbal.testing
 from verbal.errors import ConfigError
 from verbal.evaluate import evaluate_arm
 from verbal.lessons import read_lessons
+from verbal.memory.ace import AceCurator
 from verbal.memory.append import AppendCurator
 from verbal.memory.llm_curator import LLMCurator
 from verbal.memory.log import LogState
@@ -313,6 +315,15 @@ async def test_memrl_values_follow_the_golden_row() -> None:
             seen.append(state.items["r1"].value)
         assert seen == pytest.approx(values)
         assert state.items["r2"].value == 0.0, "the value of what was not used does not change"
+
+
+async def test_curators_take_no_embedder_that_is_paid_for(tmp_path: Path) -> None:
+    """Nobody would count what it costs."""
+    file = tmp_path / "paid.py"
+    file.write_text("class Paid:\n    name, dimension, price = 'paid', 2, 0.1\n")
+    for make in (partial(AppendCurator, same_task=0.9), partial(AceCurator, merge_at=0.9)):
+        with pytest.raises(ConfigError, match="paid for"):
+            make(embedder=f"{file}:Paid")
 
 
 async def test_append_options_out_of_range_are_refused() -> None:

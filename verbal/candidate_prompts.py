@@ -35,7 +35,7 @@ class Row:
     feedback: str
 
 
-class Candidates:
+class CandidatePrompts:
     """Candidates as prompts of the app, tried by the loop; and the reflector."""
 
     def __init__(
@@ -156,4 +156,4 @@ class Candidates:
         return make_part("apps", self._recipe.app.name, where="[app]", **options), True
 
 
-__all__ = ["Candidates", "Row"]
+__all__ = ["CandidatePrompts", "Row"]
