@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class ExactMemory(ReflectionMemory):
-    """Reflections found by exact search; the vectors are read from the op log when it opens.
+    """Reflections found by exact search; the vectors are read from the store when it opens.
 
     Args:
-        store: Where the op log is.
+        store: Where op log and vectors are.
         name: Name of the memory in the store.
         folder: Not used, since nothing lies on disk; taken so that a recipe can switch between indexes by name.
         options: As for `ReflectionMemory`.

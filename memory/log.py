@@ -66,7 +66,7 @@ class LogState:
         """A copy that stays as it is (it does not know which task an item is from)."""
         copy = LogState()
         copy.version, copy.embedder, copy._last = self.version, self.embedder, self._last
-        copy.items, copy.since, copy.written = dict(self.items), dict(self.since), dict(self.written)
+        copy.items, copy.since = dict(self.items), dict(self.since)
         copy.trials, copy._counted = {i: list(t) for i, t in self.trials.items()}, set(self._counted)
         return copy
 

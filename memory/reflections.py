@@ -212,7 +212,8 @@ class ReflectionMemory(Projection):
                 made.spend = self.spend
                 self._read()
                 self._reembed(made)
-                self._try(i for i, item in self._log.items.items() if item.status == "quarantined")
+                self._on_trial.index.drop(list(self._log.items))  # vectors of two lengths do not lie in one index
+                self._try(self._on_trial.ids)
             self._refill()
 
     # ---------------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from verbal.errors import StoreError
+from verbal.parts import make_part
 from verbal.store import Store
 from verbal.store_memory import StoredVector, as_bytes
 from verbal.types import MemoryOp, Reflection, Task
@@ -67,6 +68,28 @@ def test_the_vectors_of_a_log_are_those_of_the_embedder_of_their_time(store: Sto
     assert store.logged_vectors("m") == {v: as_bytes([float(v)]) for v in (2, 3, 6)}
     assert store.logged_vectors("m", after=2) == {v: as_bytes([float(v)]) for v in (3, 6)}
     assert store.embedded_in_ops("m") == {3: as_bytes([3.0])}
+
+
+async def test_a_memory_finds_by_the_vectors_that_the_store_keeps(store: Store) -> None:
+    texts = [f"word{i} thing{i % 3} means column{i}" for i in range(40)]
+    memory = make_part("memory", "exact", store=store, min_coverage=0.0)
+    await memory.apply([MemoryOp(op="ADD", item=Reflection(id="", text=text)) for text in texts])
+    found = [r.id for r in await memory.search("what is thing1 of word7?", 5)]
+    assert found[0] == "r8" and len(found) == 5 and len(store.vectors("main")) == 40
+
+    class Silent:
+        name, dimension = "hashing-384", 384
+
+        def embed(self, given: list[str]) -> object:
+            assert given == ["what is thing1 of word7?"], "what is kept is not made again"
+            return make_part("memory", "hashing").embed(given)
+
+    again = make_part("memory", "exact", store=store, embedder=Silent(), min_coverage=0.0)
+    assert [r.id for r in await again.search("what is thing1 of word7?", 5)] == found
+    again.rebuild("hashing/64")
+    assert again.verify() == [] and len(store.vectors("main", "hashing-64")) == 40
+    with pytest.raises(StoreError, match="made with the embedder 'hashing-64', not with 'hashing-384'"):
+        await memory.search("word1", 1)
 
 
 def test_sealed_tasks_are_named(store: Store) -> None:

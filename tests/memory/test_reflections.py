@@ -178,6 +178,19 @@ async def test_rebuild_with_an_embedder_that_fails_changes_nothing(store: Store)
     assert [r.id for r in await memory.search("vip", 3)] == ["r1"] and memory.verify() == []
 
 
+async def test_what_is_on_trial_is_embedded_anew_too(store: Store) -> None:
+    memory = ExactMemory(store, quarantine=True)
+    await memory.apply([add("vip means tier = 3"), add("vip order means due"), add("late order means due")])
+    await memory.apply([MemoryOp(op="TAG", reflection="r1", tag="active", author="credit")])
+    memory.rebuild("hashing/32")
+    for opened in (memory, ExactMemory(store, embedder="hashing/32")):
+        assert [r.id for r in await opened.search("what is vip", 3)] == ["r1"]
+        found = await opened.search("how many vip orders are late?", 3, status="quarantined")
+        assert {r.id for r in found} == {"r2", "r3"}
+        assert opened.verify() == []
+    assert {v.version: len(v.vector) // 4 for v in store.vectors("main", "hashing-32")} == {2: 32, 3: 32, 4: 32}
+
+
 async def test_the_log_holds_no_vectors_and_the_store_holds_each_once(store: Store) -> None:
     memory = ExactMemory(store)
     await memory.apply([add("vip means tier = 3"), add("late order means due"), add("vip again")])
