@@ -149,9 +149,18 @@ class Memory(Protocol):
     """Where reflections live. Truth is the op log in the store; an index is derived from it."""
 
     async def search(
-        self, query: str, k: int, *, exclude_tasks: Sequence[str] = (), status: Status = "active"
+        self,
+        query: str,
+        k: int,
+        *,
+        exclude_tasks: Sequence[str] = (),
+        status: Status = "active",
+        task: str | None = None,
     ) -> list[Reflection]:
-        """At most `k` reflections of a standing, best first, ties by id; none whose task is in `exclude_tasks`."""
+        """At most `k` reflections of a standing, best first, ties by id; none whose task is in `exclude_tasks`.
+
+        `task` is the one at hand: items of scope `task` are found for their own only.
+        """
         ...
 
     async def apply(self, ops: Sequence[MemoryOp]) -> int:

@@ -56,7 +56,7 @@ class World:
             model=ModelTable(name=f"{folder / 'model.py'}:Model"),
             loop=LoopTable(rounds=2, batch=3),
             critics=CriticsTable(names=(f"{TINY}:TinyCritic",), verdict=f"{TINY}:TinyCritic"),
-            memory=MemoryTable(name="exact", k=2),
+            memory=MemoryTable(name="exact", k=2, quarantine=False, withhold=0.0),
         )
         self.store.put_tasks([*self.app.tasks("train"), *self.app.tasks("dev")])
 

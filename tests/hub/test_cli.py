@@ -59,7 +59,7 @@ def verbal(monkeypatch, capsys):
 
 
 LEARN = ("learn", "--db", "towns.sqlite", "--questions", "q.jsonl", "--model", "scripted:m.jsonl", "--store", "v.db")
-EXACT = ("--set", 'memory.name="exact"')
+EXACT = ("--set", 'memory.name="exact"', "--set", "memory.quarantine=false")
 
 
 def test_learn_then_look_at_everything(world, verbal):

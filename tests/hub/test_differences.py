@@ -20,7 +20,7 @@ RECIPE = Recipe(
     app=AppTable(name=f"{TINY}:TinyApp"),
     loop=LoopTable(rounds=2, batch=3),
     critics=CriticsTable(names=(f"{TINY}:TinyCritic",), verdict=f"{TINY}:TinyCritic"),
-    memory=MemoryTable(name="exact", k=2),
+    memory=MemoryTable(name="exact", k=2, quarantine=False, withhold=0.0),
 )
 
 

@@ -52,7 +52,7 @@ def verbal(tmp_path, monkeypatch, command):
         f'name = "tiny"\n[app]\nname = "{TINY}:TinyApp"\noptions = {{codes = {{{codes}}}}}\n'
         f'[model]\nname = "./m.py:Model"\n'
         f'[critics]\nnames = ["{TINY}:TinyCritic"]\nverdict = "{TINY}:TinyCritic"\n'
-        '[memory]\nname = "exact"\n[loop]\nbatch = 8\n'
+        '[memory]\nname = "exact"\nquarantine = false\nwithhold = 0.0\n[loop]\nbatch = 8\n'
     )
 
     return command

@@ -62,7 +62,7 @@ def recipe(**loop: Any) -> Recipe:
     return Recipe(
         loop=LoopTable(**{"rounds": 2, "batch": 2, **loop}),
         critics=CriticsTable(names=(CRITIC,), verdict=CRITIC),
-        memory=MemoryTable(name="exact", k=2),
+        memory=MemoryTable(name="exact", k=2, quarantine=False, withhold=0.0),
     )
 
 

@@ -44,7 +44,7 @@ def recipe(*, model: dict[str, Any] | None = None, loop: dict[str, Any] | None =
         model=ModelTable(**{"retry_first": 0.001, "timeout": 30.0, **(model or {})}),
         loop=LoopTable(**{"rounds": 2, "batch": 8, **(loop or {})}),
         critics=CriticsTable(names=(CRITIC,), verdict=CRITIC),
-        memory=MemoryTable(name="exact", k=2),
+        memory=MemoryTable(name="exact", k=2, quarantine=False, withhold=0.0),
         **tables,
     )
 
@@ -165,7 +165,7 @@ class Dies(ScriptedModel):
 # the disk -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("pages", [50, 60, 75, 90, 105])
+@pytest.mark.parametrize("pages", [50, 60, 75, 85, 95])
 async def test_a_database_that_is_full_stops_the_run_and_it_goes_on_later(
     pages: int, tmp_path: Path, undisturbed: dict[str, Any]
 ) -> None:

@@ -114,7 +114,7 @@ class Forgetful:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._memory, name)
 
-    async def search(self, query: str, k: int, *, exclude_tasks: Sequence[str] = ()) -> list[Reflection]:
+    async def search(self, query: str, k: int, **_: Any) -> list[Reflection]:
         """Nothing."""
         return []
 

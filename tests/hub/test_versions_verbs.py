@@ -47,7 +47,7 @@ def verbal(tmp_path, monkeypatch, command):
     (tmp_path / "tiny.toml").write_text(
         f'[app]\nname = "{TINY}:TinyApp"\noptions = {{codes = {{{codes}}}}}\n[model]\nname = "./m.py:Noted"\n'
         f'[critics]\nnames = ["{TINY}:TinyCritic"]\nverdict = "{TINY}:TinyCritic"\n'
-        '[memory]\nname = "exact"\n[loop]\nbatch = 8\n'
+        '[memory]\nname = "exact"\nquarantine = false\nwithhold = 0.0\n[loop]\nbatch = 8\n'
     )
 
     return command
@@ -189,7 +189,7 @@ def test_test_gold_never_leaves_the_table_of_tasks(verbal, tmp_path):
     """Learning, scoring, promoting, the sealed test itself, exports, pages: only the critic reads gold."""
     towns(tmp_path)
     here = ("--db", "towns.sqlite", "--questions", "q.jsonl", "--store", "v.db", "--json")
-    exact = ("--set", 'memory.name="exact"', "--set", "loop.batch=8")
+    exact = ("--set", 'memory.name="exact"', "--set", "memory.quarantine=false", "--set", "loop.batch=8")
     code, made, err = verbal("learn", *here, *exact, "--model", "scripted:s.jsonl", "--seeds", "1")
     assert code == 0, err
     assert made["lessons"], made

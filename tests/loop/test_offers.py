@@ -1,4 +1,4 @@
-"""Lots: what is believed is now and then withheld, what is on trial is shown half of the time, rivals never together."""
+"""Lots: the believed are now and then withheld, those on trial shown half of the time, rivals never together."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class Offer:
 
 
 async def offer(context: Context, task: Task, query: str) -> Offer:
-    """Searches the memory for a task and draws the lots; its own lessons are left out.
+    """Searches the memory for a task and draws the lots.
 
     Of those that fit, a trial slot goes to the one that did best so far, then to the best fitting: what fails falls
     behind what is new, so that a heap of bad lessons cannot keep a good one waiting.
@@ -41,12 +41,14 @@ async def offer(context: Context, task: Task, query: str) -> Offer:
     memory, table = context.memory, context.recipe.memory
     if memory is None:
         return Offer()
-    believed = await memory.search(query, table.k, exclude_tasks=[task.id])
+    # A memory of scope `task` lives on what the task itself taught (Reflexion); any other leaves that out.
+    hidden = [] if table.options.get("scope") == "task" else [task.id]
+    believed = await memory.search(query, table.k, exclude_tasks=hidden, task=task.id)
     if not context.learning:
         return Offer(believed)
     tried: list[Reflection] = []
     if table.quarantine and table.trials:
-        fit = await memory.search(query, _CANDIDATES, exclude_tasks=[task.id], status="quarantined")
+        fit = await memory.search(query, _CANDIDATES, exclude_tasks=hidden, status="quarantined", task=task.id)
         tried = sorted(fit, key=lambda r: -(r.value or 0.0))[: table.trials]
     chances = {r.id: 1.0 - table.withhold for r in believed}
     drawn = {r.id for r in believed if _lot(context, task, r) < chances[r.id]}
