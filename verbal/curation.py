@@ -66,7 +66,7 @@ async def curate(workshop: Workshop, context: Context, tasks: Sequence[Task], ke
             if not verify or _helped(context, attempt, group):
                 question = str(context.tasks[task.id].info.get("question", ""))
                 drawn += [r if r.when else r.replace(when=question) for r in lessons(context, attempt)]
-    known = [r for r in memory.preview(ops).items.values() if r.status != "retired"]
+    known = list(memory.preview(ops).items.values())  # retired ones too: their ids are never given again
     changes = await workshop.curator.propose(drawn, known) if drawn else []
     ops += changes
     if workshop.credit is not None:

@@ -263,6 +263,20 @@ async def test_one_call_draws_the_items_of_a_whole_group() -> None:
     assert player.count("reflector") == len(CODES)
 
 
+async def test_ace_gives_no_number_twice_though_its_newest_bullets_were_merged_away() -> None:
+    class Merging(Player):
+        def curated(self, text: str) -> str:
+            said = re.findall(r"the code of \w+ is \d+", text.partition("## Lessons")[2])
+            return f"HINT: {', '.join(said)}" if "Write them again" in text else super().curated(text)
+
+    with temporary_store() as store:
+        options = "memory.curator_options={merge_at = 0.1, allowed = ['ADD']}"
+        await learned("ace", store, Merging(CODES), "loop.epochs=1", options)
+        ops = [op for _, op in store.ops("r")]
+    assert [op.reflection for op in ops if op.op == "ADD"] == [f"sai-0000{i}" for i in (1, 2, 3, 4)]
+    assert [op.reason for op in ops if op.op == "NOOP" and "taken" in op.reason] == []
+
+
 # ReasoningBank, Memento, MemRL: append only --------------------------------------------------------------------------
 
 
