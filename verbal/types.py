@@ -6,27 +6,17 @@ is kept out silently only when the record was written by a newer schema; otherwi
 
 from __future__ import annotations
 
-import dataclasses
 import enum
-import json
-import types
-import typing
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal
 
-from verbal.errors import DataError
-
-SCHEMA_VERSION = 1
-"""Version of the JSON form of every record below."""
+from verbal.records import Record
 
 # Names of fixed sets of words that the records use.
 Split = Literal["train", "dev", "test"]
 Author = Literal["policy", "guide", "hint", "tool", "environment", "user"]
 Status = Literal["quarantined", "active", "retired"]
 Source = Literal["rule", "judge", "embedding", "learned", "self", "gold", "user"]
-_R = TypeVar("_R", bound="_Record")
 
 
 class StopReason(enum.StrEnum):
@@ -49,58 +39,7 @@ class StopReason(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Record:
-    """JSON both ways for every record."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """The record as plain JSON types, with its schema version."""
-        return {"v": SCHEMA_VERSION, **{name: _plain(value) for name, value in _fields(self).items()}}
-
-    def to_json(self) -> str:
-        """The record as one line of JSON (sorted keys, so that equal records give equal text)."""
-        data = {"v": SCHEMA_VERSION, **_fields(self)}
-        text = _LINE.encode(data)
-        if not text.isascii():
-            try:
-                text.encode()
-            except UnicodeEncodeError:  # half a surrogate pair, which a model's cut reply may hold, has no UTF-8 form
-                text = _ASCII_LINE.encode(data)
-        return text
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """The record that `to_dict` wrote.
-
-        Raises:
-            DataError: a field is missing, unknown (same schema version) or has the wrong type.
-        """
-        readers = _readers(typing.cast(Any, cls))
-        unknown = data.keys() - readers.keys() - {"v"}
-        if unknown and data.get("v", SCHEMA_VERSION) <= SCHEMA_VERSION:
-            raise DataError(f"{cls.__name__} has no field {sorted(unknown)[0]!r}", todo=f"fields: {', '.join(readers)}")
-        try:
-            return cls(**{k: readers[k](v) for k, v in data.items() if k in readers})
-        except (TypeError, ValueError, KeyError, AttributeError) as error:
-            raise DataError(f"not a {cls.__name__}: {error}", where=str(data)[:200]) from error
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """The record that `to_json` wrote."""
-        try:
-            data = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise DataError(f"not JSON: {error}", where=text[:120]) from error
-        if not isinstance(data, dict):
-            raise DataError(f"a {cls.__name__} is a JSON object, found {type(data).__name__}", where=text[:120])
-        return cls.from_dict(data)
-
-    def replace(self, **changes: Any) -> Self:
-        """A copy with some fields changed."""
-        return type(self)(**{**_fields(self), **changes})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ToolCall(_Record):
+class ToolCall(Record):
     """A tool the model asked for."""
 
     id: str
@@ -110,7 +49,7 @@ class ToolCall(_Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Message(_Record):
+class Message(Record):
     """One chat message."""
 
     role: Literal["system", "user", "assistant", "tool"]
@@ -120,7 +59,7 @@ class Message(_Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Usage(_Record):
+class Usage(Record):
     """What model calls used. Adds up with `+`."""
 
     calls: int = 0
@@ -147,7 +86,7 @@ class Usage(_Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Task(_Record):
+class Task(Record):
     """One thing to solve."""
 
     id: str
@@ -163,7 +102,7 @@ class Task(_Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step(_Record):
+class Step(Record):
     """One turn of an attempt. `author` decides what may be trained on."""
 
     author: Author
@@ -187,7 +126,7 @@ class Step(_Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt(_Record):
+class Attempt(Record):
     """One try at one task. A failed attempt is data: `error` holds what went wrong."""
 
     id: str
@@ -214,7 +153,7 @@ class Attempt(_Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Feedback(_Record):
+class Feedback(Record):
     """What one critic says of one attempt: a number, words, or both.
 
     `value` is None when the critic could not score; `reason` then says why. It is never defaulted.
@@ -240,7 +179,7 @@ class Feedback(_Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Group(_Record):
+class Group(Record):
     """Attempts on one task that are compared."""
 
     task: str
@@ -251,7 +190,7 @@ class Group(_Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Counters(_Record):
+class Counters(Record):
     """How often a reflection was shown and what happened then."""
 
     shown: int = 0
@@ -260,7 +199,7 @@ class Counters(_Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reflection(_Record):
+class Reflection(Record):
     """One lesson in words. Ids are never reused."""
 
     id: str
@@ -288,7 +227,7 @@ class Reflection(_Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MemoryOp(_Record):
+class MemoryOp(Record):
     """One small change to a memory. Applied by deterministic code, logged, reversible."""
 
     op: Literal["ADD", "UPDATE", "MERGE", "RETIRE", "TAG", "VALUE", "NOOP"]
@@ -311,96 +250,3 @@ class MemoryOp(_Record):
     reason: str = ""
     author: str = ""
     """Who proposed it: `curator`, `user`, a method's name."""
-
-
-@cache
-def _names(cls: Any) -> tuple[str, ...]:
-    return tuple(f.name for f in dataclasses.fields(cls))
-
-
-def _fields(record: _Record) -> dict[str, Any]:
-    kind: Any = type(record)
-    return {name: getattr(record, name) for name in _names(kind)}
-
-
-def _plain(value: Any) -> Any:
-    kind = type(value)
-    if kind is str or kind is int or kind is float or kind is bool or value is None:
-        return value
-    if isinstance(value, _Record):
-        return {name: _plain(v) for name, v in _fields(value).items()}
-    if isinstance(value, tuple | list):
-        return [_plain(v) for v in value]
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    return value.value if isinstance(value, enum.Enum) else value
-
-
-def _written(value: Any) -> Any:
-    """What the JSON encoder asks for when it meets a value that is not of JSON."""
-    if isinstance(value, _Record):
-        return _fields(value)
-    if isinstance(value, enum.Enum):
-        return value.value
-    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
-
-
-# Kept, for a call of `json.dumps` with options makes an encoder each time.
-_LINE = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=_written)
-_ASCII_LINE = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=_written)
-
-
-@cache
-def _readers(cls: Any) -> dict[str, Callable[[Any], Any]]:
-    """Field -> what makes its value of plain JSON types."""
-    hints = typing.get_type_hints(cls)
-    return {name: _reader(hints[name]) for name in _names(cls)}
-
-
-@cache
-def _reader(hint: Any) -> Callable[[Any], Any]:
-    """What makes a value of that type of plain JSON types, or raises ValueError. Made once for each type: reading a
-    type takes longer than reading a value.
-    """
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (types.UnionType, typing.Union):
-        given = _reader(next(a for a in args if a is not type(None)))
-        return lambda value: None if value is None else given(value)
-    if origin is Literal:
-        return lambda value: _one_of(args, value)
-    if origin is tuple:
-        return _tuple_reader(args)
-    if isinstance(hint, type) and issubclass(hint, _Record):
-        return lambda value: value if isinstance(value, hint) else hint.from_dict(value)
-    if isinstance(hint, type) and issubclass(hint, enum.Enum):
-        return hint
-    if hint in (str, int, float):
-        return lambda value: value if type(value) is hint else _checked(hint, value)
-    return lambda value: value
-
-
-def _tuple_reader(args: tuple[Any, ...]) -> Callable[[Any], Any]:
-    every, each = args[-1] is Ellipsis, [_reader(a) for a in args if a is not Ellipsis]
-
-    def read(value: Any) -> Any:
-        if not isinstance(value, list | tuple):
-            raise ValueError(f"expected a list, found {value!r}")
-        if args[0] in (float, int) and all(type(v) is args[0] for v in value):
-            return tuple(value)  # vectors and token ids are long
-        return tuple((each[0] if every else each[i])(v) for i, v in enumerate(value))
-
-    return read
-
-
-def _one_of(words: tuple[Any, ...], value: Any) -> Any:
-    if value not in words:
-        raise ValueError(f"{value!r} is not one of {words}")
-    return value
-
-
-def _checked(kind: type[Any], value: Any) -> Any:
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, kind):
-        raise ValueError(f"expected {kind.__name__}, found {value!r}")
-    return value

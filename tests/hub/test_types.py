@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from verbal.errors import DataError
+from verbal.records import SCHEMA_VERSION
 from verbal.types import (
-    SCHEMA_VERSION,
     Attempt,
     Counters,
     Feedback,
