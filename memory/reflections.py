@@ -172,6 +172,7 @@ class ReflectionMemory(Projection):
 
     @spend.setter
     def spend(self, listener: Callable[[Usage, bool], None] | None) -> None:
+        """Sets who is told."""
         self._made.spend = listener
 
     @property

@@ -24,6 +24,7 @@ CREATE TABLE IF NOT EXISTS vectors (memory TEXT NOT NULL, version INTEGER NOT NU
     vector BLOB NOT NULL, PRIMARY KEY (memory, embedder, version));
 """
 
+"""What this file needs in the database."""
 EMBEDDER = "embedder "
 """How the operation begins (its reason) that records which embedder made the vectors of the operations after it."""
 
