@@ -7,8 +7,8 @@ Each trial gives an unbiased difference, however the chances were chosen:
 with outcome y, z = 1 for shown, its chance p, and the baseline b made of the mean outcomes of *earlier* trials, each
 shrunk to one half. Since b does not depend on the coin, the mean of d over both sides of it is the effect. At p = 1/2
 and b = 1/2, d is +1 or -1 for a right or wrong answer: twice the variance of a paired difference, for half of the
-attempts. The running b makes it smaller where outcomes vary little: at 85 % right without and 95 % with it, 0.61 of such
-items are proven in 200 trials, and 0.27 with b = 1/2.
+attempts. The running b makes it smaller where outcomes vary little: at 85 % right without and 95 % with it, 0.61 of
+such items are proven in 200 trials, and 0.27 with b = 1/2.
 
 Claims are bet on (`verbal.betting`): each d is divided by its largest possible size, known before the coin is tossed,
 so that the bets need not know how p and b change. Trials at chance 1 are no experiment and are left out.
