@@ -132,9 +132,18 @@ def read_memory(path: Path, format: str) -> Taken:
     if format == "skill":
         found, wrong = read_skills(path)
     elif format == "markdown":
-        found, wrong = read_playbook(_text(path))
+        found, wrong = read_playbook(text_of(path))
     else:
-        found, wrong = _read_jsonl(_text(path, 200 * LARGEST))
+        found, wrong = _read_jsonl(text_of(path, 200 * LARGEST))
+    taken = fit_to_read(found, wrong)
+    if not taken.items:
+        first = f": {taken.left[0].place}: {taken.left[0].why}" if taken.left else ""
+        raise DataError(f"no lesson can be read from {str(path)!r}{first}", todo=f"is it {format}?")
+    return taken
+
+
+def fit_to_read(found: Sequence[Reflection], wrong: Sequence[tuple[str, str]]) -> Taken:
+    """What was read, without what is too long or holds a secret: these are left out too."""
     taken = Taken([], [Left(*w) for w in wrong])
     for item in found:
         if len(item.text) > LONGEST:
@@ -145,13 +154,12 @@ def read_memory(path: Path, format: str) -> Taken:
             )
         else:
             taken.items.append(item)
-    if not taken.items:
-        first = f": {taken.left[0].place}: {taken.left[0].why}" if taken.left else ""
-        raise DataError(f"no lesson can be read from {str(path)!r}{first}", todo=f"is it {format}?")
     return taken
 
 
-def import_ops(items: Sequence[Reflection], source: str, *, trust: bool = False) -> tuple[list[MemoryOp], list[Left]]:
+def import_ops(
+    items: Sequence[Reflection], source: str, *, trust: bool = False, again: bool = False
+) -> tuple[list[MemoryOp], list[Left]]:
     """ADD operations for what was read, and what was left out: words that speak to the model, and words said twice.
 
     Args:
@@ -159,6 +167,7 @@ def import_ops(items: Sequence[Reflection], source: str, *, trust: bool = False)
         source: Where they are from, for the log.
         trust: Whether a person answers for them: they keep their standing, counts and value. Else they are
             quarantined and start from nothing.
+        again: Whether what was retired where it comes from is taken too, into quarantine.
     """
     ids = {item.id: _id(item) for item in items}
     ops: dict[str, MemoryOp] = {}
@@ -169,11 +178,11 @@ def import_ops(items: Sequence[Reflection], source: str, *, trust: bool = False)
             left.append(Left(item.id, why))
         elif new in ops:
             left.append(Left(item.id, f"says what {new} says already"))
-        elif trust and item.status == "retired":
-            left.append(Left(item.id, "was retired where it comes from"))
+        elif item.status == "retired" and not again:
+            left.append(Left(item.id, "was retired where it comes from (--again takes it in)"))
         else:
             kept: dict[str, Any] = {"id": new, "rival": ids.get(item.rival, ""), "version": 0, "embedding": ()}
-            if not trust:
+            if not trust or item.status == "retired":
                 kept |= {"status": "quarantined", "counters": Counters(), "value": None}
             told = f"from {source}" + (", trusted by a person" if trust else "")
             ops[new] = MemoryOp(op="ADD", reflection=new, item=item.replace(**kept), reason=told, author="import")
@@ -196,7 +205,12 @@ def _known(format: str) -> None:
         raise UnknownName.of("format", format, FORMATS)
 
 
-def _text(path: Path, limit: int = 20 * LARGEST) -> str:
+def text_of(path: Path, limit: int = 20 * LARGEST) -> str:
+    """The text of a file of at most so many bytes.
+
+    Raises:
+        DataError: it is larger, or no UTF-8.
+    """
     try:
         if (size := path.stat().st_size) > limit:
             raise DataError(
@@ -210,7 +224,7 @@ def _text(path: Path, limit: int = 20 * LARGEST) -> str:
 def _read_jsonl(text: str) -> tuple[list[Reflection], list[tuple[str, str]]]:
     items: list[Reflection] = []
     wrong: list[tuple[str, str]] = []
-    whole = _list_in(text)
+    whole = list_in(text)
     lines = [(f"line {n}", line) for n, line in enumerate(text.split("\n"), 1) if line.strip()] if whole is None else []
     for place, row in [(f"entry {n}", row) for n, row in enumerate(whole or (), 1)] or lines:
         try:
@@ -220,7 +234,7 @@ def _read_jsonl(text: str) -> tuple[list[Reflection], list[tuple[str, str]]]:
     return items, wrong
 
 
-def _list_in(text: str) -> list[Any] | None:
+def list_in(text: str) -> list[Any] | None:
     """The entries of a file that is one JSON value: a list, or an object that holds one (mem0: {"results": [...]})."""
     start = text.lstrip()[:1]
     if start != "[" and (start != "{" or "\n{" in text.strip().replace("\r\n", "\n")):
@@ -276,4 +290,7 @@ def format_of(path: Path) -> str:
     return known[path.suffix.lower()]
 
 
-__all__ = ["FORMATS", "Left", "Taken", "format_of", "import_ops", "read_memory", "write_memory"]
+__all__ = [
+    "FORMATS", "Left", "Taken", "fit_to_read", "format_of", "import_ops", "list_in", "read_memory", "text_of",
+    "write_memory",
+]  # fmt: skip

@@ -146,6 +146,7 @@ def memory_import(
         str, typer.Option("--format", help="jsonl, skill, markdown or transcript; by the name of SOURCE.")
     ] = "",
     trust: Annotated[bool, typer.Option("--trust", help="You answer for it: nothing is quarantined.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="What was retired is taken in too, as new items.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and check, change nothing.")] = False,
     embedder: _Embedder = "",
     store: Store = DEFAULT_STORE,
@@ -155,7 +156,7 @@ def memory_import(
     from verbal.memory_files import import_memory
 
     made = import_memory(
-        store, name, source, format_, trust=trust, dry_run=dry_run, embedder=embedder, quiet=json_
+        store, name, source, format_, trust=trust, again=again, dry_run=dry_run, embedder=embedder, quiet=json_
     )  # fmt: skip
     emit(made, json_)
 

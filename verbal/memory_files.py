@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,7 @@ def import_memory(
     format_: str,
     *,
     trust: bool = False,
+    again: bool = False,
     dry_run: bool = False,
     embedder: str = "",
     quiet: bool,
@@ -147,14 +149,11 @@ def import_memory(
     from verbal.screen import Screen
 
     taken = _read(source, format_)
-    ops, left = load_function("memory", "transfer", "import_ops")(taken.items, source.name, trust=trust)
+    ops, left = load_function("memory", "transfer", "import_ops")(taken.items, source.name, trust=trust, again=again)
     with Store(path) as store, Screen("verbal memory import", quiet=quiet) as screen:
         there = name in store.memories()
         known = read_state(store, name).items if there else {}
-        fresh = [op for op in ops if op.reflection not in known]
-        sealed = store.sealed(op.item.task for op in fresh if op.item.task)
-        shut = [{"place": op.item.task, "why": "a task of the sealed split"} for op in fresh if op.item.task in sealed]
-        fresh = [op for op in fresh if op.item.task not in sealed]
+        fresh, shut = _new(store, ops, known, again)
         made: dict[str, Any] = {
             "memory": name, "read": len(taken.items), "there_already": len(ops) - len(fresh) - len(shut),
             "left_out": as_plain([*taken.left, *left]) + shut, "dry_run": dry_run,
@@ -180,6 +179,29 @@ def import_memory(
         made["left_out"] += refused
         _tell_import(screen, made, trust)
         return made
+
+
+def _new(
+    store: Store, ops: Sequence[MemoryOp], known: Mapping[str, Reflection], again: bool
+) -> tuple[list[MemoryOp], list[dict[str, str]]]:
+    """The operations whose words are not there yet, and what is left out: of sealed tasks, or retired here before."""
+    fresh, shut = list[MemoryOp](), list[dict[str, str]]()
+    sealed = store.sealed(op.item.task for op in ops if op.item is not None and op.item.task)
+    for op in ops:
+        old = known.get(op.reflection)
+        if op.item is not None and op.item.task in sealed:
+            shut.append({"place": op.reflection, "why": f"its task {op.item.task!r} is of the sealed split"})
+        elif old is None:
+            fresh.append(op)
+        elif old.status == "retired" and not again:
+            shut.append({"place": op.reflection, "why": "was retired here (--again takes it in as a new item)"})
+        elif old.status == "retired":
+            # Ids are never used again, so the same words get the next one.
+            ids = (f"{op.reflection}.{n}" for n in count(2))
+            new = next(i for i in ids if i not in known or known[i].status != "retired")
+            if new not in known and op.item is not None:
+                fresh.append(op.replace(reflection=new, item=op.item.replace(id=new)))
+    return fresh, shut
 
 
 def _read(source: Path, format_: str) -> Any:

@@ -169,8 +169,9 @@ def forget_item(path: str, name: str, item_id: str, reason: str, *, quiet: bool)
         version = retire(store, name, {item_id: reason or "forgotten by the user"})
         screen.print(f"forgot {item_id}: {item.text}")
         screen.print(
-            f"It is not found any more; its words stay in the log. To have it back, as a new item in quarantine: "
-            f"verbal memory export {name} FILE.jsonl --only {item_id}, then verbal memory import {name} FILE.jsonl"
+            "It is not found any more; its words stay in the log. To have it back, as a new item in quarantine: "
+            f"verbal memory export {name} FILE.jsonl --only {item_id}, then "
+            f"verbal memory import {name} FILE.jsonl --again"
         )
         return {"memory": name, "forgot": item_id, "text": item.text, "version": version}
 
