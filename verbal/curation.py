@@ -49,7 +49,7 @@ async def curate(workshop: Workshop, context: Context, tasks: Sequence[Task], ke
 
     All of it is one write, and a closing NOOP in the log marks the batch done.
     """
-    from verbal.loop.nodes import lessons
+    from verbal.loop.nodes import lessons, tags
 
     memory, verify = workshop.memory, context.recipe.loop.verify and context.recipe.loop.graph == "reflect"
     if memory is None or workshop.curator is None:
@@ -63,6 +63,7 @@ async def curate(workshop: Workshop, context: Context, tasks: Sequence[Task], ke
         attempts = [a for i in (group.attempts if group else ()) if (a := context.store.attempt(i))]
         ops += _credited(workshop, context, attempts, memory.preview())
         for attempt in attempts:
+            ops += tags(context, attempt)
             if not verify or _helped(context, attempt, group):
                 question = str(context.tasks[task.id].info.get("question", ""))
                 drawn += [r if r.when else r.replace(when=question) for r in lessons(context, attempt)]

@@ -13,9 +13,9 @@ from langgraph.runtime import Runtime
 from verbal.citations import cited
 from verbal.contracts import Observation, Reply, Sampling
 from verbal.errors import STOPS, EnvironmentFault, ModelError, VerbalError
-from verbal.lessons import read_lessons
+from verbal.lessons import read_lessons, tag_ops
 from verbal.loop.context import Context
-from verbal.types import Attempt, Feedback, Group, Message, Reflection, Step, StopReason, Task
+from verbal.types import Attempt, Feedback, Group, MemoryOp, Message, Reflection, Step, StopReason, Task
 
 
 class State(TypedDict, total=False):
@@ -237,6 +237,12 @@ def lessons(context: Context, newest: Attempt) -> list[Reflection]:
     if not isinstance(text, str) or text.strip().lower() in ("", "none"):
         return []
     return [first.replace(text=text.strip())]
+
+
+def tags(context: Context, newest: Attempt) -> list[MemoryOp]:
+    """What the reflector said of the reflections that an attempt cited, as TAG operations."""
+    step = context.store.step(newest.id, "reflect") if context.recipe.loop.guidance else None
+    return tag_ops(read_lessons(step.text), {i for s in newest.steps for i in s.cited}) if step else []
 
 
 def _own_words(context: Context, earlier: Sequence[Attempt]) -> list[Reflection]:
