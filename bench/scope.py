@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import re
 import tempfile
 import time
 from collections import Counter
@@ -31,12 +30,12 @@ from pathlib import Path
 from typing import Any
 
 from verbal.contracts import Observation
-from verbal.evaluate import interval
+from verbal.evaluate import Interval, difference, interval
 from verbal.models.scripted import ScriptedModel
 from verbal.parts import load_function, make_part
 from verbal.recipe import load_recipe, parse_recipe
 from verbal.run import Progress, Workshop, open_workshop
-from verbal.scope import KINDS, Requests, Scope, confine, make_requests, try_scope, write_requests
+from verbal.scope import KINDS, Requests, Scope, confine, make_requests, try_scope, verdict, write_requests
 from verbal.store import Store
 from verbal.types import MemoryOp, Message, Reflection, Task
 
@@ -137,6 +136,11 @@ async def measure(store: Store, name: str) -> dict[str, Any]:
     for key, arm in (("without", "retrieval"), ("with", "test")):
         found[f"overgeneralisation_{key}"] = found[arm]["s_out"][0]
         found[f"adherence_{key}"] = found[arm]["s_in"][0]
+    lessons = {arm: found[arm].pop("lessons") for arm in ARMS if arm in found}
+    found["test_minus_retrieval"] = {
+        key: spread(difference([lessons["test"][key]], [lessons["retrieval"][key]]))
+        for key in ("s_in", "s_out", "score")
+    }
     return found
 
 
@@ -209,13 +213,9 @@ async def run_arm(shop: Workshop, cases: Sequence[Case], arm: str, run: str) -> 
         items = [c.item.replace(boundary=c.boundary if arm == "boundary" else "") for c in cases]
         await memory.apply([MemoryOp(op="ADD", item=item, author="user") for item in items])
         decided: Counter[str] = Counter()
-        wrong = [0, 0]
         for case in cases if arm == "test" else ():
             told = case.told or await write_requests(shop, memory.items()[case.item.id], [], TOLD)
-            first, last = await confine(shop, memory, memory.items()[case.item.id], told, run=f"{run}-told")
-            status = memory.items()[last.item.id].status
-            decided["refused" if status == "retired" else "kept" if first.kept else "narrowed"] += 1
-            wrong = [wrong[0] + (not first.kept), wrong[1] + (not last.kept)]
+            decided[verdict(*await confine(shop, memory, memory.items()[case.item.id], told, run=f"{run}-told"))] += 1
         tried = [await try_scope(shop, memory, memory.items()[c.item.id], c.held, run=run) for c in cases]
     finally:
         memory.close()
@@ -231,17 +231,21 @@ def replaced(recipe: Any, **changes: Any) -> Any:
 
 
 def rates(tried: Sequence[Scope]) -> dict[str, Any]:
-    """Shares of changed answers with 95 % intervals over lessons."""
-    wanted = {"s_in": ("inside",), "s_out": ("near", "outside"), "near": ("near",), "outside": ("outside",)}
-    found = {
-        name: told([s.share(*kinds) for s in tried if sum(s.asked[k] for k in kinds)]) for name, kinds in wanted.items()
+    """Shares of changed answers with 95 % intervals over lessons, and what each lesson came to."""
+    wanted: dict[str, Any] = {
+        "s_in": ["inside"],
+        "s_out": ["near", "outside"],
+        "near": ["near"],
+        "outside": ["outside"],
     }
-    return {**found, "score": told([s.score for s in tried]), "asked": sum(sum(s.asked.values()) for s in tried)}
+    lessons = {name: [s.share(*kinds) for s in tried] for name, kinds in wanted.items()}
+    lessons["score"] = [s.score for s in tried]
+    asked = {kind: sum(s.asked[kind] for s in tried) for kind in KINDS}
+    return {**{key: spread(interval([values])) for key, values in lessons.items()}, "asked": asked, "lessons": lessons}
 
 
-def told(values: Sequence[float]) -> list[float]:
+def spread(span: Interval) -> list[float]:
     """Mean, low, high."""
-    span = interval([list(values)])
     return [round(x, 4) for x in (span.mean, span.low, span.high)]
 
 
@@ -254,7 +258,10 @@ def by_group(cases: Sequence[Case], tried: Sequence[Scope]) -> dict[str, Any]:
 
 def table(name: str, found: dict[str, Any]) -> str:
     """The arms of a subject as Markdown, in per cent."""
-    lines = [f"\n{name}: {found['lessons']} lessons, {found['seconds']} s", "| arm | S_in | near | outside | S_out | S |"]
+    lines = [
+        f"\n{name}: {found['lessons']} lessons, {found['seconds']} s",
+        "| arm | S_in | near | outside | S_out | S |",
+    ]
     lines.append("| --- | --- | --- | --- | --- | --- |")
     for arm in ARMS:
         if arm in found:

@@ -1,10 +1,12 @@
 """The scope test: whether a lesson changes answers where it must not.
 
 A lesson that a person taught ("be brief in mails to my boss") is tried on requests inside its scope, near it (the same
-words, another matter) and outside. One that changes answers near or outside is narrowed by a boundary and tried again:
-first the proposer's, then one of words that tell the requests apart. One that still changes answers outside, or too
-many near, is refused, and so is one that narrowing left without any effect. In-context lessons leak a lot: 0.50 of
-answers out of scope changed in the source's own baseline.
+words, another matter) and outside. One that changes answers near or outside is narrowed by the proposer's boundary and
+tried again; one that still changes answers outside, or too many near, is refused, and so is one that narrowing left
+without any effect. In-context lessons leak a lot: 0.50 of answers out of scope changed in the source's own baseline.
+
+A boundary made of words that the failing requests share passes the test it was made from and no other (bench/scope.py:
+29 of 32 lessons passed so, and still changed 65 % of other near requests), so nothing of the kind is here.
 
 Source: Stephan et al. 2024, RLVF / C3PO, arXiv 2402.10893: sections 3 (three kinds of prompts) and 6 (the score). The
 test is for retrieval and prompt together: an item that is not found for a request cannot change its answer.
@@ -13,8 +15,6 @@ test is for retrieval and prompt together: an item that is not found for a reque
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -30,8 +30,6 @@ from verbal.types import MemoryOp, Reflection, StopReason, Task
 
 NEAR_ALLOWED = 0.1
 """Share of near requests whose answer may change: what is near is a matter of judgement."""
-_TELLING = 2
-"""Requests in which a word must occur to tell where a lesson does not belong: one alone says nothing of others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,22 +105,25 @@ async def confine(
     active item is never rewritten: the narrowed one is its rival, and the item goes back to quarantine.
     """
     first = last = await try_scope(workshop, memory, item, requests, run=run)
-    for boundary in (requests.boundary, None):
-        if last.kept:
-            break
-        wanted = _telling(last, requests) if boundary is None else boundary
-        narrowed = await _narrow(memory, last, wanted) if wanted and wanted not in last.item.boundary else None
-        if narrowed is not None:
-            last = await try_scope(workshop, memory, narrowed, requests, run=run)
-    mute = bool(first.changed["inside"]) and not last.changed["inside"]
-    reason = f"scope test: it {last.words()}{', which leaves nothing of it' if mute else ''}"
-    op: Literal["NOOP", "RETIRE"] = "RETIRE" if mute or not last.kept else "NOOP"
-    ops = [MemoryOp(op=op, reflection=last.item.id, reason=reason, author="scope")]
+    if not last.kept and (boundary := _usable(item, requests)):
+        narrowed = await _narrow(memory, last, boundary)
+        last = await try_scope(workshop, memory, narrowed, requests, run=run) if narrowed else last
+    refused = verdict(first, last) == "refused"
+    mute = ", which leaves nothing of it" if last.kept and refused else ""
+    op: Literal["NOOP", "RETIRE"] = "RETIRE" if refused else "NOOP"
+    ops = [MemoryOp(op=op, reflection=last.item.id, reason=f"scope test: it {last.words()}{mute}", author="scope")]
     if last.item.id != item.id:  # a rival was filed
         reason = f"scope test: it {first.words()}; {last.item.id} is narrower"
         ops.append(MemoryOp(op="RETIRE", reflection=item.id, reason=reason, author="scope"))
     await memory.apply(ops)
     return first, last
+
+
+def verdict(first: Scope, last: Scope) -> Literal["kept", "narrowed", "refused"]:
+    """What becomes of a lesson by its first and its last finding; one that lost its effect inside is refused."""
+    if not last.kept or (first.changed.get("inside") and not last.changed.get("inside")):
+        return "refused"
+    return "kept" if first.item.boundary == last.item.boundary else "narrowed"
 
 
 async def _narrow(memory: Memory, found: Scope, boundary: str) -> Reflection | None:
@@ -137,22 +138,27 @@ async def _narrow(memory: Memory, found: Scope, boundary: str) -> Reflection | N
     return None
 
 
-def _telling(found: Scope, requests: Requests) -> str:
-    """Words that several of the requests hold whose answers must not have changed, and no request inside does."""
+def _usable(item: Reflection, requests: Requests) -> str:
+    """The clauses of the proposer's boundary that are new and do not shut out requests inside the scope.
+
+    A clause shuts out a request that holds more than half of its telling words, as a search reads it.
+    """
     informative = load_function("memory", "words", "informative")
-    wrong = {i for k in ("near", "outside") for i in found.changed.get(k, ())}
-    failed = [set(informative(query(t))) for k in KINDS[1:] for t in requests.of(k) if t.id in wrong]
-    own: Iterable[str] = (found.item.text, found.item.when, found.item.title, *map(query, requests.inside))
-    used = {word for text in own for word in informative(text)}
-    counts = Counter(word for words in failed for word in words - used)
-    return "; ".join(sorted(w for w, n in counts.items() if n >= _TELLING))
+    inside = [set(informative(query(t))) for t in requests.inside]
+    kept = []
+    for clause in dict.fromkeys(c.strip() for c in requests.boundary.replace("\n", ";").split(";")):
+        words = set(informative(clause))
+        if words and clause not in item.boundary and all(2 * len(words & asked) <= len(words) for asked in inside):
+            kept.append(clause)
+    return "; ".join(kept)
 
 
 async def _changes(workshop: Workshop, memory: Memory, item: Reflection, task: Task, run: str) -> bool | None:
     """Whether the item is found for a request and its answer is another one then; None where a call failed."""
     words, k = query(task), workshop.recipe.memory.k
-    believed = await memory.search(words, k)
-    found = believed if item.status == "active" else await memory.search(words, k, status="quarantined")
+    believed = found = await memory.search(words, k, task=task.id)
+    if item.status != "active":
+        found = await memory.search(words, k, status="quarantined", task=task.id)
     if item.id not in {r.id for r in found}:
         return False
     against = {item.id, item.rival} - {""}
@@ -182,6 +188,6 @@ def _result(seen: Observation) -> str:
 
 
 __all__ = [
-    "KINDS", "NEAR_ALLOWED", "Kind", "Requests", "Scope", "confine", "make_requests", "read_requests", "try_scope",
-    "write_requests",
+    "KINDS", "NEAR_ALLOWED", "Kind", "Requests", "Scope", "confine", "digest", "make_requests", "read_requests",
+    "try_scope", "verdict", "write_requests",
 ]  # fmt: skip
