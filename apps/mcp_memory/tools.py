@@ -315,9 +315,10 @@ class MemoryTools:
     def _refused(self, name: str, ops: Sequence[MemoryOp], before: int) -> dict[str, str]:
         """Item -> why an operation on it that was just logged changed nothing."""
         rows = [op for _, op in self._store.ops(name, before) if op.author == AUTHOR]
-        done = {(op.op, op.reflection, op.attempt) for op in rows if op.op != "NOOP"}
+        # By reason, for it names the request: a client that did the same just now is another one.
+        done = {(op.op, op.reflection, op.reason) for op in rows if op.op != "NOOP"}
         reasons = {op.reflection: op.reason for op in rows if op.op == "NOOP"}
-        lost = [op for op in ops if (op.op, op.reflection, op.attempt) not in done]
+        lost = [op for op in ops if (op.op, op.reflection, op.reason) not in done]
         return {op.reflection: plain(reasons.get(op.reflection, "another writer was faster")) for op in lost}
 
     def _change(self, version: int, op: MemoryOp, at: float, items: Mapping[str, Reflection]) -> Change:
@@ -342,8 +343,9 @@ def _key(name: str) -> str:
 
 
 def _by() -> str:
+    """Who asks, and an id of this request."""
     client = re.sub(r"[^\w .-]+", "_", CLIENT.get())[:40].strip()
-    return f" by {client}" if client else ""
+    return f"{f' by {client}' if client else ''}, request {uuid.uuid4().hex[:12]}"
 
 
 def _secrets(text: str) -> list[str]:
