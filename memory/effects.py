@@ -235,7 +235,7 @@ def loudness(before: Sequence[Trial], after: Sequence[Trial]) -> tuple[float, fl
     stake = min((level - without) / (level * (1 - level)), STAKES[-1] / (1 - level))
     heard = 0.0
     for trial in after:
-        if trial.shown:
+        if trial.shown and trial.chance < 1:  # what a caller reports of itself is no experiment
             heard = (heard + 1) * (1 + stake * (level - trial.outcome))
     return heard, level
 

@@ -18,6 +18,7 @@ from verbal.types import Task
 from verbal.verbs import make_recipe, open_store, pick_tasks
 
 if TYPE_CHECKING:
+    from verbal.run import Workshop
     from verbal.study import Study
     from verbal.versions import Policy
 
@@ -75,6 +76,8 @@ class _Plan:
         async with self._study(self.run, self.recipe).open({}) as shop:
             graph = self.recipe.loop.graph
             tasks = pick_tasks(shop.app.tasks(split), split, limit or _questions(self.recipe))
+            if self.recipe.loop.learns == "prompts":
+                return await self._evolve(shop, tasks, dry_run=dry_run)
             dev = shop.app.tasks(evaluate_on) if evaluate_on and self.recipe.memory.name else []
             dev = [] if graph == "self_play" else [t for t in dev if t.split != "test"]
             expected = await estimate(shop, tasks, passes={"learn": len(self.seeds)})
@@ -90,6 +93,35 @@ class _Plan:
         learned = [await self._learn(seed, tasks, expected.plain()) for seed in self.seeds]
         results = await self._score(dev) if dev else {}
         return self._tell(learned, results, expected.plain(), evaluate_on)
+
+    async def _evolve(self, shop: Workshop, tasks: Sequence[Task], *, dry_run: bool) -> dict[str, Any]:
+        """Prompts that evolve by reflection, in a folder that the gate can be asked about."""
+        from verbal.estimate import check_budget, estimate
+        from verbal.gepa import MAX_VALIDATION, auto_budget, optimise_prompts
+
+        tries = auto_budget(1, min(MAX_VALIDATION, len(tasks) // 2))
+        expected = await estimate(shop, tasks, passes={"score": -(-tries // len(tasks))})
+        self.screen.print(f"{len(tasks)} tasks, about {tries} tries: {estimate_words(expected.plain())}")
+        if buys := check_budget(shop, expected):
+            self.screen.print(buys)
+        if dry_run:
+            return self._dry(self.recipe.resolve(), expected.plain(), len(tasks))
+        self.store.put_tasks(tasks)
+        self.screen.stage(f"evolving the solver's prompt on {len(tasks)} tasks")
+        made = await optimise_prompts(
+            shop, tasks, run=self.run, out=self.store.memory_folder.parent / f"{self.run}.prompts"
+        )
+        self.screen.stage("")
+        self.screen.print(
+            f"{len(made.candidates)} candidates, {made.metric_calls} tries, {made.reflections} texts asked for; "
+            f"best {100 * made.score:.1f}, as it was {100 * made.seed_score:.1f} (validation tasks of split train)"
+        )
+        self.screen.print(
+            f"ask the gate: verbal promote --prompts {made.folder}"
+            if made.folder
+            else "nothing was better; no folder made"
+        )
+        return {"run": self.run, **made.plain(), "estimate": expected.plain()}
 
     def _study(self, run: str, recipe: Recipe) -> Any:
         from verbal.run import Progress

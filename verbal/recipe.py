@@ -75,9 +75,11 @@ class LoopTable:
     """Ask the critic role for words about a failed attempt."""
     reflect: bool = True
     """Ask the reflector role for a lesson after a failed attempt."""
+    learns: str = "lessons"
+    """What changes: `lessons` of a memory, or `prompts` (GEPA, extra `gepa`)."""
     lessons: str = "failures"
-    """What is reflected on: `failures` (each attempt that failed), `contrast` (a wrong and a right attempt of one group;
-    graph `group`), `all` (successes too)."""
+    """What is reflected on: `failures` (each attempt that failed), `contrast` (a right and a wrong attempt of one group,
+    with graph `group`), `all` (successes too)."""
     guidance: str = ""
     """A prompt, such as `memory/reasoningbank`, that tells the reflector what kind of lesson is wanted."""
     words: str = "lessons"
@@ -171,7 +173,7 @@ class Recipe:
             raise UnknownName.of("cache mode", self.model.cache, CACHES, where=f"recipe {self.name}: model.cache")
         if self.loop.graph not in GRAPHS:
             raise UnknownName.of("graph", self.loop.graph, GRAPHS, where=f"recipe {self.name}: loop.graph")
-        for key, known in (("lessons", LESSONS), ("words", WORDS)):
+        for key, known in (("learns", LEARNS), ("lessons", LESSONS), ("words", WORDS)):
             if getattr(self.loop, key) not in known:
                 raise UnknownName.of(key, getattr(self.loop, key), known, where=f"recipe {self.name}: loop.{key}")
         if self.loop.guidance:
@@ -190,6 +192,8 @@ class Recipe:
 
 GRAPHS = ("reflect", "group", "self_play")
 """Graphs of `verbal.loop`."""
+LEARNS = ("lessons", "prompts")
+"""What learning can change."""
 LESSONS = ("failures", "contrast", "all")
 """What can be reflected on."""
 WORDS = ("lessons", "critiques")

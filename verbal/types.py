@@ -151,6 +151,11 @@ class Attempt(Record):
     error: str | None = None
     seed: int | None = None
 
+    @property
+    def cited(self) -> tuple[str, ...]:
+        """Ids of the reflections that its replies name."""
+        return tuple(dict.fromkeys(i for step in self.steps for i in step.cited))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feedback(Record):

@@ -65,7 +65,9 @@ async def test_of_two_rivals_one_is_shown_by_one_lot(tiny):
 async def test_a_recipe_without_quarantine_has_no_trials(tiny):
     shop, _ = tiny(None, "memory.quarantine=false", "memory.withhold=0.0")
     made = await offers(shop, [add(RIGHT), add(WRONG, "quarantined")])
-    assert all([r.id for r in o.shown] == ["r1"] and o.chances == {} for o in made)
+    assert all([r.id for r in o.shown] == ["r1"] and o.chances == {"r1": 1.0} for o in made)
+    shop, _ = tiny(None, "memory.quarantine=false", 'memory.credit=""', file="w.db")
+    assert all(o.chances == {} for o in await offers(shop, [add(RIGHT)])), "nobody reads the outcomes"
 
 
 async def test_the_attempt_holds_what_was_offered_and_each_outcome_is_counted_once(tiny):

@@ -141,9 +141,12 @@ async def _reflect(context: Context, newest: Attempt, correction: str = "") -> N
     feedback = context.store.feedback([newest.id])[newest.id]
     correction = correction or next((f.correction for f in feedback if f.correction), "")
     seen = await context.observation(newest)
-    if not correction:  # then the critics' words are all there is to learn from
-        words = [f"{f.critic} says: {f.text}" for f in feedback if f.text and f.value != 1.0]
-        seen = dataclasses.replace(seen, text=". ".join([seen.text, *words]))
+    words = [f"hint {r.id} was used: {r.text}" for r in await context.hints(task) if r.id in newest.cited]
+    if context.verdict(feedback) == 1.0:
+        words = ["judged right", *words]
+    elif not correction:  # then the critics' words are all there is to learn from
+        words += [f"{f.critic} says: {f.text}" for f in feedback if f.text and f.value != 1.0]
+    seen = dataclasses.replace(seen, text=". ".join([seen.text, *words]))
     messages = context.app.messages(
         "reflector",
         unsealed(task),
@@ -242,7 +245,7 @@ def lessons(context: Context, newest: Attempt) -> list[Reflection]:
 def tags(context: Context, newest: Attempt) -> list[MemoryOp]:
     """What the reflector said of the reflections that an attempt cited, as TAG operations."""
     step = context.store.step(newest.id, "reflect") if context.recipe.loop.guidance else None
-    return tag_ops(read_lessons(step.text), {i for s in newest.steps for i in s.cited}) if step else []
+    return tag_ops(read_lessons(step.text), newest.cited) if step else []
 
 
 def _own_words(context: Context, earlier: Sequence[Attempt]) -> list[Reflection]:

@@ -28,7 +28,7 @@ class Offer:
 
     shown: list[Reflection] = field(default_factory=list)
     chances: dict[str, float] = field(default_factory=dict)
-    """Item -> the chance it had of being shown; empty where no lots are drawn."""
+    """Item -> the chance it had of being shown; empty where nobody reads outcomes."""
 
 
 async def offer(context: Context, task: Task, query: str) -> Offer:
@@ -59,7 +59,7 @@ async def offer(context: Context, task: Task, query: str) -> Offer:
         if item.rival in chances:
             chances[item.rival] = 1.0 - TRIAL_CHANCE
             drawn = drawn - {item.rival} if won else drawn | {item.rival}
-    if not table.withhold and not tried:
+    if not table.credit:
         chances = {}
     return Offer([r for r in (*believed, *tried) if r.id in drawn], chances)
 
