@@ -78,8 +78,8 @@ class LoopTable:
     learns: str = "lessons"
     """What changes: `lessons` of a memory, or `prompts` (GEPA, extra `gepa`)."""
     lessons: str = "failures"
-    """What is reflected on: `failures` (each attempt that failed), `contrast` (a right and a wrong attempt of one group,
-    with graph `group`), `all` (successes too)."""
+    """What is reflected on: `failures` (each attempt that failed), `all` (successes too), or `contrast` (a right and a
+    wrong attempt of one group, with graph `group`)."""
     guidance: str = ""
     """A prompt, such as `memory/reasoningbank`, that tells the reflector what kind of lesson is wanted."""
     words: str = "lessons"
