@@ -139,7 +139,6 @@ async def on_a_real_memory(options: argparse.Namespace, credit: OutcomeCredit) -
     return {
         "worlds": options.real,
         "seconds": round(time.perf_counter() - began, 1),
-        "cpu_seconds": round(time.process_time(), 1),
         "log_replays_to_the_same_items": same,
         "real": shares(worlds, courses),
         "simulated": shares(worlds, twins),
