@@ -51,6 +51,10 @@ class Vectors:
         """Whether embedding waits for something, so that it must not be done on an event loop."""
         return bool(getattr(self._embedder, "blocking", False))
 
+    def asked(self, query: str) -> Sequence[float]:
+        """The vector of a query: some models embed what is asked in another way than what is kept."""
+        return self._make([query], getattr(self._embedder, "embed_query", self._embedder.embed))[0]
+
     def make(self, texts: Sequence[str]) -> Rows:
         """The vectors of texts, paid for by whoever listens (`spend`): refused before, counted after.
 
@@ -58,18 +62,24 @@ class Vectors:
             ModelError: the embedder gave another number of vectors, of another length, or what is no direction.
             StoreError: they are of another length than those that are kept.
         """
-        if not texts:
-            return []
-        price = float(getattr(self._embedder, "price", 0.0))
+        return self._make(texts, self._embedder.embed) if texts else []
+
+    def _make(self, texts: Sequence[str], embed: Callable[[Sequence[str]], Sequence[Sequence[float]]]) -> Rows:
+        price = getattr(self._embedder, "price", 0.0)
+        paid = price is None or price > 0
         # A token is a byte at least; what costs nothing is counted in seconds only.
-        tokens = sum(len(t.encode("utf-8", "replace")) for t in texts) if price else 0
-        worst = Usage(calls=1 if price else 0, prompt_tokens=tokens, cost=tokens * price / 1e6)
+        tokens = sum(len(t.encode("utf-8", "replace")) for t in texts) if paid else 0
+        cost = None if price is None else tokens * price / 1e6
+        worst = Usage(calls=int(paid), prompt_tokens=tokens, cost=cost)
         if self.spend is not None:
             self.spend(worst, False)
         began = time.monotonic()
-        rows = list(self._embedder.embed(texts))
-        if self.spend is not None:
-            self.spend(worst.replace(seconds=time.monotonic() - began), True)
+        try:
+            rows = list(embed(texts))
+        finally:  # tries that failed may be billed
+            used = self._embedder.take_usage() if hasattr(self._embedder, "take_usage") else worst
+            if self.spend is not None:
+                self.spend(used.replace(seconds=time.monotonic() - began), True)
         return self._checked(rows, len(texts))
 
     def of(self, ids: Sequence[str], log: LogState) -> Rows:
