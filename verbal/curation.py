@@ -61,7 +61,7 @@ async def curate(workshop: Workshop, context: Context, tasks: Sequence[Task], ke
     for task in tasks:
         group = context.store.group(context.run, context.group_key(task), context.arm)
         attempts = [a for i in (group.attempts if group else ()) if (a := context.store.attempt(i))]
-        ops += _credited(workshop, context, attempts, memory.preview())
+        ops += _credited(workshop, context, attempts, memory.preview(ops))
         for attempt in attempts:
             ops += tags(context, attempt)
             if not verify or _helped(context, attempt, group):
