@@ -74,13 +74,14 @@ class BM25:
 
     def ranked(self, query: str, hidden: Collection[str] = ()) -> Iterator[str]:
         """Keys of all texts that share a word with the query, best first, ties by key; none of `hidden`."""
-        asked, wanted = self._asked(query), _FIRST + len(hidden)
+        asked, done, wanted = self._asked(query), 0, _FIRST + len(hidden)
         # Who looks at the first few need not wait until all are scored and sorted.
-        first = self._sorted(*self._best(asked, wanted))[:wanted]
-        yield from (key for key in first if key not in hidden)
-        if len(first) == wanted:
-            rest = self._sorted(*self._all(asked))[wanted:]
-            yield from (key for key in rest if key not in hidden)
+        while True:
+            found = self._sorted(*self._best(asked, wanted))[:wanted]
+            yield from (key for key in found[done:] if key not in hidden)
+            if len(found) < wanted:
+                return
+            done, wanted = wanted, 8 * wanted
 
     def _sorted(self, rows: _Rows, scores: _Numbers) -> list[str]:
         pairs = zip(np.round(-scores, 9).tolist(), [self._keys[r] or "" for r in rows.tolist()], strict=True)

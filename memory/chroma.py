@@ -17,7 +17,7 @@ import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from verbal.errors import ConfigError, StoreError
 
@@ -75,6 +75,9 @@ class ChromaIndex(ChromaCollection):
     Raises:
         StoreError: the folder is open elsewhere, or cannot be written.
     """
+
+    quick: ClassVar[bool] = True
+    """A search takes milliseconds, so that it need not leave its thread; a write may take seconds."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)

@@ -57,7 +57,7 @@ class ChromaCollection:
         pairs: list[tuple[str, float]] = []
         if k <= 0:
             return pairs
-        asked, wanted = np.asarray(vector, dtype=np.float32), k + 16
+        asked, wanted = np.asarray(vector, dtype=np.float32), k + 4
         while True:
             ids, distances = self._query(asked, wanted)
             near = np.round(1.0 - np.asarray(distances, dtype=np.float64), 6).tolist()
@@ -65,7 +65,7 @@ class ChromaCollection:
             # Which of several equals Chroma gives is chance, and ties go by id here: all of them must be seen.
             if len(pairs) < wanted or pairs[-1][1] < pairs[k - 1][1]:
                 return pairs[:k]
-            wanted *= 2
+            wanted = 2 * wanted + 16
 
     def count(self) -> int:
         """How many vectors it holds."""
