@@ -22,7 +22,7 @@ from verbal.contracts import Memory, Observation
 from verbal.errors import DataError
 from verbal.loop.context import query
 from verbal.loop.episodes import side_by_side
-from verbal.loop.nodes import make_attempt, unsealed
+from verbal.loop.nodes import make_attempt
 from verbal.parts import load_function
 from verbal.run import Workshop, make_context
 from verbal.scope_requests import KINDS, Kind, Requests, digest, make_requests, read_requests, write_requests
@@ -175,7 +175,7 @@ async def _answered(workshop: Workshop, memory: Memory, task: Task, hints: list[
     shown = digest(json.dumps([(h.id, h.title, h.when, h.text, h.boundary, h.polarity) for h in hints]))
     context = make_context(workshop, [task], run=run, arm=f"scope-{shown}", seed=0, learning=False, memory=memory)
     sampling = context.sampling(task.id, greedy=True)
-    made = await make_attempt(context, unsealed(task), round_=0, hints=hints, sampling=sampling)
+    made = await make_attempt(context, task, round_=0, hints=hints, sampling=sampling)
     if made.stop in (StopReason.ERROR, StopReason.TIMEOUT):
         return None
     return _result(await context.observation(made))

@@ -20,7 +20,9 @@ from verbal.run import Workshop
 from verbal.types import Message, Reflection, Task
 
 Kind = Literal["inside", "near", "outside"]
+"""How a request lies to a lesson's scope."""
 KINDS: tuple[Kind, ...] = ("inside", "near", "outside")
+"""All kinds, in the order in which they are told."""
 _TRIES = 3
 
 

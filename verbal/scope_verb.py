@@ -84,11 +84,13 @@ async def _try(
         await memory.search("", 1)  # reads the log
         item = _item(memory.preview().items, item_id, store)
         examples = _examples(shop.app.tasks("train"), item)
-        store.start_run(run, recipe.to_dict(), {"command": "scope", "memory": name, "item": item_id, **shop.info})
+        if given is None:
+            _check_proposer(shop)
+        info = {"command": "scope", "scope": {"memory": name, "item": item_id}, **shop.info}
+        store.start_run(run, recipe.to_dict(), info)
         status = "stopped"
         try:
             if given is None:
-                _check_proposer(shop)
                 screen.stage("the proposer writes requests")
                 tried = await write_requests(shop, item, examples, count)
             else:

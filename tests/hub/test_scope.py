@@ -33,7 +33,7 @@ from verbal.scope import (
     verdict,
     write_requests,
 )
-from verbal.scope_verb import run_scope
+from verbal.scope_verb import _examples, run_scope
 from verbal.store import Store
 from verbal.types import MemoryOp, Message, Reflection, Task
 
@@ -169,12 +169,13 @@ async def test_one_answer_outside_is_too_many(world):
     assert verdict(first, last) == "refused"
 
 
-async def test_one_in_twenty_near_answers_may_change(world):
+@pytest.mark.parametrize(("others", "kept"), [(19, True), (9, True), (8, False), (3, False)])
+async def test_one_in_ten_near_answers_may_change(world, others, kept):
     shop, filled = world(Writer(), LESSON)
     memory = await filled
-    near = [*(f"Walk {n} miles" for n in range(19)), NEAR[0]]
+    near = [*(f"Walk {n} miles" for n in range(others)), NEAR[0]]
     found = await try_scope(shop, memory, memory.items()["r1"], requests(near=near), run="s")
-    assert len(found.changed["near"]) == 1 and found.kept
+    assert len(found.changed["near"]) == 1 and found.kept is kept
 
 
 async def test_one_that_narrowing_leaves_without_effect_is_refused(world):
@@ -547,6 +548,24 @@ def test_the_verb_tries_a_lesson_on_the_requests_of_a_file(tmp_path, shop_db, fi
         assert [op.author for _, op in store.ops("m")][-1] == "scope"
 
 
+def test_examples_are_near_the_lesson_first_and_never_sealed():
+    asked = [("t1", "boil an egg", "train"), ("t2", "mails to a boss", "train"), ("t3", "my boss", "test"),
+             ("t4", "a boss", "train"), *((f"u{n}", f"walk {n} miles", "train") for n in range(9))]  # fmt: skip
+    tasks = [Task(id=i, kind="desk", messages=(), split=split, info={"question": q}) for i, q, split in asked]
+    assert [t.id for t in _examples(tasks, LESSON)] == ["t2", "t4", "t1", "u0", "u1"]
+    assert _examples([], LESSON) == []
+
+
+def test_the_verb_lets_a_proposer_write_the_requests(tmp_path, shop_db, filed):
+    script = tmp_path / "proposer.jsonl"
+    script.write_text(json.dumps({"reply": json.dumps({"boundary": "", **ROWS})}))
+    given = options(shop_db)
+    given["overrides"].append(f"model.roles.proposer='scripted:{script}'")
+    found = run_scope(given, filed, "m", "r1", quiet=True)
+    assert found["verdict"] == "kept" and len(found["first"]["changed"]["inside"]) == 2
+    assert found["usage"]["proposer"]["calls"] == 1
+
+
 @pytest.mark.parametrize(
     ("name", "item", "error"), [("x", "r1", UnknownName), ("m", "r9", UnknownName), ("m", "r2", ConfigError)]
 )
@@ -558,6 +577,8 @@ def test_the_verb_says_what_it_does_not_know(tmp_path, shop_db, filed, name, ite
 def test_a_model_that_cannot_write_requests_is_not_asked_for_them(shop_db, filed):
     with pytest.raises(ConfigError, match="--requests FILE"):
         run_scope(options(shop_db), filed, "m", "r1", quiet=True)
+    with Store(filed) as store:
+        assert store.runs() == []
 
 
 @pytest.mark.parametrize("line", ["{", "3", '{"kind": "far", "request": "x"}', '{"kind": "near"}', '{"boundary": 3}'])
