@@ -63,7 +63,8 @@ def run_demo(
     for old in (*out.glob("demo.*"), *out.glob("results.json")):
         _remove(old)
     sets = [f"limits.max_cost={max_cost}"] if max_cost is not None else []
-    recipe = load_recipe("reflect", ["loop.rounds=3", "loop.critique=false", "loop.batch=32", *sets])
+    # Two passes: a lesson is believed after some seven questions that it fits, and a term has about fourteen.
+    recipe = load_recipe("reflect", ["loop.rounds=3", "loop.critique=false", "loop.batch=16", "loop.epochs=2", *sets])
     recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, name=model))
     with Store(out / "demo.db") as store, Screen("verbal demo", quiet=quiet) as screen:
         story = Story(recipe, store, screen, out, list(range(seeds)), tasks, rounds, train)
@@ -78,6 +79,10 @@ def run_demo(
         screen.print(results["claim"])
         screen.print(f"The page with the plots: {page}")
     return results
+
+
+_WINDOW = 32
+"""First attempts that a point of the learning curve stands for."""
 
 
 class Story:
@@ -161,13 +166,14 @@ class Story:
         return memory
 
     def _learning_curve(self, run: str, order: Sequence[Task]) -> list[dict[str, Any]]:
-        verdict, size, points = self.recipe.critics.verdict, self.recipe.loop.batch, []
-        for at in range(0, len(order), size):
-            batch = order[at : at + size]
-            first = [f"{run}/learn/{t.id}/0.0" for t in batch]
-            known = self.store.feedback(first)
-            right = sum(any(f.critic == verdict and f.value == 1.0 for f in known[i]) for i in first)
-            points.append({"tasks": at + len(batch), "share": right / len(batch)})
+        verdict, points = self.recipe.critics.verdict, []
+        arms = ["learn", *(f"learn@{epoch}" for epoch in range(2, self.recipe.loop.epochs + 1))]
+        first = [f"{run}/{arm}/{task.id}/0.0" for arm in arms for task in order]
+        known = self.store.feedback(first)
+        for at in range(0, len(first), _WINDOW):
+            part = first[at : at + _WINDOW]
+            right = sum(any(f.critic == verdict and f.value == 1.0 for f in known[i]) for i in part)
+            points.append({"tasks": at + len(part), "share": right / len(part)})
         return points
 
     async def _score(
