@@ -11,7 +11,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -271,27 +270,6 @@ async def test_another_embedder_is_refused_until_the_memory_is_embedded_anew(sto
     assert await answers(memory) == filled
     memory.close()
     await reopened(store, filled)
-
-
-async def test_a_search_waits_for_a_write_without_stopping_the_loop(store: Store, filled) -> None:
-    memory, held, free, waited = chroma(store), threading.Event(), threading.Event(), []
-
-    def write() -> None:
-        with memory._lock:
-            held.set()
-            waited.append(free.wait(20))
-
-    writer = threading.Thread(target=write)
-    writer.start()
-    held.wait()
-    search = asyncio.create_task(memory.search(QUESTIONS[0], 5, exclude_tasks=["t3"]))
-    await asyncio.sleep(0)  # the search begins, and finds the memory busy
-    assert not search.done()
-    free.set()
-    assert [r.id for r in await search] == filled[0]
-    writer.join()
-    assert waited == [True], "the loop went on meanwhile"
-    memory.close()
 
 
 async def test_rebuild_on_request(store: Store, filled) -> None:
