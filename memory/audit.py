@@ -174,7 +174,7 @@ def _origin(
     for source, text in shown.items():
         # What was added later cannot be the source; nor is the other one what the item is a rival of.
         older = source not in held or (held[source][0] < held[item.id][0] and held[source][1].rival != item.id)
-        if older and own.share(_Copied([text])) >= 0.6:
+        if older and own.copies(_Copied([text])):
             ids = [item.id, *([source] if source in held else [])]
             yield _finding("loop", ids, f"repeats {source}, which was shown in the attempt it comes from")
             break
@@ -245,8 +245,10 @@ class _Copied:
 
     def __init__(self, texts: Sequence[str]) -> None:
         self.grams: set[tuple[str, ...]] = set()
+        self.size = 0
         for text in texts:
             found = informative(text[:20_000])
+            self.size += len(found)
             self.grams.update(tuple(found[i : i + 4]) for i in range(len(found) - 3))
             if len(found) < 4:
                 self.grams.add(tuple(found))
@@ -255,6 +257,10 @@ class _Copied:
         """The share of these runs that another text has too; 0 when there are none."""
         kept = self.grams - {()}
         return len(kept & of.grams) / len(kept) if kept else 0.0
+
+    def copies(self, of: _Copied) -> bool:
+        """Whether this is mostly another text, or all of that with some words around it."""
+        return self.share(of) >= 0.6 or (of.share(self) >= 0.8 and self.size <= 2 * of.size)
 
 
 def summary(findings: Sequence[Finding]) -> dict[str, dict[str, Any]]:

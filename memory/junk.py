@@ -146,7 +146,7 @@ def _vacuous(item: Reflection) -> str:
     """Why an item says nothing, or an empty text."""
     if item.title.strip() and item.when.strip():
         return ""
-    if not (kept := set(informative(item.text[:4000]))):
+    if not (kept := {w for w in informative(item.text[:4000]) if len(w) > 1 or not w.isascii()}):
         return "" if _CODE.search(item.text) else "it has no words that say anything"
     if kept <= _GENERIC_STEMS and not _CODE.search(item.text.replace("_", " ")):
         return "every word of it fits every task"

@@ -53,8 +53,8 @@ _NAMED = re.compile(
     r"(?ix)(?<![a-z0-9])(?P<name>(?:[a-z0-9]{1,20}[_-]){0,4}(?:api[_\ -]?key|access[_\ -]?key|"
     r"secret(?:[_\ -]?(?:key|token))?|"
     r"auth[_\ -]?token|token|pass(?:word|wd|phrase|code)|pwd|client[_\ -]?secret|private[_\ -]?key|credentials?))"
-    r"(?:\ (?:for|of|to|on|at)\ (?:the\ )?[\w.@-]{1,40})?(?P<join>\s{0,3}(?:=>|:=|=|:|\bis\b|\bwas\b)\s{0,3}|"
-    r"\s{1,3})(?P<quote>['\"`]?)(?P<value>[^\s'\"`,;]{6,200})"
+    r"(?P<join>(?:\ (?:for|of|to|on|at)(?:\ [\w.@-]{1,40}){1,4}?)?\s{0,3}(?:=>|:=|=|:|\bis\b|\bwas\b)\s{0,3}|\s{1,3})"
+    r"(?P<quote>['\"`]?)(?P<value>[^\s'\"`,;]{6,200})"
 )
 _KEY_LIKE = re.compile(r"(?<![\w+/=-])[A-Za-z0-9+/_-]{32,200}={0,2}(?![\w+/=-])")
 _EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}\b")

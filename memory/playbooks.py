@@ -75,6 +75,7 @@ def read_playbook(text: str) -> tuple[list[Reflection], list[tuple[str, str]]]:
 
 def _bullet(item: Reflection, bullet: str) -> str:
     plain = Reflection(id="", text="")
+    tried = item.counters.helped + item.counters.harmed
     fields: dict[str, str] = {
         "title": item.title,
         "when": item.when,
@@ -82,7 +83,7 @@ def _bullet(item: Reflection, bullet: str) -> str:
         "kind": item.kind if item.kind != plain.kind else "",
         "polarity": item.polarity if item.polarity != plain.polarity else "",
         "status": item.status if item.status != plain.status else "",
-        "shown": str(item.counters.shown or ""),
+        "shown": str(item.counters.shown) if item.counters.shown != tried else "",
         "value": "" if item.value is None else repr(item.value),
         "task": "" if item.task is None else json.dumps(item.task),
         "attempts": json.dumps(item.attempts) if item.attempts else "",
