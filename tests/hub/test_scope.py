@@ -208,6 +208,13 @@ async def test_where_no_call_works_nothing_is_decided(world):
     assert scoped(memory) == []
 
 
+async def test_a_lesson_that_was_tried_inside_only_is_not_called_kept(world):
+    shop, memory = await world(Writer(fails={NEAR[0]: ModelError("refused"), NEAR[1]: ModelError("refused")}), LESSON)
+    with pytest.raises(DataError, match="no request near or outside"):
+        await confine(shop, memory, memory.items()["r1"], requests(outside=[]), run="s")
+    assert scoped(memory) == []
+
+
 async def test_a_model_that_cannot_be_reached_stops_it_and_it_goes_on(world):
     writer = Writer(fails={NEAR[1]: TransientError("gone")})
     shop, memory = await world(writer, LESSON)
