@@ -11,7 +11,7 @@ from verbal.loop.context import Context, Roles
 from verbal.parts import load_part, make_part
 from verbal.recipe import Recipe
 from verbal.store import Store
-from verbal.types import Attempt, Group, MemoryOp, Task
+from verbal.types import Attempt, Group, MemoryOp, Reflection, Task
 
 if TYPE_CHECKING:
     from verbal.run import Workshop
@@ -57,7 +57,8 @@ async def curate(workshop: Workshop, context: Context, tasks: Sequence[Task], ke
     mark = MemoryOp(op="NOOP", reason=f"batch {key} curated", author="run")
     if any(op.op == "NOOP" and op.reason == mark.reason for op in memory.history()):
         return
-    drawn, ops = [], []
+    drawn: list[Reflection] = []
+    ops: list[MemoryOp] = []
     for task in tasks:
         group = context.store.group(context.run, context.group_key(task), context.arm)
         attempts = [a for i in (group.attempts if group else ()) if (a := context.store.attempt(i))]
