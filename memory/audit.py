@@ -241,7 +241,7 @@ def _too_much(alive: Sequence[Reflection], known: Evidence, limits: Bounds) -> I
 
 
 class _Copied:
-    """Runs of four informative words of some texts, by which copying is recognised."""
+    """Runs of three informative words of some texts, by which copying is recognised."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         self.grams: set[tuple[str, ...]] = set()
@@ -249,8 +249,8 @@ class _Copied:
         for text in texts:
             found = informative(text[:20_000])
             self.size += len(found)
-            self.grams.update(tuple(found[i : i + 4]) for i in range(len(found) - 3))
-            if len(found) < 4:
+            self.grams.update(tuple(found[i : i + 3]) for i in range(len(found) - 2))
+            if len(found) < 3:
                 self.grams.add(tuple(found))
 
     def share(self, of: _Copied) -> float:
