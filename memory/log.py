@@ -23,12 +23,16 @@ import math
 import re
 from collections import ChainMap
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 from verbal.contracts import Trial
 from verbal.store_memory import EMBEDDER, is_embedder_op
 from verbal.types import MemoryOp, Reflection
 
+_WORDS = {
+    name: frozenset(get_args(hint)) for name, hint in get_type_hints(Reflection).items() if get_origin(hint) is Literal
+}
+"""Fields of a reflection that hold one of a few words."""
 _NUMBERED = re.compile(r"r([1-9][0-9]{0,17})")
 
 
@@ -125,6 +129,10 @@ class LogState:
                 return "no item"
             if not op.item.text.strip():
                 return "the item has no words"
+            if bad := [
+                f"{k} {getattr(op.item, k)!r}" for k, known in _WORDS.items() if getattr(op.item, k) not in known
+            ]:
+                return f"the item has an unknown {bad[0]}"  # it could be written, and never read again
             if op.item.status == "retired":
                 return "the item is retired already"
         if op.op == "ADD":

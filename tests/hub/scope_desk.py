@@ -17,7 +17,7 @@ from verbal.scope import Requests, make_requests
 from verbal.store import Store
 from verbal.types import MemoryOp, Message, Reflection, Task
 
-LESSON = Reflection(id="r1", text="be brief", when="mails to my boss")
+LESSON = Reflection(id="r1", text="be brief", when="mails and letters that reach my boss or the board")
 INSIDE = ["Write a mail to my boss about Friday", "Answer my boss, who asks for the plan"]
 NEAR = ["Write a novel about a boss", "Which novel has the worst boss?"]
 OUTSIDE = ["Boil an egg", "Who lives in Rome?"]

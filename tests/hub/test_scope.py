@@ -131,7 +131,7 @@ async def test_a_quarantined_item_is_tried_as_if_it_were_believed_and_stays_in_q
 async def test_rivals_are_never_shown_side_by_side(world, tried):
     writer = Writer()
     against = [LESSON.replace(id=i, text=f"be {i}", status="quarantined", rival="r1") for i in ("r2", "r3")]
-    other = Reflection(id="r4", text="sign with JJ", when="mails to my boss")
+    other = Reflection(id="r4", text="sign with JJ", when="mails and letters that reach my boss or the board")
     shop, memory = await world(writer, LESSON, *against, other)
     if tried == "r1":
         await memory.apply([MemoryOp(op="TAG", reflection="r2", tag="active", author="user")])

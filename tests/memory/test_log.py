@@ -194,3 +194,9 @@ def test_vectors_stay_out_of_the_state() -> None:
     assert all(op.item is not None and op.item.embedding == () for op in logged)
     state.apply(MemoryOp(op="UPDATE", reflection="r1", item=Reflection(id="r1", text="c")))
     assert state.written == {"r1": 3, "r2": 2}
+
+
+def test_an_item_of_an_unknown_kind_is_never_written():
+    state = LogState()
+    op = state.apply(MemoryOp(op="ADD", item=Reflection(id="", text="x", kind="poem")))
+    assert op.op == "NOOP" and "unknown kind 'poem'" in op.reason and state.items == {}

@@ -229,7 +229,14 @@ def test_the_filter_has_a_dial() -> None:
 
 def test_a_lesson_that_defines_no_term_is_filed_under_title_when_and_text() -> None:
     keys = KeyWords()
-    keys.put(Reflection(id="a", text="Join on the key", title="Duplicate rows", when="a sum over two joined tables"))
+    keys.put(
+        Reflection(
+            id="a",
+            text="Join on the key",
+            title="Duplicate rows",
+            when="a sum over two tables that were joined on some key",
+        )
+    )
     assert [keys.relevant(q, ["a"]) for q in ("duplicate rows?", "the sum of it", "which key?", "any names?")] == [
         {"a"},
         {"a"},
@@ -239,6 +246,13 @@ def test_a_lesson_that_defines_no_term_is_filed_under_title_when_and_text() -> N
     keys.drop("a")
     keys.drop("a")
     assert keys.relevant("duplicate rows", ["a"]) == set()
+
+
+def test_a_situation_in_a_few_words_is_what_a_lesson_is_filed_under() -> None:
+    keys = KeyWords()
+    keys.put(Reflection(id="a", text="keep it short and leave out emojis", when="mails to my boss"))
+    asked = ("write a mail to my boss", "a short note", "emojis in a list")
+    assert [keys.relevant(q, ["a"]) for q in asked] == [{"a"}, set(), set()]
 
 
 def test_the_token_cap_passes_over_what_does_not_fit() -> None:
