@@ -35,8 +35,8 @@ _RULES: tuple[tuple[str, str], ...] = (
     (
         "it calls a tool",
         r"(<\s*/?\s*(tool_call|function_call|tool_use|invoke|function)\b|\"(tool|function)_?(call|name)\"\s*:"
-        r"|\"name\"\s*:\s*\"[^\"]+\"\s*,\s*\"(arguments|parameters|input)\"\s*:|\b(os\.system|subprocess\.|eval\(|exec\(|rm -rf|"
-        r"curl |wget |powershell))",
+        r"|\"name\"\s*:\s*\"[^\"]+\"\s*,\s*\"(arguments|parameters|input)\"\s*:|\b(os\.system|subprocess\.|eval\("
+        r"|exec\(|rm -rf|curl |wget |powershell))",
     ),
     (
         "it writes to a database",
