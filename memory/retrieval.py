@@ -34,8 +34,10 @@ class KeyWords:
     A text like `term means definition` is filed under its term alone, and an item whose `when` names a situation in a
     few words under that and its title: its text shares words with much that it is not about (bench/scope.py: answers
     changed near its scope 90 % of the time with the text as a key, 16 % without). Any other item has up to three keys:
-    `when`, `title` and the text. It is relevant when one key shares at least `min_overlap` informative words with the
-    query and, where the key is a term (a short title counts as one), when those words carry at least `min_coverage` of its
+    `when`, `title` and the text.
+
+    It is relevant when one key shares at least `min_overlap` informative words with the query and, where the key is a
+    term (a short title counts as one), when those words carry at least `min_coverage` of its
     weight. A word that files many items weighs little, and the last word of a term half, because it names the thing
     while the others say which: "customer" does not call up what an "active customer" is, "active clients" does.
 
