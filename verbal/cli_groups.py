@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from verbal.options import DEFAULT_STORE, Json, Store
+from verbal.options import DEFAULT_STORE, Database, Json, MaxCost, Model, Overrides, Store, command_options
 
 # The groups.
 memory_app = typer.Typer(help="A memory: what it believes, where that came from, in and out.", no_args_is_help=True)
@@ -178,6 +179,29 @@ def memory_rebuild(
         raise typer.Exit(1)
 
 
+@memory_app.command(name="scope")
+def memory_scope(
+    name: _Name,
+    item: _Item,
+    requests: Annotated[
+        Path | None, typer.Option(help="JSONL of kind (inside, near, outside) and request; the proposer's otherwise.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="Requests of a kind that the proposer writes.")] = 8,
+    db: Database = None,
+    recipe: Annotated[str, typer.Option(help="A shipped recipe or a .toml file.")] = "reflect",
+    model: Model = "",
+    store: Store = DEFAULT_STORE,
+    set_: Overrides = None,
+    max_cost: MaxCost = None,
+    json_: Json = False,
+) -> None:
+    """Try an item inside, near and outside its scope; one that changes answers elsewhere is narrowed or refused."""
+    from verbal.scope_verb import run_scope
+
+    options = command_options(recipe, model, db, None, set_, {"max_cost": max_cost})
+    emit(run_scope(options, store, name, item, requests=requests, count=count, quiet=json_), json_)
+
+
 @embedded_app.command(name="train")
 def embedded_train(
     out: Annotated[Path, typer.Argument(help="Folder of the new weights.")],
@@ -200,6 +224,12 @@ def embedded_card() -> None:
 
 
 def emit(result: Any, as_json: bool) -> None:
-    """Prints a result as JSON, if that was asked for."""
-    if as_json:
-        print(json.dumps(result, ensure_ascii=False, indent=2, default=str))
+    """Prints a result as JSON, if that was asked for; what the terminal cannot write is escaped."""
+    if not as_json:
+        return
+    text = json.dumps(result, ensure_ascii=False, indent=2, default=str)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # half a surrogate pair, which a model's cut reply may hold, has no UTF-8 form
+        text = json.dumps(result, indent=2, default=str)
+    print(text)
