@@ -206,6 +206,9 @@ def _new(
 
 def _read(source: Path, format_: str) -> Any:
     """What a file or folder holds (`Taken`)."""
+    known: Any = load_function("memory", "transfer", "FORMATS")
+    if format_ and format_ not in (*known, TRANSCRIPT):
+        raise UnknownName.of("format", format_, (*known, TRANSCRIPT))
     if format_ == TRANSCRIPT:
         return load_function("memory", "transcripts", "read_transcripts")(source)
     return load_function("memory", "transfer", "read_memory")(source, _format(format_, source))

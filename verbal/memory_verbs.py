@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from verbal.errors import ConfigError, DataError, UnknownName
+from verbal.errors import ConfigError, DataError, StoreError, UnknownName
 from verbal.parts import load_function, load_part
 from verbal.store import Store
 from verbal.types import MemoryOp, Reflection
@@ -189,7 +189,7 @@ def retire(store: Store, name: str, reasons: Mapping[str, str]) -> int:
             return int(state.version)
         try:
             return store.log_ops(name, ops, expect=state.version)
-        except OSError:
+        except StoreError:
             # Another writer was faster; anything else is an error at once.
             if tried + 1 == _WRITE_TRIES or not store.ops(name, after=state.version):
                 raise

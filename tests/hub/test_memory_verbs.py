@@ -258,6 +258,18 @@ def test_import_refuses_what_must_not_come_in(memory, tmp_path):
     assert [r.text for r in items().values()][3:] == ["ships are late in winter"]
 
 
+def test_long_and_foreign_texts_come_in_and_can_be_looked_at(memory, tmp_path):
+    texts = ["word " * 20_000, "订单迟到 means shipped > promised", "Größe 👩‍👩‍👧 means size", "half \ud800 pair"]
+    (tmp_path / "m.jsonl").write_text("\n".join(json.dumps({"text": t}) for t in texts))
+    code, made, err = memory("import", "shop", "m.jsonl", "--json")
+    assert code == 0 and made["added"] + len(made["left_out"]) == 4 and made["added"] >= 3, err
+    for item in made["items"]:
+        assert memory("show", "shop", item["id"])[0] == 0
+    found = memory("audit", "shop", "--json")[1]
+    assert "long" in found["kinds"] and memory("audit", "shop")[0] == 0
+    assert memory("search", "shop", "订单迟到", "--index", "exact")[0] == 0
+
+
 def test_import_dry_run_changes_nothing(memory, tmp_path):
     (tmp_path / "m.jsonl").write_text('{"text": "ships are late in winter"}')
     code, made, _ = memory("import", "shop", "m.jsonl", "--dry-run", "--json")
@@ -296,6 +308,7 @@ def test_import_of_transcripts(memory, tmp_path):
         (("export", "shop@99", "out.jsonl"), "0 to 14"),
         (("export", "shop", "out.jsonl", "--only", "r9"), "r1"),
         (("import", "shop", "nowhere.jsonl"), "nowhere.jsonl"),
+        (("import", "shop", "empty.jsonl", "--format", "transcripts"), "transcript"),
         (("import", "shop", "empty.jsonl"), "empty.jsonl"),
         (("rebuild", "nobody"), "shop"),
         (("rebuild", "shop", "--embedder", "hashin"), "hashing"),
