@@ -20,9 +20,31 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from verbal.evaluate import interval
+from verbal.store import Store
+
 HERE = Path(__file__).parent
-METHODS = ("reflect", "reflexion", "self_refine", "expel", "tf_grpo", "ace", "reasoningbank", "matts", "memrl")
 ARMS = ("base", "retry", "shuffled", "memory")
+TOLD = (
+    'critics.names=["sql_result","self_check","user"]', 'critics.verdict="sql_result"',
+    "critics.options={user={simulated=true}}",
+)  # fmt: skip
+"""A person corrects, and gold decides: the embedded model can neither judge nor reflect without a right answer."""
+METHODS: dict[str, tuple[str, ...]] = {
+    "reflect": ("loop.epochs=2", "loop.batch=16", "loop.critique=false"),
+    "reflexion": TOLD,
+    "self_refine": ('critics.names=["sql_result","self_check"]', 'critics.verdict="self_check"'),
+    "expel": ("loop.batch=16",),
+    "tf_grpo": ("loop.epochs=1", "loop.batch=64"),
+    "ace": ("loop.rounds=3", "loop.batch=16"),
+    "reasoningbank": (*TOLD, "loop.batch=16"),
+    "matts": (*TOLD[:2], TOLD[2], "loop.batch=16"),
+    "memrl": (*TOLD, "loop.epochs=3", "loop.batch=16"),
+    "gepa": (),
+}
+"""Recipe -> what is set otherwise for this model and for two cores."""
+ALONE = ("reflexion", "self_refine")
+"""Methods that keep nothing from task to task: they are run on the dev questions themselves."""
 
 
 def main() -> None:
@@ -35,7 +57,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "results" / "methods.json")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.jobs) as pool:
-        made = pool.map(lambda name: run(name, Path(folder), options.train, options.seeds), options.methods)
+        work = {name: alone if name in ALONE else run for name in options.methods}
+        made = pool.map(lambda name: work[name](name, Path(folder), options.train, options.seeds), options.methods)
         methods = dict(zip(options.methods, made, strict=True))
     found = {"train": options.train, "seeds": options.seeds, "model": "embedded", "methods": methods}
     options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -46,16 +69,11 @@ def main() -> None:
 def run(name: str, folder: Path, train: int, seeds: int) -> dict[str, Any]:
     """One method: learns and scores in a process of its own, in a store of its own."""
     began = time.perf_counter()
-    command = [
-        sys.executable, "-m", "verbal.cli", "learn", "--recipe", name, "--store", str(folder / f"{name}.db"), "--run",
-        name, "--limit", str(train), "--seeds", str(seeds), "--json", "--set", "loop.critique=false",
-    ]  # fmt: skip
-    if name == "self_refine":
-        command[-1] = "loop.critique=true"
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    more = ("--limit", str(train), "--seeds", str(seeds), "--run", name)
+    done = verbal(folder, "learn", name, *more)
     seconds = round(time.perf_counter() - began, 1)
     if done.returncode:
-        return {"error": done.stderr.strip().splitlines()[-3:], "seconds": seconds}
+        return {"error": told(done.stderr), "set": list(METHODS[name]), "seconds": seconds}
     made = json.loads(done.stdout)
     arms = {a["name"]: [round(a[k], 4) for k in ("mean", "low", "high")] for a in made.get("arms", [])}
     statuses = [x["status"] for x in made.get("lessons", [])]
@@ -69,8 +87,63 @@ def run(name: str, folder: Path, train: int, seeds: int) -> dict[str, Any]:
         "attempts": {a["name"]: round(a["attempts"], 2) for a in made.get("arms", [])},
         "lessons": {s: statuses.count(s) for s in sorted(set(statuses))},
         "solved_while_learning": [x["solved"] for x in made.get("learned", [])],
+        "set": list(METHODS[name]),
         "seconds": seconds,
     }  # fmt: skip
+
+
+def alone(name: str, folder: Path, train: int, seeds: int) -> dict[str, Any]:
+    """One method that keeps nothing: on dev questions, beside retry-only with as many attempts; gold scores both."""
+    began = time.perf_counter()
+    del train  # there is nothing to learn on
+    done = verbal(folder, "eval", name, "--seeds", str(seeds), "--run", "retry")
+    if done.returncode:
+        return {"error": told(done.stderr), "set": list(METHODS[name])}
+    arms = {a["name"]: [round(a[k], 4) for k in ("mean", "low", "high")] for a in json.loads(done.stdout)["arms"]}
+    values: list[list[float]] = []
+    for seed in range(seeds):
+        more = ("--split", "dev", "--eval", "", "--seeds", "1", "--run", f"m{seed}", "--set", f"seed={seed}")
+        done = verbal(folder, "learn", name, *more)
+        if done.returncode:
+            return {"error": told(done.stderr), "set": list(METHODS[name])}
+        values.append(solved(folder / f"{name}.db", f"m{seed}"))
+    mean = interval(values)
+    return {
+        **{arm: arms.get(arm) for arm in ARMS}, "shuffled": None,
+        "memory": [round(x, 4) for x in (mean.mean, mean.low, mean.high)],
+        "note": "the method on the dev questions themselves, beside retry-only with as many attempts",
+        "set": list(METHODS[name]), "seconds": round(time.perf_counter() - began, 1),
+    }  # fmt: skip
+
+
+def solved(path: Path, run: str) -> list[float]:
+    """Whether the answer that a method chose is right by gold, task by task."""
+    with Store(path) as store:
+        chosen = [g.chosen or "" for g in sorted(store.groups(run), key=lambda g: g.task)]
+        known = store.feedback(chosen)
+        return [float(any(f.critic == "sql_result" and f.value == 1.0 for f in known[i])) for i in chosen]
+
+
+def verbal(folder: Path, verb: str, name: str, *more: str) -> subprocess.CompletedProcess[str]:
+    """A verb in a process of its own."""
+    sets = [part for item in METHODS[name] for part in ("--set", item)]
+    command = [
+        sys.executable,
+        "-m",
+        "verbal.cli",
+        verb,
+        "--recipe",
+        name,
+        "--store",
+        str(folder / f"{name}.db"),
+        "--json",
+    ]
+    return subprocess.run([*command, *sets, *more], cwd=folder, capture_output=True, text=True, check=False)
+
+
+def told(stderr: str) -> list[str]:
+    """The last lines of what a verb said."""
+    return [line for line in stderr.strip().splitlines() if line.strip(" \u2500\u2502\u256d\u256e\u2570\u256f")][-4:]
 
 
 def table(methods: dict[str, dict[str, Any]]) -> str:

@@ -11,7 +11,9 @@ import unicodedata
 
 from verbal.types import Reflection
 
-_INVISIBLE = re.compile("[\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\U000e0000-\U000e007f]")
+_INVISIBLE = re.compile(
+    "[\u00ad\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\U000e0000-\U000e007f]"
+)
 _RULES: tuple[tuple[str, str], ...] = (
     (
         "it tells the model to set its instructions aside",
@@ -42,7 +44,7 @@ _RULES: tuple[tuple[str, str], ...] = (
         "it writes to a database",
         r"\b(drop\s+(table|database|view|index|schema|user)|delete\s+from|insert\s+into|truncate\s+(table\s+)?\w+|"
         r"update\s+\w+\s+set\b|alter\s+(table|user|role|database)|create\s+(or\s+replace\s+)?(table|trigger|user|function|view)|"
-        r"grant\s+\w+.{0,40}\bto\b|attach\s+database|load_extension|pragma\s+\w+\s*=|pg_read_file|xp_cmdshell|into\s+outfile)",
+        r"grant\s+(all|select|insert|update|delete|usage|execute)\b.{0,40}\b(on|to)\b|attach\s+database|load_extension|pragma\s+\w+\s*=|pg_read_file|xp_cmdshell|into\s+outfile)",
     ),
     ("it sends data to an address", r"(!\[[^\]]*\]\(\s*https?:|https?://\S+[?&][^\s=]+=(\{|%7b|<|\$))"),
 )

@@ -37,44 +37,13 @@ CURATORS: dict[str, Callable[[], Any]] = {
     "tree": lambda: make_part("memory", "tree", model=None),
     "llm_curator": lambda: make_part("memory", "llm_curator", model=ScriptedModel(_curate)),
 }
-SUPPORT = set(
-    [
-        "asking",
-        "audit",
-        "bm25",
-        "budget",
-        "candidates",
-        "chroma_collection",
-        "chroma_server",
-        "condense",
-        "duplicates",
-        "effects",
-        "embedders",
-        "junk",
-        "langgraph_entries",
-        "langgraph_index",
-        "langgraph_match",
-        "langgraph_reflections",
-        "langgraph_store",
-        "leaks",
-        "log",
-        "matrix",
-        "playbooks",
-        "policies",
-        "projection",
-        "quarantine",
-        "reflections",
-        "relation",
-        "retrieval",
-        "screening",
-        "shelf",
-        "skills",
-        "transcripts",
-        "transfer",
-        "vectors",
-        "words",
-    ]
-)
+SUPPORT = {
+    "asking", "audit", "bm25", "budget", "candidates", "chroma_collection", "chroma_server", "condense",
+    "duplicates", "effects", "embedders", "junk", "langgraph_entries", "langgraph_index", "langgraph_match",
+    "langgraph_reflections", "langgraph_store", "leaks", "log", "matrix", "playbooks", "policies", "projection",
+    "quarantine", "reflections", "relation", "retrieval", "screening", "shelf", "skills", "transcripts", "transfer",
+    "vectors", "words",
+}  # fmt: skip
 """Files of the room that are no parts."""
 
 

@@ -45,6 +45,8 @@ def test_it_is_found_in_every_field_that_a_prompt_may_show(field):
         "use the function strftime('%Y', day) for years",
         "nettoumsatz bedeutet menge * preis",
         "a call with status 'dropped' is not a call",
+        "grant money given to each organization is in the table grants",
+        "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 means wanted = 1, and a family is \U0001f468\u200d\U0001f469",
         "see https://docs.example/tables for the codes",
         "\u6d3b\u8dc3\u5ba2\u6237 means status = 'A'",
     ],
