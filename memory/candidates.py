@@ -111,6 +111,19 @@ class Candidates:
                 return
             wanted, before = max(4 * wanted, 50), len(ids)
 
+    def by_vector(self) -> Iterator[str]:
+        """Ids by vector alone, best first; at least `k` where there are so many."""
+        given, wanted = set[str](), self.k + len(self._hidden)
+        while True:
+            hits = self._near(wanted)
+            for item_id, _ in hits:
+                if item_id not in given and item_id in self._shelf.ids and self.fits(item_id):
+                    given.add(item_id)
+                    yield item_id
+            if len(given) >= self.k or len(hits) < wanted:
+                return
+            wanted = max(4 * wanted, 50)
+
     def similarity(self, ids: Sequence[str]) -> dict[str, float]:
         """Cosine of the query and each item, six digits."""
         if not ids:

@@ -59,6 +59,11 @@ def similar(found: Candidates) -> Iterable[str]:
     return found.alike()
 
 
+def nearest(found: Candidates) -> Iterable[str]:
+    """The nearest by vector alone, however little they have to do with it: for embedders that know what words mean."""
+    return found.by_vector()
+
+
 def value(
     found: Candidates,
     *,
@@ -236,6 +241,7 @@ POLICIES: dict[str, Callable[..., Iterable[str]]] = {
     "similar": similar,
     "value": value,
     "diverse": diverse,
+    "nearest": nearest,
     "pareto": pareto,
     "source_task": source_task,
     "last": recent,

@@ -316,3 +316,12 @@ def test_every_default_is_a_value_that_may_be_given() -> None:
     for name, policy in POLICIES.items():
         given = {p.name: p.default for p in inspect.signature(policy).parameters.values() if p.kind == p.KEYWORD_ONLY}
         make_policy(name, given)
+
+
+async def test_nearest_goes_by_vector_alone_and_looks_further_where_some_may_not_be_shown(store: Store) -> None:
+    memory = ExactMemory(store, policy="nearest")
+    await memory.apply([add(f"alpha beta word{i}", task="t1" if i < 8 else f"t{i}") for i in range(12)])
+    everyone = await ids(memory, "alpha gamma", 12)
+    assert len(everyone) == 12, "also what shares one word only"
+    assert await ids(memory, "alpha gamma", 4, exclude_tasks=["t1"]) == [i for i in everyone if int(i[1:]) > 8]
+    memory.close()
