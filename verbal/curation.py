@@ -59,6 +59,7 @@ async def curate(workshop: Workshop, context: Context, tasks: Sequence[Task], ke
         return
     drawn: list[Reflection] = []
     ops: list[MemoryOp] = []
+    known = memory.preview().items
     for task in tasks:
         group = context.store.group(context.run, context.group_key(task), context.arm)
         attempts = [a for i in (group.attempts if group else ()) if (a := context.store.attempt(i))]
@@ -67,9 +68,12 @@ async def curate(workshop: Workshop, context: Context, tasks: Sequence[Task], ke
             ops += tags(context, attempt)
             if not verify or _helped(context, attempt, group):
                 question = str(context.tasks[task.id].info.get("question", ""))
-                drawn += [r if r.when else r.replace(when=question) for r in lessons(context, attempt)]
-    known = list(memory.preview(ops).items.values())  # retired ones too: their ids are never given again
-    changes = await workshop.curator.propose(drawn, known) if drawn else []
+                told = {_folded(known[i].text) for step in attempt.steps for i in step.shown if i in known}
+                # Words that the prompt put there are no news: counted again they would prove themselves.
+                new = [r for r in lessons(context, attempt) if _folded(r.text) not in told]
+                drawn += [r if r.when else r.replace(when=question) for r in new]
+    everything = list(memory.preview(ops).items.values())  # retired ones too: their ids are never given again
+    changes = await workshop.curator.propose(drawn, everything) if drawn else []
     ops += changes
     if workshop.credit is not None:
         ops += workshop.credit.settle(memory.preview(ops))
@@ -89,6 +93,10 @@ def _credited(workshop: Workshop, context: Context, attempts: Sequence[Attempt],
         return []
     step = first[0].steps[0]
     return workshop.credit.observe(first[0].id, step.offered, step.shown, sum(scores) / len(scores), state)
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.casefold().split()).rstrip(".")
 
 
 def _helped(context: Context, attempt: Attempt, group: Group | None) -> bool:

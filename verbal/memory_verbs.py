@@ -304,7 +304,8 @@ def _source(store: Store, item: Reflection) -> dict[str, Any]:
         values = {f.critic: f.value for f in store.feedback([attempt_id])[attempt_id]}
         row = {"id": attempt_id, "run": attempt.run, "round": attempt.round, "stop": str(attempt.stop)}
         attempts.append({**row, "answer": attempt.answer, "values": values})
-    question = task.messages[-1].content if task and task.messages else None
+    said = task.messages[-1].content if task and task.messages else None
+    question = task.info.get("question", said) if task else None
     return {"task": item.task, "split": task.split if task else None, "question": question, "attempts": attempts}
 
 

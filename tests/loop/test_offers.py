@@ -133,3 +133,12 @@ async def test_samples_side_by_side_are_one_trial_with_their_mean(tiny):
     await learn(shop, shop.app.tasks(), run="r")
     counted = [op for op in shop.memory.history() if op.op == "VALUE"]
     assert len(counted) == 4 and {op.outcome for op in counted} == {0.5}
+
+
+async def test_a_lesson_that_only_repeats_what_the_prompt_said_is_no_news(tiny):
+    shop, model = tiny(None, "loop.batch=2", "loop.rounds=1", "loop.verify=false", "memory.withhold=0.0", numbers=4)
+    shop.roles("reflector").lesson = "Zorp of a number  is odd."
+    await shop.memory.apply([add("zorp of a number is odd")])
+    await learn(shop, shop.app.tasks(), run="r")
+    assert model.count("reflector") == 4
+    assert list(shop.memory.items()) == ["r1"] and shop.memory.items()["r1"].attempts == ()
