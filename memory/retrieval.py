@@ -31,10 +31,11 @@ _FRAME = frozenset(("apply", "except", "unless", "never", "avoid", "question", "
 class KeyWords:
     """Tells whether an item is about a query, by the words it is filed under.
 
-    A text like `term means definition` is filed under its term alone, and an item whose `when` names a situation in a
-    few words under that and its title: its text shares words with much that it is not about (bench/scope.py: answers
-    changed near its scope 90 % of the time with the text as a key, 16 % without). Any other item has up to three keys:
-    `when`, `title` and the text.
+    A text like `term means definition` is filed under its term alone. An item that somebody taught with a situation in
+    a few words (`when`) is filed under that and its title: its text shares words with much that it is not about
+    (bench/scope.py: answers changed near its scope 90 % of the time with the text as a key, 16 % without). Any other
+    item has up to three keys, `when`, `title` and the text; the `when` of one drawn from a task is that task's
+    question, an example and no situation.
 
     It is relevant when one key shares at least `min_overlap` informative words with the query and, where the key is a
     term (a short title counts as one), when those words carry at least `min_coverage` of its
@@ -58,7 +59,7 @@ class KeyWords:
         self.drop(item.id)
         if term := split_term(item.text):
             filed = [(term[0], True)]
-        elif 0 < len(informative(item.when)) <= TERM_WORDS:
+        elif item.task is None and 0 < len(informative(item.when)) <= TERM_WORDS:
             filed = [(item.title, True), (item.when, True)]
         else:
             filed = [(item.title, True), (item.when, False), (item.text, False)]

@@ -226,7 +226,7 @@ def test_a_store_that_cannot_be_written_is_explained(world, verbal):
 
 
 def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(world):
-    (world / "m.jsonl").write_text(json.dumps({"reply": REPLY, "delay": 0.4}))
+    (world / "m.jsonl").write_text(json.dumps({"reply": REPLY, "delay": 1.5}))
     command = [sys.executable, "-m", "verbal.cli", *LEARN, *EXACT, "--set", "loop.batch=1"]
     process = subprocess.Popen(
         command, cwd=world, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, env={**os.environ}

@@ -34,7 +34,7 @@ class World:
 
     async def remember(self, name, *lessons):
         memory = make_part("memory", "exact", store=self.store, name=name)
-        await memory.apply([MemoryOp(op="ADD", item=Reflection(id="", text=t, when=t)) for t in lessons])
+        await memory.apply([MemoryOp(op="ADD", item=Reflection(id="", text=t)) for t in lessons])
         memory.close()
 
     def codes(self, *words):

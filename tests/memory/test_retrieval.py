@@ -253,6 +253,8 @@ def test_a_situation_in_a_few_words_is_what_a_lesson_is_filed_under() -> None:
     keys.put(Reflection(id="a", text="keep it short and leave out emojis", when="mails to my boss"))
     asked = ("write a mail to my boss", "a short note", "emojis in a list")
     assert [keys.relevant(q, ["a"]) for q in asked] == [{"a"}, set(), set()]
+    keys.put(Reflection(id="a", text="keep it short and leave out emojis", when="mails to my boss", task="t1"))
+    assert [keys.relevant(q, ["a"]) for q in asked] == [{"a"}, {"a"}, {"a"}], "a question it came from is an example"
 
 
 def test_the_token_cap_passes_over_what_does_not_fit() -> None:

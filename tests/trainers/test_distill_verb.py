@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_the_story_is_told_and_memory_beats_the_controls(tmp_path):
-    results = run_demo(tmp_path / "d", model="embedded", seeds=1, tasks=16, max_cost=None, quiet=True, train=60)
+    results = run_demo(tmp_path / "d", model="embedded", seeds=1, tasks=16, max_cost=None, quiet=True, train=130)
     arms = {a["name"]: a for a in results["arms"]}
     assert set(arms) == {"base", "retry", "shuffled", "memory", "distilled", "distilled+memory"}
     assert all(0 <= a["low"] <= a["mean"] <= a["high"] <= 1 for a in arms.values())
