@@ -66,6 +66,7 @@ class Candidates:
         nearest: Callable[[Sequence[float], int], Sequence[tuple[str, float]]],
         vectors: Callable[[Sequence[str]], Sequence[Sequence[float]]],
         embed: Callable[[Sequence[str]], Sequence[Sequence[float]]],
+        ask: Callable[[str], Sequence[float]],
         outcomes: Outcomes,
     ) -> None:
         if asked.task is None and asked.scope == "task":
@@ -76,7 +77,8 @@ class Candidates:
             )
         self.query, self.k, self.items = asked.query, asked.k, log.items
         self._asked, self._log, self._shelf = asked, log, shelf
-        self._nearest, self._vectors, self._embed, self._outcomes = nearest, vectors, embed, outcomes
+        self._nearest, self._vectors, self._embed, self._ask = nearest, vectors, embed, ask
+        self._outcomes = outcomes
         self._hidden = {i for t in asked.exclude_tasks for i in log.by_task.get(t, ())}
         self._cosines: dict[str, float] = {}
         self._own = log.by_task.get(asked.task, set()) if asked.task is not None else set()
@@ -163,7 +165,7 @@ class Candidates:
 
     @cached_property
     def _vector(self) -> Sequence[float]:
-        return self._embed([self.query])[0]
+        return self._ask(self.query)
 
     def _near(self, n: int) -> Sequence[tuple[str, float]]:
         hits = self._nearest(self._vector, n)

@@ -12,7 +12,7 @@ from verbal.errors import StoreError
 
 BATCH = 2000
 """Vectors that Chroma is given in one call."""
-CONFIGURATION = {"hnsw": {"space": "cosine", "ef_search": 200}}
+CONFIGURATION = {"hnsw": {"space": "cosine", "ef_search": 128}}
 """How a collection is made."""
 
 

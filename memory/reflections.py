@@ -276,6 +276,7 @@ class ReflectionMemory(Projection):
             nearest=self._nearest if shelf is self._believed else shelf.index.nearest,
             vectors=self._vectors,
             embed=self._embed,
+            ask=self._made.asked,
             outcomes=self._outcomes,
         )
         return found.together(self._policy(found))

@@ -228,7 +228,7 @@ class Reflection(Record):
     rival: str = ""
     """Id of the item it contradicts or would replace: the two are never shown together, and outcomes decide."""
     embedding: tuple[float, ...] = ()
-    """The vector under which it is found; kept in the op log, so that an index can always be rebuilt."""
+    """Empty: vectors lie in the store beside the log (`Store.vectors`); only logs of earlier versions hold them here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

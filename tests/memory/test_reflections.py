@@ -319,3 +319,19 @@ async def test_words_of_a_sealed_task_never_get_in(tmp_path: Path) -> None:
         assert [i.text for i in memory.items().values()] == ["from t2"]
         assert any(op.op == "NOOP" and "sealed" in op.reason for op in memory.history())
         memory.close()
+
+
+async def test_an_embedder_may_embed_what_is_asked_in_its_own_way(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    class Two(HashingEmbedder):
+        def embed_query(self, texts: Sequence[str]) -> list[tuple[float, ...]]:
+            asked.extend(texts)
+            return self.embed(texts)
+
+    with Store(tmp_path / "v.db") as store:
+        memory = ExactMemory(store, embedder=Two(), policy="nearest")
+        await memory.apply([MemoryOp(op="ADD", item=Reflection(id="", text="alpha beta"))])
+        assert [r.id for r in await memory.search("beta gamma", 3)] == ["r1"]
+        memory.close()
+    assert asked == ["beta gamma"]
