@@ -297,12 +297,15 @@ class Story:
         for attempt in self.store.attempts("demo", arm=f"memory:{self.seeds[0]}"):
             for i in {i for step in attempt.steps for i in step.shown}:
                 shown[i] = shown.get(i, 0) + 1
-        items = memory.at(len(memory.history())).values()
+        why = {op.reflection: op.reason for op in memory.history() if op.tag == "active"}
         return [
-            {"id": r.id, "text": r.text, "question": r.when, "status": r.status, "shown": shown.get(r.id, 0)}
-            for r in items
+            {
+                "id": r.id, "text": r.text, "question": r.when, "status": r.status, "shown": shown.get(r.id, 0),
+                "evidence": why.get(r.id, "on trial: outcomes have not decided yet"),
+            }
+            for r in memory.preview().items.values()
             if r.status != "retired"
-        ]
+        ]  # fmt: skip
 
     def _examples(self, dev: Sequence[Task], count: int = 3) -> list[dict[str, Any]]:
         seed, found = self.seeds[0], []

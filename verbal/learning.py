@@ -167,7 +167,8 @@ class _Plan:
         self.screen.stage("")
         self.screen.print(f"{first['solved']} of {first['tasks']} tasks solved; {len(first['lessons'])} lessons")
         for lesson in first["lessons"][:20]:
-            self.screen.print(f"  {lesson['id']}: {lesson['text']}")
+            trial = " (on trial)" if lesson["status"] == "quarantined" else ""
+            self.screen.print(f"  {lesson['id']}: {lesson['text']}{trial}")
         for made in learned:
             for task in made["unfinished"]:
                 self.screen.print(f"  not finished (the model could not be reached): {task}; --resume tries again")

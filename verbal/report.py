@@ -251,6 +251,7 @@ def _lessons(lessons: Sequence[Mapping[str, Any]], cut: Cut) -> str:
         shown = lesson.get("shown")
         facts = [cut.text(lesson.get("id")), cut.text(lesson.get("status") or "")]
         facts.append("" if shown is None else f"shown {int(shown):,} times")
+        facts.append(cut.text(lesson.get("evidence") or ""))
         source = f'<p class="source">From: {cut.text(lesson["question"])}</p>' if lesson.get("question") else ""
         text = f"<p>{cut.text(lesson.get('text'))}</p>{source}"
         items.append(f'<li>{text}<p class="facts">{" · ".join(f for f in facts if f)}</p></li>')

@@ -228,7 +228,7 @@ class Reflection(Record):
     rival: str = ""
     """Id of the item it contradicts or would replace: the two are never shown together, and outcomes decide."""
     embedding: tuple[float, ...] = ()
-    """Empty: vectors lie in the store beside the log (`Store.vectors`); only logs of earlier versions hold them here."""
+    """Empty: vectors lie in the store beside the log (`Store.vectors`); only logs of earlier versions hold them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
