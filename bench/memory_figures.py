@@ -26,8 +26,8 @@ FIGURES: dict[str, tuple[str, tuple[str | int, ...]]] = {
     "false_active_share": ("credit", ("worlds", "false_active_share_of_activated", 0)),
     "poison_cases": ("poison", ("cases",)),
     "poison_escapes": ("poison", ("escapes",)),
-    "overgeneralisation_with": ("scope", ("careful", "overgeneralisation_with")),
-    "overgeneralisation_without": ("scope", ("careful", "overgeneralisation_without")),
+    "overgeneralisation_with": ("scope", ("obedient", "overgeneralisation_with")),
+    "overgeneralisation_without": ("scope", ("obedient", "overgeneralisation_without")),
     "methods": ("methods", ("methods",)),
 }
 """Figure -> its bench, and where it stands in its results."""
