@@ -221,7 +221,7 @@ async def test_bad_configuration_is_told() -> None:
         GroupJudge(passes=0)
     with pytest.raises(ConfigError, match="no model"):
         await GroupJudge().evaluate(TASK, [], CriticContext())
-    with pytest.raises(ConfigError, match="wants '(sql|guidance)'"):
+    with pytest.raises(ConfigError, match=r"wants '(sql|guidance)'"):
         await judged(fair, prompt="text2sql/reflector")
 
 
