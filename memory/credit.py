@@ -113,7 +113,8 @@ class OutcomeCredit:
         for item, row, verdict in self._judged(state, tried):
             if verdict is not None:
                 old = state.items.get(item.rival)
-                old = None if old is None or old.status == "retired" else old
+                if item.rival and (old is None or old.status == "retired"):  # another rival of it took its place
+                    old = next((r for r in state.items.values() if (r.status, r.rival) == ("active", item.rival)), None)
                 ops[item.id] = self._tried(item, row, verdict, f"than {old.id}" if old else "than without")
                 if verdict.claim == "better" and old:
                     beaten[old.id] = _op("RETIRE", old, f"superseded by {item.id}: {effect(row, alpha=self.alpha)}")
@@ -156,6 +157,7 @@ class OutcomeCredit:
         """
         rows, horizon = [lots(_since(state, item)) for item in items], self.horizon
         if items and items[0].status == "active":
+            rows = [[t for t in row if t.chance != 0.5] for row in rows]  # an even coin: against a rival
             rows = [row[max(len(row) - 1, 0) // horizon * horizon :] for row in rows]
             horizon = 2 * horizon  # rows are half as long, so none is `open`
         found = verdicts(rows, alpha=self.alpha, worth=self.worth, horizon=horizon)

@@ -66,8 +66,9 @@ async def curate(workshop: Workshop, context: Context, tasks: Sequence[Task], ke
         ops += _credited(workshop, context, attempts, memory.preview(ops))
         for attempt in attempts:
             ops += tags(context, attempt)
-            if not verify or _helped(context, attempt, group):
-                question = str(context.tasks[task.id].info.get("question", ""))
+            if not verify or _helped(context, attempt, group) or context.score(attempt) == 1.0:
+                asked = context.tasks.get(attempt.task) or context.store.tasks([attempt.task])[attempt.task]
+                question = str(asked.info.get("question", ""))
                 told = {_folded(known[i].text) for step in attempt.steps for i in step.shown if i in known}
                 # Words that the prompt put there are no news: counted again they would prove themselves.
                 new = [r for r in lessons(context, attempt) if _folded(r.text) not in told]
@@ -76,7 +77,8 @@ async def curate(workshop: Workshop, context: Context, tasks: Sequence[Task], ke
     changes = await workshop.curator.propose(drawn, everything) if drawn else []
     ops += changes
     if workshop.credit is not None:
-        ops += workshop.credit.settle(memory.preview(ops))
+        # Another writer may take the ids that are previewed for new items, so these are settled with the next batch.
+        ops += [op for op in workshop.credit.settle(memory.preview(ops)) if op.reflection in known]
     await memory.apply([*ops, mark])
     context.offers.clear()
     workshop.progress.update(note=f"{sum(o.op == 'ADD' for o in changes)} lessons added")

@@ -153,12 +153,12 @@ class Shuffled:
     async def search(self, task: Task) -> list[Reflection]:
         """As many reflections as the task's own search finds, from the searches of other tasks in seeded order."""
         k = self.context.recipe.memory.k
-        own = await self.memory.search(query(task), k, exclude_tasks=[task.id])
+        own = await self.memory.search(query(task), k, exclude_tasks=[task.id], task=task.id)
         seen = {r.id for r in own}
         others = sorted((t for t in self.tasks if t.id != task.id), key=lambda t: self.context.draw(task.id, t.id))
         found: list[Reflection] = []
         for other in others:
-            for item in await self.memory.search(query(other), k, exclude_tasks=[task.id]):
+            for item in await self.memory.search(query(other), k, exclude_tasks=[task.id], task=other.id):
                 if item.id not in seen and len(found) < len(own):
                     seen.add(item.id)
                     found.append(item)

@@ -162,6 +162,10 @@ def _begin(source: Store, store: Store, spec: Mapping[str, Any]) -> None:
         ops = [op for v, op in source.ops(name) if v <= version]
         if ops and name not in store.memories():
             store.log_ops(name, ops, vectors=source.vectors(name, upto=version))
+            # Policies read what a trial's attempt was about.
+            for made in dict.fromkeys(op.attempt for op in ops if op.attempt):
+                if (kept := source.attempt(made)) is not None:
+                    store.put_attempt(kept)
 
 
 def _memories(spec: Mapping[str, Any]) -> Iterator[tuple[str, int]]:

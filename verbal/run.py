@@ -254,11 +254,14 @@ async def learn(
             if epoch:
                 again = recipe.seed + _EPOCH * epoch
                 context = make_context(workshop, tasks, run=run, arm=f"{arm}@{epoch + 1}", seed=again)
-                unfinished = []
             for at in range(0, len(tasks), recipe.loop.batch):
                 batch = list(tasks[at : at + recipe.loop.batch])
-                unfinished += await run_batch(context, batch, workshop.progress)
+                if left := await run_batch(context, batch, workshop.progress):
+                    unfinished += left
+                    break  # lessons of a batch are curated once, when all of it is there
                 await curate(workshop, context, batch, f"{run}/{context.arm}/{at}")
+            if unfinished:
+                break
         status = "incomplete" if unfinished else "done"
     except (*STOPS, asyncio.CancelledError):
         status = "stopped"

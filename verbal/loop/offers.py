@@ -47,18 +47,19 @@ async def offer(context: Context, task: Task, query: str) -> Offer:
     if not context.learning:
         return Offer(believed)
     tried: list[Reflection] = []
-    if table.quarantine and table.trials:
+    withheld = table.withhold if table.credit else 0.0  # lots that nobody reads would only cost
+    if table.quarantine and table.trials and table.credit:
         fit = await memory.search(query, _CANDIDATES, exclude_tasks=hidden, status="quarantined", task=task.id)
         tried = sorted(fit, key=lambda r: -(r.value or 0.0))[: table.trials]
-    chances = {r.id: 1.0 - table.withhold for r in believed}
+    chances = {r.id: 1.0 - withheld for r in believed}
     drawn = {r.id for r in believed if _lot(context, task, r) < chances[r.id]}
     for item in tried:
         chances[item.id] = TRIAL_CHANCE
         won = _lot(context, task, item) < TRIAL_CHANCE
         drawn |= {item.id} if won else set()
-        if item.rival in chances:
-            chances[item.rival] = 1.0 - TRIAL_CHANCE
-            drawn = drawn - {item.rival} if won else drawn | {item.rival}
+        for other in (r.id for r in believed if item.rival and item.rival in (r.id, r.rival)):
+            chances[other] = 1.0 - TRIAL_CHANCE
+            drawn = drawn - {other} if won else drawn | {other}
     if not table.credit:
         chances = {}
     return Offer([r for r in (*believed, *tried) if r.id in drawn], chances)
