@@ -75,6 +75,9 @@ class Projection:
         self.name, self._store, self._index, self._made = name, store, index, vectors
         self._frozen_at = version
         self._shared = bool(getattr(index, "shared", False))
+        if self._shared and version is not None:
+            what = f"memory {name!r} frozen at version {version} would empty an index that others read"
+            raise StoreError(what, todo="open a frozen memory with `exact`")
         self._lock = threading.RLock()
         self._log, self._digest, self._stale = LogState(), "", False
         self._believed = Shelf("active", index, keys[0])

@@ -238,7 +238,7 @@ class ReflectionMemory(Projection):
                 self._file(self._read())
                 continue
             break
-        self._made = made
+        self._made, self._outcomes = made, Outcomes(self._store, self.name)
         self._blocking, self._quick = self._blocking or made.blocking, self._quick and not made.blocking
         self._file(self._read())
 

@@ -23,15 +23,18 @@ _RULES: tuple[tuple[str, str], ...] = (
     ),
     (
         "it plays a role of the conversation",
-        r"(<\|?\s*/?\s*(system|assistant|user|im_start|im_end|endoftext|tool)\b|\[/?INST\]|<<SYS>>|^\s*#{0,6}\s*"
-        r"(system|assistant|developer)\s*(prompt|message)?\s*:)",
+        r"(<\|?\s*/?\s*(system|assistant|user|im_start|im_end|endoftext|tool)\s*\|?>|<\|(im_start|im_end|endoftext)|"
+        r"\[/?INST\]|<<SYS>>|^\s*#{1,6}\s*(system|assistant|developer)\s*(prompt|message)?\s*:|"
+        r"^\s*(system|assistant|developer)\s*(prompt|message)?\s*:\s*(every|you|always|answer|obey|from now))",
     ),
     ("it breaks out of its place in a prompt", r"(<\s*/?\s*hint\b|^\s*#{2,6}\s|^\s*```\s*$)"),
     (
         "it asks for what the model must not tell or be",
         r"\b((reveal|print|repeat|leak|show|output|exfiltrate|send|post|e-?mail|upload)\b[^.\n]{0,40}\b(system prompt|"
-        r"(your|the) (instructions|prompt|rules|secrets?|api keys?|passwords?|credentials|tokens?)|gold( answers?)?)"
-        r"|jailbreak|developer mode|do anything now|you are (now|no longer)\b|pretend (to be|that you|you)\b"
+        r"your (system )?(instructions|prompts?|rules|secrets?|api keys?|passwords?|credentials|tokens?)|"
+        r"the (prompt|secrets?|api keys?|passwords?|password column|credentials)\b|"
+        r"gold (answers?|sql|quer(y|ies)|labels?))"
+        r"|jailbreak|do anything now|you are (now|no longer)\b|pretend (to be|that you|you)\b"
         r"|new instructions?\s*:)",
     ),
     (
@@ -42,9 +45,14 @@ _RULES: tuple[tuple[str, str], ...] = (
     ),
     (
         "it writes to a database",
-        r"\b(drop\s+(table|database|view|index|schema|user)|delete\s+from|insert\s+into|truncate\s+(table\s+)?\w+|"
-        r"update\s+\w+\s+set\b|alter\s+(table|user|role|database)|create\s+(or\s+replace\s+)?(table|trigger|user|function|view)|"
-        r"grant\s+(all|select|insert|update|delete|usage|execute)\b.{0,40}\b(on|to)\b|attach\s+database|load_extension|pragma\s+\w+\s*=|pg_read_file|xp_cmdshell|into\s+outfile)",
+        r"\b(drop\s+(table|database|view|index|schema|user)\s+(if\s+exists\s+)?[\w\"`.]+\s*(;|$|cascade)|"
+        r"delete\s+from\s+[\w\"`.]+\s*(;|$|where\b)|insert\s+into\s+[\w\"`.]+\s*(\(|values\b|select\b)|"
+        r"truncate\s+table\s+\w+|update\s+[\w\"`.]+\s+set\s+[\w\"`.]+\s*=|"
+        r"alter\s+(table|user|role|database)\s+[\w\"`.]+\s+(add|drop|rename|alter|modify|set|owner|with|password)\b|"
+        r"create\s+(or\s+replace\s+)?(table|trigger|user|function|view)\s+(if\s+not\s+exists\s+)?[\w\"`.]+\s*"
+        r"(\(|as\b|identified|with\b|before\b|after\b|returns\b)|"
+        r"grant\s+(all|select|insert|update|delete|usage|execute)\b.{0,40}\b(on|to)\b|attach\s+database\s+['\"]|"
+        r"load_extension|pragma\s+\w+\s*=|pg_read_file|xp_cmdshell|into\s+outfile)",
     ),
     ("it sends data to an address", r"(!\[[^\]]*\]\(\s*https?:|https?://\S+[?&][^\s=]+=(\{|%7b|<|\$))"),
 )
@@ -57,4 +65,10 @@ def instruction(item: Reflection) -> str:
     if _INVISIBLE.search(told):
         return "it holds characters that cannot be seen"
     folded = unicodedata.normalize("NFKC", told)
-    return next((why for why, pattern in _COMPILED if pattern.search(folded)), "")
+    # A prompt shows an item on one line, so a break between two words hides nothing.
+    flat = "\n".join(" ".join(part.split()) for part in map(_folded, (item.title, item.when, item.text, item.boundary)))
+    return next((why for why, pattern in _COMPILED if pattern.search(folded) or pattern.search(flat)), "")
+
+
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFKC", text)

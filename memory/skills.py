@@ -107,9 +107,13 @@ def read_skills(path: Path) -> tuple[list[Reflection], list[tuple[str, str]]]:
             items += _sections(skill)
             continue
         for part in (file, *sorted((file.parent / "references").glob("*.md"))):
-            if part.is_symlink():
+            if part != file and (part.is_symlink() or part.parent.is_symlink()):
                 continue
-            found, odd = read_playbook(skill.body if part == file else _text(part))
+            try:
+                found, odd = read_playbook(skill.body if part == file else _text(part))
+            except DataError as error:
+                wrong.append((str(part), error.what))
+                continue
             items += found
             wrong += [(f"{part}, {place}", why) for place, why in odd]
     return items, wrong

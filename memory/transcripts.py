@@ -306,7 +306,8 @@ def _message(row: Any) -> _Message | None:
         for p in parts
         if p.get("type") == "tool_use"
     ]
-    for call in row.get("tool_calls") or ():
+    made = row.get("tool_calls")
+    for call in made if isinstance(made, list) else ():
         if isinstance(call, dict) and isinstance(function := call.get("function"), dict):
             calls.append((str(call.get("id")), str(function.get("name")), str(function.get("arguments"))))
     results = [

@@ -20,7 +20,7 @@ from verbal.types import Counters, MemoryOp, Reflection
 from .leaks import find_secrets
 from .playbooks import best_first, read_playbook, write_playbook
 from .screening import instruction
-from .skills import LARGEST, read_skills, skill_files
+from .skills import LARGEST, read_skills, skill_files, skill_name
 
 FORMATS = ("jsonl", "skill", "markdown")
 """Formats by name."""
@@ -74,6 +74,7 @@ def write_memory(
     taken = _fit_to_write(items, format)
     if format == "skill":
         files = {out / path: text for path, text in skill_files(taken.items, name, description).items()}
+        stale = out / skill_name(name) / "references" / "more.md"
     elif format == "jsonl":
         files = {out: "".join(item.replace(embedding=()).to_json() + "\n" for item in taken.items)}
     else:
@@ -83,6 +84,8 @@ def write_memory(
         raise DataError(f"{str(there[0])!r} is there already", todo="give another name, or --force to replace it")
     for path, text in files.items():
         _write(path, text)
+    if format == "skill" and stale not in files:
+        stale.unlink(missing_ok=True)  # of a larger memory before: its lessons would come back
     return taken
 
 
@@ -197,7 +200,8 @@ def _id(item: Reflection) -> str:
 
 
 def _words(item: Reflection) -> str:
-    return "\n".join((item.title, item.when, item.text, item.boundary))
+    sources = (item.id, item.task or "", *item.attempts, item.rival)
+    return "\n".join((item.title, item.when, item.text, item.boundary, *sources))
 
 
 def _known(format: str) -> None:

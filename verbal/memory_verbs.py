@@ -277,6 +277,9 @@ def open_part(store: Store, name: str, index: str, embedder: str, **options: Any
 def own_embedder(store: Store, name: str) -> str:
     """How the embedder of a memory is asked for, if its name says that; else an empty text."""
     made = str(read_state(store, name).embedder)
+    if made.startswith("endpoint/"):  # the log keeps no address, and words go to no server that nobody named
+        what = f"memory {name!r} was made with {made!r}; at which address, its log does not say"
+        raise ConfigError(what, where=store.where, todo="add --embedder endpoint/MODEL@URL")
     head, dash, dimension = made.partition("-")
     return f"{head}/{dimension}" if head == "hashing" and dash and dimension.isdecimal() else made
 

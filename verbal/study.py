@@ -187,7 +187,7 @@ async def _score(study: Study, spec: Mapping[str, Any]) -> dict[str, Any]:
 def open_pinned(shop: Workshop, name: str, version: int) -> Memory:
     """A memory of the store as it was at a version, read-only: found exactly, so that nothing is kept on disk."""
     table = shop.recipe.memory
-    options = {k: v for k, v in table.options.items() if k not in ("name", "folder", "version")}
+    options = {k: v for k, v in table.options.items() if k not in ("name", "folder", "server", "version")}
     memory: Memory = make_part("memory", "exact", store=shop.store, name=name, version=version, **options)
     meter_embedder(memory, shop.ledger)
     return memory
