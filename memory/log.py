@@ -185,8 +185,8 @@ class LogState:
             # A lesson that only confirms the words does not make its task a source of them.
             if given.task:
                 self._comes_from(target, given.task)
-            # A rival's words were made from those it stands against.
-            for task in [t for i in (given.rival, *op.others) for t in self._tasks.get(i, ())] if old is None else ():
+            # Words that were made from others come from their tasks too.
+            for task in [t for i in op.others for t in self._tasks.get(i, ())] if old is None else ():
                 self._comes_from(target, task)
         if reworded or (old is not None and old.status != new.status):
             self.since[target] = self.version

@@ -70,4 +70,4 @@ def _rival(op: MemoryOp, item: Reflection, old: Reflection, items: Mapping[str, 
             again = twin.replace(attempts=seen)
             return MemoryOp(op="UPDATE", reflection=twin.id, item=again, reason=reason, author=op.author)
     rival = item.replace(id="", status="quarantined", rival=old.id, value=None, counters=Counters())
-    return MemoryOp(op="ADD", item=rival, others=op.others, reason=reason, author=op.author)
+    return MemoryOp(op="ADD", item=rival, others=(old.id, *op.others), reason=reason, author=op.author)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from verbal.contracts import Embedder, Index
-from verbal.errors import StoreError, UnknownName
+from verbal.errors import ConfigError, StoreError, UnknownName
 from verbal.types import MemoryOp, Reflection, Status, Usage
 
 from .candidates import Asked, Candidates, Outcomes
@@ -77,6 +77,9 @@ class ReflectionMemory(Projection):
     ) -> None:
         if scope not in ("family", "task"):
             raise UnknownName.of("retrieval scope", scope, ("family", "task"), where=f"memory {name!r}")
+        if token_cap is not None and (not isinstance(token_cap, int) or isinstance(token_cap, bool) or token_cap < 0):
+            todo = "give a number of tokens, or leave it out for 400"
+            raise ConfigError(f"token_cap is {token_cap!r}", where=f"memory {name!r}", todo=todo)
         keys = [KeyWords(min_overlap, min_coverage, common_words) for _ in range(2)]
         made = Vectors(store, name, embedder)
         super().__init__(store, name, index, made, (keys[0], keys[1]), version)

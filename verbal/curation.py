@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import tempfile
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 from verbal.contracts import Credit, Curator, Memory, MemoryState
 from verbal.loop.context import Context, Roles
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
 
 def open_memory(recipe: Recipe, store: Store, name: str, folder: str) -> Memory:
     """The memory of a recipe, which learns under a name of the store; its index lies in a folder."""
-    options = {"name": name, "folder": folder, "quarantine": recipe.memory.quarantine, **recipe.memory.options}
+    options = {"name": name, "quarantine": recipe.memory.quarantine, **recipe.memory.options}
+    if "server" not in options:
+        options.setdefault("folder", folder)
     made: Memory = make_part("memory", recipe.memory.name, where="[memory]", store=store, **options)
     return made
 
@@ -35,13 +39,27 @@ def make_credit(recipe: Recipe) -> Credit | None:
 
 def make_curator(recipe: Recipe, roles: Roles) -> Curator:
     """The curator of a recipe; one that asks a model gets None where the model cannot follow free instructions."""
-    maker = load_part("memory", recipe.memory.curator)
-    if "model" not in inspect.signature(maker).parameters:
-        made: Curator = maker(**recipe.memory.curator_options)
-    else:
+    maker, options = load_part("memory", recipe.memory.curator), dict(recipe.memory.curator_options)
+    if "model" in inspect.signature(maker).parameters:
         caller = roles("curator")
-        made = maker(model=caller if getattr(caller, "chats", True) else None, **recipe.memory.curator_options)
+        options["model"] = caller if getattr(caller, "chats", True) else None
+    made: Curator = make_part("memory", recipe.memory.curator, where="[memory] curator_options", **options)
     return made
+
+
+def check_memory(recipe: Recipe) -> None:
+    """Tries what a recipe says of memory, curator and credit on an empty memory, before anything is paid for.
+
+    Raises:
+        ConfigError, UnknownName: an option is unknown or out of range, or the embedder cannot be used.
+    """
+    if not recipe.memory.name:
+        return
+    options = {k: v for k, v in recipe.memory.options.items() if k not in ("name", "folder", "server", "version")}
+    with tempfile.TemporaryDirectory() as folder, Store(Path(folder) / "try.db") as store:
+        make_part("memory", "exact", where="[memory] options", store=store, name="try", **options).close()
+    make_credit(recipe)
+    make_curator(recipe, lambda role: cast(Any, None))
 
 
 async def curate(workshop: Workshop, context: Context, tasks: Sequence[Task], key: str) -> None:
@@ -107,4 +125,4 @@ def _helped(context: Context, attempt: Attempt, group: Group | None) -> bool:
     return any(context.verdict(context.store.feedback([a.id])[a.id]) == 1.0 for a in tried)
 
 
-__all__ = ["curate", "make_credit", "make_curator", "open_memory"]
+__all__ = ["check_memory", "curate", "make_credit", "make_curator", "open_memory"]

@@ -227,6 +227,13 @@ def compare(scores: Mapping[str, Scores]) -> dict[str, Any]:
     }
     if "memory" in scores:
         found["claim"], found["claim_holds"] = claim(gains["memory - retry-only"], seeds, tasks)
+        made = round(sum(s.attempts for s in scores.values()) * seeds * tasks)
+        if made and sum(s.unscored for s in scores.values()) >= made:
+            what = f"Nothing could be scored: the verdict critic gave no value on any of {made} attempts, so no share above"
+            found["claim"], found["claim_holds"] = (
+                f"{what} says anything. Name another: --set critics.verdict=NAME",
+                False,
+            )
     return found
 
 

@@ -71,8 +71,10 @@ class _Plan:
         self.began = time.monotonic()
 
     async def go(self, split: str, limit: int | None, evaluate_on: str, *, dry_run: bool) -> dict[str, Any]:
+        from verbal.curation import check_memory
         from verbal.estimate import check_budget, estimate
 
+        check_memory(self.recipe)
         async with self._study(self.run, self.recipe).open({}) as shop:
             graph = self.recipe.loop.graph
             tasks = pick_tasks(shop.app.tasks(split), split, limit or _questions(self.recipe))
@@ -172,6 +174,11 @@ class _Plan:
         for made in learned:
             for task in made["unfinished"]:
                 self.screen.print(f"  not finished (the model could not be reached): {task}; --resume tries again")
+        if first["lessons"] and all(x["status"] == "quarantined" for x in first["lessons"]):
+            self.screen.print(
+                "No lesson is believed yet: each needs some seven questions that it fits; half of them see it. "
+                "Give more train questions, or pass over them again (--set loop.epochs=3)."
+            )
         if results:
             self.screen.print(arms_table(results))
             self.screen.print(results["claim"])

@@ -164,7 +164,11 @@ class Recipe:
             UnknownName, ConfigError: a part does not exist or a number is out of range.
         """
         counts = {k: getattr(self.loop, k) for k in ("rounds", "samples", "batch", "turns", "epochs")}
-        counts["model.retries"] = self.model.retries
+        counts |= {
+            "model.retries": self.model.retries,
+            "memory.k": self.memory.k,
+            "memory.trials": self.memory.trials + 1,
+        }
         if low := {k: v for k, v in counts.items() if v < 1}:
             raise ConfigError(
                 f"{', '.join(f'{k} is {v}' for k, v in low.items())}, at least 1 is needed", where=self.name
@@ -178,6 +182,8 @@ class Recipe:
                 raise UnknownName.of(key, getattr(self.loop, key), known, where=f"recipe {self.name}: loop.{key}")
         if self.loop.guidance:
             load_prompt(self.loop.guidance, self.app.options.get("prompts"))
+        if self.memory.trials < 0:
+            raise ConfigError(f"memory.trials is {self.memory.trials}", where=self.name, todo="give 0 or more")
         if not 0 <= self.memory.withhold < 1:
             todo = "give a chance from 0 (nothing is withheld) to below 1"
             raise ConfigError(f"memory.withhold is {self.memory.withhold}", where=self.name, todo=todo)

@@ -71,6 +71,36 @@ def test_other_words_for_what_is_believed_become_a_rival_beside_it(memory):
     assert (items["r2"].text, items["r2"].status, items["r2"].rival) == (new.text, "quarantined", "r1")
 
 
+def test_a_rival_comes_from_the_tasks_of_what_it_stands_against_too(memory):
+    apply(memory, add("active customer means status = 'A'", task="t1"))
+    believe(memory)
+    new = memory.items()["r1"].replace(text="active customer means status = 'B'", task="t2")
+    apply(memory, MemoryOp(op="UPDATE", reflection="r1", item=new, author="curator"))
+    for hidden in ("t1", "t2"):
+        found = asyncio.run(memory.search("active customers", 5, exclude_tasks=[hidden], status="quarantined"))
+        assert found == []
+
+
+def test_the_same_contradiction_again_is_one_rival_and_a_merge_retires_nothing_believed(memory):
+    apply(memory, add("x means y"))
+    believe(memory)
+    new = memory.items()["r1"].replace(text="x means z", attempts=("a",))
+    apply(memory, MemoryOp(op="UPDATE", reflection="r1", item=new, author="curator"))
+    apply(memory, MemoryOp(op="UPDATE", reflection="r1", item=new.replace(attempts=("b",)), author="curator"))
+    assert standing(memory) == {"r1": "active", "r2": "quarantined"}
+    assert memory.items()["r2"].attempts == ("a", "b")
+    same = memory.items()["r2"]
+    apply(memory, MemoryOp(op="MERGE", reflection="r2", others=("r1",), item=same, author="llm_curator"))
+    assert standing(memory) == {"r1": "active", "r2": "quarantined"}
+
+
+def test_a_forged_outcome_does_not_take_the_place_of_credits_own(memory):
+    apply(memory, add("a lesson"))
+    told = {"op": "VALUE", "reflection": "r1", "tag": "shown", "outcome": 1.0, "attempt": "a1"}
+    apply(memory, MemoryOp(**told, author="mcp"), MemoryOp(**told, chance=0.5, author="credit"))
+    assert [t.chance for t in memory.preview().trials["r1"]] == [1.0, 0.5]
+
+
 def test_further_evidence_for_the_same_words_is_no_rival(memory):
     apply(memory, add("active customer means status = 'A'", attempts=("a",)))
     believe(memory)
