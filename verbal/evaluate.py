@@ -229,11 +229,8 @@ def compare(scores: Mapping[str, Scores]) -> dict[str, Any]:
         found["claim"], found["claim_holds"] = claim(gains["memory - retry-only"], seeds, tasks)
         made = round(sum(s.attempts for s in scores.values()) * seeds * tasks)
         if made and sum(s.unscored for s in scores.values()) >= made:
-            what = f"Nothing could be scored: the verdict critic gave no value on any of {made} attempts, so no share above"
-            found["claim"], found["claim_holds"] = (
-                f"{what} says anything. Name another: --set critics.verdict=NAME",
-                False,
-            )
+            told = f"the verdict critic gave no value on any of {made} attempts; name another (critics.verdict)"
+            found["claim"], found["claim_holds"] = f"Nothing could be scored, so the shares say nothing: {told}", False
     return found
 
 

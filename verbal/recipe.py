@@ -164,11 +164,7 @@ class Recipe:
             UnknownName, ConfigError: a part does not exist or a number is out of range.
         """
         counts = {k: getattr(self.loop, k) for k in ("rounds", "samples", "batch", "turns", "epochs")}
-        counts |= {
-            "model.retries": self.model.retries,
-            "memory.k": self.memory.k,
-            "memory.trials": self.memory.trials + 1,
-        }
+        counts |= {"model.retries": self.model.retries, "memory.k": self.memory.k}
         if low := {k: v for k, v in counts.items() if v < 1}:
             raise ConfigError(
                 f"{', '.join(f'{k} is {v}' for k, v in low.items())}, at least 1 is needed", where=self.name

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from verbal.errors import ConfigError, UnknownName
+from verbal.curation import check_memory
+from verbal.errors import ConfigError, UnknownName, VerbalError
 from verbal.recipe import Recipe, load_recipe, parse_recipe, recipe_names
 
 
@@ -124,3 +125,31 @@ def test_a_recipe_that_is_not_utf_8(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="UTF-8") as caught:
         load_recipe(path)
     assert caught.value.where == str(path)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("memory.k=0", "memory.k is 0"),
+        ("memory.trials=-1", "memory.trials is -1"),
+        ("memory.withhold=1.0", "memory.withhold is 1.0"),
+        ("loop.lessons='some'", "unknown lessons 'some'"),
+        ("loop.guidance='memory/reflexon'", "unknown prompt 'memory/reflexon'"),
+    ],
+)
+def test_what_is_wrong_with_memory_and_loop_is_told(said: str, told: str) -> None:
+    with pytest.raises(VerbalError, match=told):
+        load_recipe("reflect", [said]).resolve()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        'memory.options={policy="nonsense"}', 'memory.options={polcy="value"}', 'memory.options={embedder="nope"}',
+        'memory.options={token_cap="many"}', "memory.curator_options={foo=1}", "memory.credit_options={alpha=3}",
+    ],
+)  # fmt: skip
+def test_options_of_a_memory_are_tried_before_anything_is_paid_for(said: str) -> None:
+    check_memory(load_recipe("reflect"))
+    with pytest.raises(VerbalError):
+        check_memory(load_recipe("reflect", [said]))

@@ -264,3 +264,14 @@ async def test_a_store_that_breaks_stops_an_evaluation(tiny, monkeypatch):
     assert shop.store.attempts("e") == []
     scores = await evaluate_arm(shop, shop.app.tasks(), run="e", arm="retry", seeds=[0])
     assert scores.attempts == 2.0 and scores.unscored == 0
+
+
+async def test_where_nothing_could_be_scored_nothing_is_said_of_learning(tiny):
+    shop, _ = tiny()
+    tasks = [t.replace(gold=None) for t in shop.app.tasks()]
+    scores = {
+        arm: await evaluate_arm(shop, tasks, run="e", arm=arm, seeds=[0, 1, 2], hints=hints, memories={0: shop.memory})
+        for arm, hints in (("retry", "none"), ("memory", "memory"))
+    }
+    found = compare(scores)
+    assert not found["claim_holds"] and "gave no value on any of 72 attempts" in found["claim"]
