@@ -146,6 +146,14 @@ class EndpointEmbedder:
             vectors, nothing = iter(made), still(self.dimension)
             return [next(vectors) if t.strip() else nothing for t in clean]
 
+    def check(self) -> None:
+        """Whether it can be used as far as this machine knows: no call is made.
+
+        Raises:
+            ConfigError: the key is not set, or holds what no key does.
+        """
+        self._key()
+
     def take_usage(self) -> Usage:
         """What calls used since this was last asked, the look for the dimension included.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from verbal.contracts import Credit, Curator, Memory, MemoryState
 from verbal.loop.context import Context, Roles
-from verbal.parts import load_part, make_part
+from verbal.parts import load_function, load_part, make_part
 from verbal.recipe import Recipe
 from verbal.store import Store
 from verbal.types import Attempt, Group, MemoryOp, Reflection, Task
@@ -58,6 +58,9 @@ def check_memory(recipe: Recipe) -> None:
     options = {k: v for k, v in recipe.memory.options.items() if k not in ("name", "folder", "server", "version")}
     with tempfile.TemporaryDirectory() as folder, Store(Path(folder) / "try.db") as store:
         make_part("memory", "exact", where="[memory] options", store=store, name="try", **options).close()
+    embedder = load_function("memory", "embedders", "make_embedder")(options.get("embedder", "hashing"))
+    if hasattr(embedder, "check"):  # a key that is not there
+        embedder.check()
     make_credit(recipe)
     make_curator(recipe, lambda role: cast(Any, None))
 

@@ -147,9 +147,12 @@ def test_what_is_wrong_with_memory_and_loop_is_told(said: str, told: str) -> Non
     [
         'memory.options={policy="nonsense"}', 'memory.options={polcy="value"}', 'memory.options={embedder="nope"}',
         'memory.options={token_cap="many"}', "memory.curator_options={foo=1}", "memory.credit_options={alpha=3}",
+        'memory.options={embedder="endpoint/some-model"}',
     ],
 )  # fmt: skip
-def test_options_of_a_memory_are_tried_before_anything_is_paid_for(said: str) -> None:
+def test_options_of_a_memory_are_tried_before_anything_is_paid_for(said: str, monkeypatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     check_memory(load_recipe("reflect"))
     with pytest.raises(VerbalError):
         check_memory(load_recipe("reflect", [said]))
