@@ -12,8 +12,8 @@ from verbal.errors import StoreError
 
 BATCH = 2000
 """Vectors that Chroma is given in one call."""
-CONFIGURATION = {"hnsw": {"space": "cosine", "ef_search": 128}}
-"""How a collection is made."""
+CONFIGURATION = {"hnsw": {"space": "cosine", "ef_search": 160}}
+"""How a collection is made: up to so many items are all looked at, so that small memories are searched exactly."""
 
 
 class ChromaCollection:
