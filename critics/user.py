@@ -10,9 +10,8 @@ from typing import Any, ClassVar
 
 from verbal.contracts import CriticContext, Observation
 from verbal.errors import ConfigError, CriticError, DataError
+from verbal.rows import compare, is_ordered
 from verbal.types import Attempt, Feedback, Task
-
-from .sql_result import compare, is_ordered
 
 _FIELDS = ("correction", "text", "value")
 

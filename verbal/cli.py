@@ -9,7 +9,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from verbal.cli_eval import evaluate
 from verbal.cli_groups import embedded_app, emit, memory_app
+from verbal.cli_sql import ask, sql_app
 from verbal.errors import VerbalError
 from verbal.options import (
     DEFAULT_STORE,
@@ -29,7 +31,7 @@ from verbal.options import (
     command_options,
 )
 
-# The command; two groups of verbs stand in `cli_groups.py`.
+# The command; groups of verbs stand in `cli_groups.py` and `cli_sql.py`, `eval` in `cli_eval.py`.
 app = typer.Typer(
     name="verbal",
     help="Agents that learn: in words first, in weights later, with evidence for each step.",
@@ -40,6 +42,7 @@ app = typer.Typer(
 )
 app.add_typer(memory_app, name="memory")
 app.add_typer(embedded_app, name="embedded")
+app.add_typer(sql_app, name="sql")
 
 
 @app.command()
@@ -117,37 +120,7 @@ def learn(
     emit(result, json_)
 
 
-@app.command(name="eval")
-def evaluate(
-    db: Database = None,
-    questions: Questions = None,
-    memory: Annotated[str, typer.Option(help="NAME or NAME@VERSION; without one only the no-memory arms run.")] = "",
-    recipe: Annotated[str, typer.Option(help="A shipped recipe or a .toml file.")] = "reflect",
-    model: Model = "",
-    run: Annotated[str, typer.Option(help="Name of the run.")] = "eval",
-    split: Annotated[str, typer.Option(help="Split to evaluate on.")] = "dev",
-    test: Annotated[bool, typer.Option("--test", help="Score the adopted version on the sealed tasks, once.")] = False,
-    limit: Limit = None,
-    seeds: Annotated[int, typer.Option(min=1)] = 3,
-    store: Store = DEFAULT_STORE,
-    set_: Overrides = None,
-    max_cost: MaxCost = None,
-    max_tokens: MaxTokens = None,
-    max_calls: MaxCalls = None,
-    max_minutes: MaxMinutes = None,
-    prices: Prices = None,
-    cache: CacheMode = None,
-    json_: Json = False,
-) -> None:
-    """Score a memory beside its three controls, with intervals over tasks and seeds. A repeat goes on, and is free."""
-    from verbal.learning import run_eval
-
-    limits = {"max_cost": max_cost, "max_tokens": max_tokens, "max_calls": max_calls, "max_minutes": max_minutes}
-    options = command_options(recipe, model, db, questions, set_, limits, prices, cache)
-    made = run_eval(
-        options, store, run=run, memory=memory, split=split, limit=limit, seeds=seeds, test=test, quiet=json_
-    )
-    emit(made, json_)
+app.command(name="eval")(evaluate)
 
 
 @app.command()
@@ -241,23 +214,7 @@ def diff(
     emit(run_diff(store, run, other, other_store, quiet=json_), json_)
 
 
-@app.command()
-def ask(
-    database: Annotated[Path, typer.Argument(help="A SQLite file.")],
-    question: Annotated[str, typer.Argument(help="A question in plain language.")],
-    memory: Annotated[str, typer.Option(help="Memory to look lessons up in; NAME or NAME@VERSION.")] = "",
-    model: Model = "",
-    adopted: Annotated[bool, typer.Option("--adopted", help="Answer with the adopted version.")] = False,
-    store: Store = DEFAULT_STORE,
-    set_: Overrides = None,
-    max_cost: MaxCost = None,
-    json_: Json = False,
-) -> None:
-    """Answer one question about a database: the query, its rows, and the lessons used."""
-    from verbal.verbs import run_ask
-
-    options = command_options("ask", model, database, None, set_, {"max_cost": max_cost})
-    emit(run_ask(options, store, question, memory, adopted=adopted, quiet=json_), json_)
+app.command()(ask)
 
 
 @app.command()

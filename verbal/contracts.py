@@ -118,6 +118,21 @@ class Environment(Protocol):
         ...
 
 
+class Match(NamedTuple):
+    """Whether one answer gave what the gold answer gives, on every state of a task's world."""
+
+    right: bool | None
+    """None when that cannot be said; `text` then has the reason."""
+    text: str
+    """The first difference in words, without a gold cell."""
+    states: int = 1
+    """States compared until the verdict."""
+    failed: str = ""
+    """Name of the state that told them apart."""
+    parts: Mapping[str, float] = {}
+    """`columns` and `rows` in [0, 1] on the state that decided."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CriticContext:
     """What a critic may use besides the attempts."""
@@ -128,6 +143,8 @@ class CriticContext:
     """Runs any answer (such as the gold one) in a fresh environment of the task: `App.execute`."""
     model: Model | None = None
     """For judges."""
+    match: Callable[[Task, Sequence[str]], Awaitable[list[Match]]] | None = None
+    """Compares answers with the gold one where they run, on every state of the task's world: `App.match`."""
     seed: int | None = None
 
 
@@ -323,5 +340,5 @@ class App(Protocol):
 
 __all__ = [
     "App", "Credit", "Critic", "CriticContext", "Curator", "Embedder", "Environment", "Example", "Group", "Index",
-    "Memory", "MemoryState", "Method", "Model", "Observation", "Reply", "Sampling", "Trial",
+    "Match", "Memory", "MemoryState", "Method", "Model", "Observation", "Reply", "Sampling", "Trial",
 ]  # fmt: skip

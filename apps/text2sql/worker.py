@@ -1,6 +1,6 @@
 """Read-only SQL in processes that can be killed: `await pool.run(db, sql)`.
 
-Each thread of the pool owns one worker process (`worker_process.py`), so nothing here is bound to an event loop and
+Each thread of the pool owns one worker process (`engines/process.py`), so nothing here is bound to an event loop and
 the pool works under any of them, and without one (`run_now`). Queries wait their turn; a query that outlives its
 time is stopped by its worker or, failing that, with its worker.
 """
@@ -21,9 +21,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import verbal
 from verbal.errors import EnvironmentFault
 
-_SCRIPT = Path(__file__).with_name("worker_process.py")
+_HERE = Path(__file__).resolve().parent
+_BOOT = """
+import json, sys, types
+for name, folders in json.loads(sys.argv[1]).items():
+    sys.modules[name] = types.ModuleType(name)
+    sys.modules[name].__path__ = folders
+from verbal.apps.text2sql.engines.process import main
+main()
+"""
+# Bare frames of the packages, so that a process finds the engines and `verbal.rows` and loads nothing else.
+_FRAMES = {"verbal": list(verbal.__path__), "verbal.apps": [str(_HERE.parent)], "verbal.apps.text2sql": [str(_HERE)]}
 _GRACE = 0.25
 """Seconds after the time limit until the process is killed."""
 _START = 20.0
@@ -67,7 +78,7 @@ class _Worker:
 
     def __init__(self) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(_SCRIPT)],
+            [sys.executable, "-I", "-S", "-c", _BOOT, json.dumps(_FRAMES)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

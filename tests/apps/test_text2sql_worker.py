@@ -19,8 +19,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from verbal.apps.text2sql.engines.sqlite import authorize, classify
 from verbal.apps.text2sql.worker import Limits, Pool
-from verbal.apps.text2sql.worker_process import authorize, classify
 from verbal.errors import EnvironmentFault
 
 SHOP = "CREATE TABLE t (a INTEGER, b TEXT); INSERT INTO t VALUES (1, 'x'), (2, 'y'), (3, NULL);"

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from verbal.contracts import Critic, CriticContext, Observation
-from verbal.critics.sql_result import SqlResult, compare, is_ordered
+from verbal.critics.sql_result import SqlResult
 from verbal.parts import make_part
+from verbal.rows import compare, is_ordered
 from verbal.types import Attempt, Feedback, StopReason, Task
 
 GOLD = "SELECT name, sal FROM emp"

@@ -144,6 +144,7 @@ class Context:
             execute=self.app.execute,
             model=self.roles("judge"),
             seed=self.draw(task.id, "judge"),
+            match=getattr(self.app, "match", None),
         )
         found: dict[str, list[Feedback]] = {a.id: [] for a in attempts}
         for critic in self.critics:

@@ -1,6 +1,5 @@
-"""The worker's side of read-only SQL: a plain script that answers queries on its standard input, one at a time.
+"""SQLite inside a worker process: warm connections that can only read.
 
-Run with `python -I -S`, so it imports the standard library only. Frames both ways are a 4-byte length and JSON.
 Locks, from outside in: the file is opened `mode=ro`, `query_only` is on, an authorizer allows reading and nothing
 else, results are cut at a row and byte limit, memory has a ceiling, and a progress handler ends a query at its
 deadline (the parent kills the process if that does not). When the parent is gone, standard input ends and so does
@@ -9,15 +8,10 @@ the worker, even in the middle of a query.
 
 from __future__ import annotations
 
-import json
 import os
-import queue
 import sqlite3
-import struct
-import sys
-import threading
 import time
-from typing import Any, BinaryIO
+from typing import Any
 from urllib.parse import quote
 
 STEPS = 5_000
@@ -175,39 +169,3 @@ class Connections:
         if len(self._open) > self._keep:
             self._open.pop(next(iter(self._open)))[1].close()
         return held[1]
-
-
-def read_frame(stream: BinaryIO) -> bytes | None:
-    """The next frame of `stream`; None at its end."""
-    head = stream.read(4)
-    if len(head) < 4:
-        return None
-    (length,) = struct.unpack(">I", head)
-    body = stream.read(length)
-    return body if len(body) == length else None
-
-
-def write_frame(stream: BinaryIO, body: bytes) -> None:
-    """Writes one frame and flushes it."""
-    stream.write(struct.pack(">I", len(body)) + body)
-    stream.flush()
-
-
-def _listen(requests: queue.SimpleQueue[bytes]) -> None:
-    while (frame := read_frame(sys.stdin.buffer)) is not None:
-        requests.put(frame)
-    os._exit(0)
-
-
-def main() -> None:
-    """Answers requests until standard input ends."""
-    requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(requests,), daemon=True).start()
-    connections = Connections()
-    while True:
-        reply = connections.run(json.loads(requests.get()))
-        write_frame(sys.stdout.buffer, json.dumps(reply, ensure_ascii=True).encode())
-
-
-if __name__ == "__main__":
-    main()

@@ -11,14 +11,15 @@ from typing import Any
 
 import pytest
 
-from verbal.apps.text2sql import worker_process
-from verbal.apps.text2sql.worker_process import Connections, connect, read_frame, write_frame
+from verbal.apps.text2sql.engines import sqlite
+from verbal.apps.text2sql.engines.process import read_frame, write_frame
+from verbal.apps.text2sql.engines.sqlite import Connections, connect
 
 
 @pytest.fixture(autouse=True)
 def _no_ceiling(monkeypatch: pytest.MonkeyPatch) -> None:
     """SQLite's heap limit holds for a whole process and cannot be taken back, so it is not set in this one."""
-    monkeypatch.setattr(worker_process, "HEAP_BYTES", 0)
+    monkeypatch.setattr(sqlite, "HEAP_BYTES", 0)
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ def test_a_wal_file_without_its_log_in_a_folder_that_is_gone_for_writing(
             raise sqlite3.OperationalError("unable to open database file")
         return real(target, **options)
 
-    monkeypatch.setattr(worker_process.sqlite3, "connect", refusing)
+    monkeypatch.setattr(sqlite.sqlite3, "connect", refusing)
     with closing(connect(str(db), 0.01)) as connection:
         assert connection.execute("SELECT COUNT(*) FROM t").fetchone() == (2,)
     assert opened == ["mode=ro", "mode=ro&immutable=1"]
