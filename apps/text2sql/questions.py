@@ -4,8 +4,9 @@
 
 Only `question` is needed. `db` names the database (a path relative to the file); without it, the one given beside the
 file is asked. Spider's columns are read as well: `query` is the gold SQL and `db_id` means
-`database/<db_id>/<db_id>.sqlite`. The split is, in this order: the line's `split`; the file's name when that is a
-split (`dev.jsonl`); else drawn from the question's text, 60 % train, 20 % dev, 20 % test, always the same.
+`database/<db_id>/<db_id>.sqlite`; so are BIRD's `SQL`, `evidence` and `difficulty`. The split is, in this order: the
+line's `split`; the file's name when that is a split (`dev.jsonl`); else drawn from the question's text, 60 % train,
+20 % dev, 20 % test, always the same.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ from verbal.errors import DataError
 from verbal.types import Split
 
 _KEYS = {
-    "question", "sql", "query", "id", "split", "db", "db_id", "terms", "question_syn", "gold_rows", "info", "level",
+    "question", "sql", "query", "SQL", "id", "split", "db", "db_id", "terms", "question_syn", "gold_rows", "info",
+    "level", "evidence", "difficulty",
 }  # fmt: skip
+_TOLD = ("level", "question_syn", "db_id", "evidence", "difficulty")
+"""Keys that go into `Question.info` as they are."""
 _SPLITS: tuple[str, ...] = get_args(Split)
 
 
@@ -56,10 +60,10 @@ def read_questions(path: Path, db: Path | None = None) -> list[Question]:
     seen: dict[str, str] = {}
     for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
         where = f"{path}, line {number}"
-        line = _line(raw, where)
+        line = decoded(raw, where)
         if not line.strip():
             continue
-        question = _question(_object(line, where), path, number, db, where)
+        question = read_question(_object(line, where), path, number, db, where)
         if question.id in seen:
             raise DataError(f"the id {question.id!r} is used twice", where=f"{seen[question.id]} and line {number}")
         seen[question.id] = where
@@ -69,7 +73,12 @@ def read_questions(path: Path, db: Path | None = None) -> list[Question]:
     return found
 
 
-def _line(raw: bytes, where: str) -> str:
+def decoded(raw: bytes, where: str) -> str:
+    """The line `raw` as text.
+
+    Raises:
+        DataError: it is not UTF-8; names the column.
+    """
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -97,7 +106,19 @@ def _object(line: str, where: str) -> dict[str, Any]:
     return data
 
 
-def _question(data: dict[str, Any], path: Path, number: int, db: Path | None, where: str) -> Question:
+def read_question(data: dict[str, Any], path: Path, number: int, db: Path | None, where: str) -> Question:
+    """The question that one entry of the file at `path` holds.
+
+    Args:
+        data: The entry.
+        path: Databases are named relative to it.
+        number: Its line, which makes an id where none is given.
+        db: The database asked when none is named, or the folder of those that `db_id` names.
+        where: File and line, for errors.
+
+    Raises:
+        DataError: an unknown key, or a value of the wrong kind.
+    """
     unknown = sorted(set(data) - _KEYS)
     if unknown:
         raise DataError(f"unknown key {unknown[0]!r}", where=where, todo=f"known: {', '.join(sorted(_KEYS))}")
@@ -117,11 +138,11 @@ def _question(data: dict[str, Any], path: Path, number: int, db: Path | None, wh
         id=str(identifier),
         text=text,
         db=_database(data, path, db, where),
-        sql=_text(data, "sql", where) or _text(data, "query", where),
+        sql=next((sql for key in ("sql", "query", "SQL") if (sql := _text(data, key, where))), None),
         split=split,  # type: ignore[arg-type]  # checked above
         terms=tuple(terms),
         where=where,
-        info={key: data[key] for key in ("level", "question_syn") if data.get(key) is not None},
+        info={key: data[key] for key in _TOLD if data.get(key) is not None},
     )
 
 
