@@ -12,7 +12,7 @@ import queue
 import struct
 import sys
 import threading
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from .sqlite import Connections
 
@@ -39,11 +39,21 @@ def _listen(requests: queue.SimpleQueue[bytes]) -> None:
     os._exit(0)
 
 
+def answer(request: dict[str, Any], engine: Connections) -> dict[str, Any]:
+    """The reply to one request: its `op` is `query` (when it names none), `catalog` or `match`."""
+    op = request.get("op", "query")
+    if op == "match":
+        from .match import match
+
+        return match(request, engine)
+    return engine.run(request)
+
+
 def main() -> None:
     """Answers requests until standard input ends."""
     requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(requests,), daemon=True).start()
     connections = Connections()
     while True:
-        reply = connections.run(json.loads(requests.get()))
+        reply = answer(json.loads(requests.get()), connections)
         write_frame(sys.stdout.buffer, json.dumps(reply, ensure_ascii=True).encode())
