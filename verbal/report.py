@@ -63,7 +63,16 @@ def write_report(results: Mapping[str, Any], path: str | Path) -> Path:
         DataError: the results have no title, or a value is not of the kind its place needs.
         StoreError: the file cannot be written; an older page at the path is left as it was.
     """
-    text, path = page(results), Path(path)
+    return write_page(page(results), path)
+
+
+def write_page(text: str, path: str | Path) -> Path:
+    """The path of a page, written whole or not at all.
+
+    Raises:
+        StoreError: the file cannot be written; an older page at the path is left as it was.
+    """
+    path = Path(path)
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -119,16 +128,29 @@ def _page(results: Mapping[str, Any], cut: Cut) -> str:
         links.append(f'<a href="#{key}">{heading}</a>')
         parts.append(f'<section id="{key}" aria-labelledby="h-{key}"><h2 id="h-{key}">{heading}</h2>{body}</section>')
     nav = f'<nav aria-label="Sections">{"".join(links)}</nav>' if len(links) > 2 else ""
-    main = "\n".join(parts)
+    foot = "Intervals are 95 % bootstrap intervals over seeds and tasks, unless said otherwise. Written by verbal."
+    return document(cut.text(results["title"]), f"{_head(results, cut)}{nav}", "\n".join(parts), foot)
+
+
+def document(title: str, header: str, main: str, foot: str, style: str = "") -> str:
+    """A page of its own: the house's styles inline, nothing loaded, no script; all words are ready HTML.
+
+    Args:
+        title: Of the window.
+        header: What stands above the sections.
+        main: The sections.
+        foot: The last line.
+        style: Further rules.
+    """
+    css = files("verbal").joinpath("report.css").read_text("utf-8")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta name="color-scheme" content="light dark"><title>{cut.text(results["title"])}</title>'
-        f"<style>{files('verbal').joinpath('report.css').read_text('utf-8')}</style></head><body>"
-        f'<header>{_head(results, cut)}{nav}</header>\n<main id="main">{main}</main>\n'
-        "<footer><p>Intervals are 95 % bootstrap intervals over seeds and tasks, unless said otherwise. "
-        "Written by verbal.</p></footer></body></html>\n"
+        f'<meta name="color-scheme" content="light dark"><title>{title}</title>'
+        f"<style>{css}{style}</style></head><body>"
+        f'<header>{header}</header>\n<main id="main">{main}</main>\n'
+        f"<footer><p>{foot}</p></footer></body></html>\n"
     )
 
 
@@ -278,11 +300,11 @@ def _side(name: str, answer: Mapping[str, Any], cut: Cut) -> str:
     right = bool(answer.get("ok"))
     badge = f'<span class="badge {"right" if right else "wrong"}">{"✓ right" if right else "✗ wrong"}</span>'
     result = f'<p class="label">Result</p><pre>{cut.text(answer["result"])}</pre>' if answer.get("result") else ""
-    code = f"<pre><code>{_sql(str(answer.get('sql') or ''), cut)}</code></pre>"
+    code = f"<pre><code>{marked_sql(str(answer.get('sql') or ''), cut)}</code></pre>"
     return f'<div><p class="label">{name} {badge}</p>{code}{result}</div>'
 
 
-def _sql(query: str, cut: Cut) -> str:
+def marked_sql(query: str, cut: Cut) -> str:
     """Escaped SQL with its keywords and texts marked."""
     query, out, end = visible(query, cut.chars), [], 0
     for found in _SQL.finditer(query):
