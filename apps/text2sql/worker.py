@@ -8,6 +8,7 @@ time is stopped by its worker or, failing that, with its worker.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import select
@@ -16,13 +17,16 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import verbal
 from verbal.errors import EnvironmentFault
+
+T = TypeVar("T")
 
 _HERE = Path(__file__).resolve().parent
 _BOOT = """
@@ -37,6 +41,7 @@ main()
 _FRAMES = {"verbal": list(verbal.__path__), "verbal.apps": [str(_HERE.parent)], "verbal.apps.text2sql": [str(_HERE)]}
 _GRACE = 0.25
 """Seconds after the time limit until the process is killed."""
+_PING = {"db": "", "sql": "SELECT 1", "seconds": 1.0, "rows": 1, "bytes": 64, "wait": 0.0}
 _START = 20.0
 """Seconds a new process may take to be ready."""
 
@@ -99,7 +104,7 @@ class _Worker:
         body = json.dumps(request).encode()
         patience = seconds + (_START if self._fresh else _GRACE)
         if self._fresh:
-            self._send(json.dumps({**request, "sql": "SELECT 1", "db": ""}).encode())
+            self._send(json.dumps(_PING).encode())
             if self._receive(time.monotonic() + patience) is None:
                 return None
             self._fresh = False
@@ -142,12 +147,33 @@ class _Worker:
                 pipe.close()
 
 
+class Ask:
+    """One thread's process, for requests of any `op`."""
+
+    def __init__(self, pool: Pool, lane: int) -> None:
+        """`lane`: the thread's number, from 0: what a process has cached is found again under it."""
+        self._pool, self.lane = pool, lane
+
+    def __call__(self, request: dict[str, Any], seconds: float) -> dict[str, Any] | None:
+        """The reply; None when the process ended or took longer, and then the next request gets a fresh one."""
+        worker = self._pool._worker()
+        try:
+            reply = worker.ask(request, seconds)
+        except EOFError:
+            reply = None
+        if reply is None:
+            self._pool._drop(worker)
+        return reply
+
+
 class Pool:
     """Worker processes that run read-only SQL."""
 
     def __init__(self, workers: int = 2, limits: Limits | None = None) -> None:
         """`workers`: processes at most (started when needed); `limits`: for queries that give none."""
         self.limits = limits or Limits()
+        self.size = workers
+        self._lanes = itertools.count()
         self._threads = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="verbal-sql")
         self._local = threading.local()
         self._workers: set[_Worker] = set()
@@ -165,6 +191,22 @@ class Pool:
     def run_now(self, db: str | Path, sql: str, limits: Limits | None = None) -> Result:
         """`run` without an event loop: waits for the result."""
         return self._submit(db, sql, limits).result()
+
+    def submit(self, job: Callable[[Ask], T]) -> Future[T]:
+        """Runs `job` in a thread of the pool; it is given that thread's process to ask (see `Ask`).
+
+        Raises:
+            EnvironmentFault: the pool is closed.
+        """
+        if self._closed:
+            raise EnvironmentFault("the SQL worker pool is closed", todo="run queries before aclose()")
+        return self._threads.submit(lambda: job(self._ask()))
+
+    def _ask(self) -> Ask:
+        if not hasattr(self._local, "ask"):
+            self._local.ask = Ask(self, next(self._lanes))
+        ask: Ask = self._local.ask
+        return ask
 
     def _submit(self, db: str | Path, sql: str, limits: Limits | None) -> Future[Result]:
         if self._closed:
