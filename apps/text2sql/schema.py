@@ -1,22 +1,25 @@
 """What a prompt says of a database: its tables with comments that tell what the columns hold.
 
 Reads any SQLite file, read-only, and never writes beside it. Text that is not UTF-8 is decoded with replacement
-characters.
+characters. Names, cells and comments are data: each stays on its line and can close neither a fence nor a tag.
 """
 
 from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote as quote_url
 
 from verbal.errors import DataError
 from verbal.models.embedded.ast import quote
+
+if TYPE_CHECKING:
+    from .linking import Linked
 
 CATEGORY_SIZE = 9
 """A text column with at most so many different values is listed in full."""
@@ -25,6 +28,9 @@ SCANNED_ROWS = 200_000
 """Rows of a table that are looked at, from its start."""
 
 _LONGEST = 40
+# Control characters and line ends, and marks that reorder what is read.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]+")
+_TAG = re.compile(r"<(?=\s*/?\s*(?:hint|schema|values|question|data|cell|rows|example)\b)", re.IGNORECASE)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d+)?)?)?\Z")
 
 
@@ -39,6 +45,10 @@ class Column:
     """What it holds, in words: `1 to 2000`, `one of 'A', 'B'`, `such as 'Ann', 'Bob'`."""
     text: bool = False
     """Holds text that is no date."""
+    note: str = ""
+    """What the database's own comment says of it: data, never an instruction."""
+    nullable: bool = True
+    """Declared so that it may be NULL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +58,8 @@ class ForeignKey:
     columns: tuple[str, ...]
     target: str
     target_columns: tuple[str, ...]
+    declared: bool = True
+    """False: nobody declared it, names and values suggest it (`profile.py`); the full style leaves it out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,24 +70,33 @@ class Table:
     columns: tuple[Column, ...]
     primary_key: tuple[str, ...] = ()
     foreign_keys: tuple[ForeignKey, ...] = ()
+    note: str = ""
+    """What the database's own comment says of it."""
+    schema: str = ""
+    """The schema it is in, which its name begins with (`sales.orders`); empty for the default one."""
+
+    @property
+    def shown(self) -> str:
+        """Its name as SQL on one line."""
+        return shown(self.name, self.schema)
 
     def to_sql(self) -> str:
         """A CREATE TABLE statement with a comment after each column that has one."""
         lines = []
         for column in self.columns:
             key = " PRIMARY KEY" if self.primary_key == (column.name,) else ""
-            lines.append((f"{quote(column.name)} {column.type}{key}".rstrip(), column.comment))
+            lines.append((f"{shown(column.name)} {plain(column.type)}{key}".rstrip(), column.comment))
         if len(self.primary_key) > 1:
             lines.append((f"PRIMARY KEY ({_names(self.primary_key)})", ""))
-        for link in self.foreign_keys:
-            target = f"{quote(link.target)} ({_names(link.target_columns)})"
+        for link in (key for key in self.foreign_keys if key.declared):
+            target = f"{shown(link.target, self.schema)} ({_names(link.target_columns)})"
             lines.append((f"FOREIGN KEY ({_names(link.columns)}) REFERENCES {target}", ""))
         last = len(lines) - 1
         body = [
             f"  {text}{'' if index == last else ','}{f' -- {comment}' if comment else ''}"
             for index, (text, comment) in enumerate(lines)
         ]
-        return "\n".join([f"CREATE TABLE {quote(self.name)} (", *body, ");"])
+        return "\n".join([f"CREATE TABLE {self.shown} (", *body, ");"])
 
 
 @contextmanager
@@ -141,6 +162,19 @@ def read_tables(path: Path) -> tuple[Table, ...]:
     Raises:
         DataError: it cannot be read, or holds no table.
     """
+    return _read(path, _column)
+
+
+def read_catalog(path: Path) -> tuple[Table, ...]:
+    """The same without a look at any row: names, declared types, keys.
+
+    Raises:
+        DataError: it cannot be read, or holds no table.
+    """
+    return _read(path, lambda connection, table, name, declared, linked: Column(name, declared))
+
+
+def _read(path: Path, column: Callable[[sqlite3.Connection, str, str, str, bool], Column]) -> tuple[Table, ...]:
     with reading(path) as connection:
         found = connection.execute(
             "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' "
@@ -148,15 +182,37 @@ def read_tables(path: Path) -> tuple[Table, ...]:
         ).fetchall()
         names = [row[0] for row in found]
         keys = {name: _primary_key(connection, name) for name in names}
-        tables = tuple(table for name in names if (table := _table(connection, name, keys)) is not None)
+        tables = tuple(table for name in names if (table := _table(connection, name, keys, column)) is not None)
     if not tables:
         raise DataError(f"the database {str(path)!r} holds no table", todo="give an SQLite file that holds tables")
     return tables
 
 
-def schema_text(tables: tuple[Table, ...]) -> str:
-    """The tables as one text, as it stands in a prompt."""
-    return "\n".join(table.to_sql() for table in tables)
+def schema_text(
+    tables: Sequence[Table],
+    *,
+    style: Literal["full", "compact"] = "full",
+    budget: int | None = None,
+    linked: Linked | None = None,
+) -> str:
+    """The tables as one text, as it stands in a prompt.
+
+    Args:
+        tables: In the order they are shown.
+        style: CREATE TABLE statements, or one line a table (`compact.py`).
+        budget: Tokens at most (`compact.tokens`); the full style gives way to the compact one where it needs more.
+        linked: What the question is about, so that a budget keeps it; None treats all tables alike.
+
+    Raises:
+        ConfigError: the budget is smaller than the part that is linked, or than the tables' names.
+    """
+    from .compact import render, tokens
+
+    if style == "full":
+        text = "\n".join(table.to_sql() for table in tables)
+        if budget is None or tokens(text) <= budget:
+            return text
+    return render(tables, budget=budget, linked=linked).text
 
 
 def _primary_key(connection: sqlite3.Connection, table: str) -> tuple[str, ...]:
@@ -164,12 +220,19 @@ def _primary_key(connection: sqlite3.Connection, table: str) -> tuple[str, ...]:
     return tuple(row[1] for row in sorted((row for row in rows if row[5]), key=lambda row: row[5]))
 
 
-def _table(connection: sqlite3.Connection, name: str, keys: dict[str, tuple[str, ...]]) -> Table | None:
+def _table(
+    connection: sqlite3.Connection,
+    name: str,
+    keys: dict[str, tuple[str, ...]],
+    read: Callable[[sqlite3.Connection, str, str, str, bool], Column],
+) -> Table | None:
     info = connection.execute(f"PRAGMA table_info({_always(name)})").fetchall()
     links = _foreign_keys(connection, name, keys)
     linked = {column for link in links for column in link.columns}
     try:
-        columns = tuple(_column(connection, name, row[1], row[2], row[1] in linked) for row in info)
+        columns = tuple(
+            replace(read(connection, name, row[1], row[2], row[1] in linked), nullable=not row[3]) for row in info
+        )
     except sqlite3.OperationalError as error:
         if "no such module" in str(error):  # a virtual table whose extension is not here
             return None
@@ -205,16 +268,27 @@ def _column(connection: sqlite3.Connection, table: str, name: str, declared: str
     if isinstance(high, bytes):
         return Column(name, kind)
     if not isinstance(high, str):
-        return Column(name, kind, "" if linked else f"{_number(low)} to {_number(high)}")
-    if isinstance(low, str) and _DATE.match(low) and _DATE.match(high):
-        return Column(name, kind, "" if linked else f"'{low}' to '{high}'")
+        return Column(name, kind, "" if linked else between(low, high))
+    if is_date(low) and is_date(high):
+        return Column(name, kind, "" if linked else between(low, high))
     query = f"SELECT DISTINCT {cell} FROM {rows} WHERE {cell} IS NOT NULL LIMIT {CATEGORY_SIZE + 1}"
     values = [str(row[0]) for row in connection.execute(query) if not isinstance(row[0], bytes)]
-    return Column(name, kind, "" if linked else _examples(values), text=True)
+    return Column(name, kind, "" if linked else listed(values, whole=len(values) <= CATEGORY_SIZE), text=True)
 
 
-def _examples(values: list[str]) -> str:
-    if len(values) <= CATEGORY_SIZE and all(len(value) <= _LONGEST for value in values):
+def is_date(value: Any) -> bool:
+    """Whether a cell is a date, or a date and time, as ISO text."""
+    return isinstance(value, str) and _DATE.match(value) is not None
+
+
+def between(low: Any, high: Any) -> str:
+    """The comment of a column of numbers or dates."""
+    return " to ".join(literal(end) if isinstance(end, str) else _number(end) for end in (low, high))
+
+
+def listed(values: Sequence[str], *, whole: bool) -> str:
+    """The comment of a column of texts: all of them when these are all and short, else two."""
+    if whole and all(len(value) <= _LONGEST for value in values):
         return "one of " + ", ".join(literal(value) for value in sorted(values))
     return "such as " + ", ".join(
         literal(value if len(value) <= _LONGEST else value[:_LONGEST] + "...")
@@ -233,11 +307,23 @@ def _number(value: Any) -> str:
 
 def literal(value: str) -> str:
     """`value` as an SQL string on one line (control characters become spaces)."""
-    return "'" + re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", value).replace("'", "''") + "'"
+    return "'" + plain(value).replace("'", "''") + "'"
+
+
+def plain(text: str) -> str:
+    """`text` on one line that closes no fence and opens no tag of a prompt; ordinary text is left as it is."""
+    return _TAG.sub("&lt;", re.sub("```+", "'''", _CONTROL.sub(" ", text)))
+
+
+def shown(name: str, space: str = "") -> str:
+    """The identifier as SQL, in double quotes where it needs them, on one line; of a table in the schema `space`."""
+    if space and name.startswith(f"{space}."):
+        return f"{plain(quote(space))}.{plain(quote(name[len(space) + 1 :]))}"
+    return plain(quote(name))
 
 
 def _always(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-_names: Callable[[tuple[str, ...]], str] = lambda names: ", ".join(quote(name) for name in names)  # noqa: E731
+_names: Callable[[tuple[str, ...]], str] = lambda names: ", ".join(shown(name) for name in names)  # noqa: E731

@@ -1,0 +1,285 @@
+"""Schema linking: which tables and columns a question is about, ranked, from words alone (no model).
+
+Names are split into words, written out (`cust_addr`) and brought to their base form; a word of the question speaks of a
+word in a name when it is the same, of the same family, a synonym, a misspelling, or a piece of a compound. Rare words
+count more (inverse document frequency, Robertson and Spärck Jones 1976). Cells that the question mentions point to their
+columns, and a table gains from its neighbours along foreign keys, so that tables which only join others are found.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from verbal.models.embedded.lexicon import ABBREVIATIONS, ASKING, CLOSED, SYNONYMS, noun, root
+from verbal.models.embedded.words import atoms, identifier_words
+
+from .schema import Table
+
+if TYPE_CHECKING:
+    from .values import Cell, Database
+
+TABLES = 6
+"""Tables that count as linked, if not said otherwise."""
+
+COLUMNS = 30
+"""Columns that count as linked, if not said otherwise."""
+
+MOST_WORDS = 400
+"""Words of a question that are looked at; a longer text is read up to there."""
+
+_FAMILY, _SYNONYM, _PIECE, _TYPO, _HINT, _ASKED = 0.8, 0.6, 0.5, 0.7, 0.7, 0.4
+_CELL, _WHOLE, _NAME, _NEIGHBOUR, _BRIDGE, _CONTEXT = 3.0, 1.25, 1.5, 0.2, 0.5, 0.3
+_COLUMN_SHARES = (1.0, 0.5, 0.25)
+_TYPO_CUTOFF = 86.0
+
+
+@dataclass(frozen=True, slots=True)
+class TableScore:
+    """A table and how much a question is about it (0 or more, only comparable within one question)."""
+
+    table: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnScore:
+    """A column and how much a question is about it."""
+
+    table: str
+    column: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """What a question is about: all tables and columns, best first, and how many of them count as linked."""
+
+    tables: tuple[TableScore, ...]
+    columns: tuple[ColumnScore, ...]
+    cells: tuple[Cell, ...] = ()
+    """Cells that the question mentions."""
+    table_count: int = TABLES
+    column_count: int = COLUMNS
+
+    @property
+    def kept_tables(self) -> frozenset[str]:
+        """Tables that a budget never drops."""
+        return frozenset(score.table for score in self.tables[: self.table_count])
+
+    @property
+    def kept_columns(self) -> frozenset[tuple[str, str]]:
+        """(table, column) that a budget never drops: the best of the kept tables, and those of the cells."""
+        kept = self.kept_tables
+        best = [(c.table, c.column) for c in self.columns if c.table in kept and c.score > 0]
+        return frozenset(best[: self.column_count]) | {(c.table, c.column) for c in self.cells if c.table in kept}
+
+
+def link(
+    database: Database,
+    question: str,
+    tables: Sequence[Table] | None = None,
+    *,
+    hints: Iterable[str] = (),
+    cells: Sequence[Cell] | None = None,
+    table_count: int = TABLES,
+    column_count: int = COLUMNS,
+) -> Linked:
+    """Tables and columns of a database by how much a question is about them.
+
+    Args:
+        database: Where cells are looked up.
+        question: Any text; empty means that nothing is linked better than anything else.
+        tables: What may be linked; None is all of the database.
+        hints: Lessons that go with the question; their words count less.
+        cells: Cells that the question mentions; None looks them up, misspelled ones too.
+        table_count: Tables that count as linked.
+        column_count: Columns that count as linked.
+    """
+    found = database.values([question], fuzzy=True) if cells is None else cells
+    linker = database.linker if tables is None else Linker(tables)
+    return linker.link(question, found, hints=hints, table_count=table_count, column_count=column_count)
+
+
+@dataclass(slots=True)
+class _Name:
+    words: tuple[str, ...]
+    weight: float = 0.0
+    """Root of the sum of its words' weights."""
+
+
+@dataclass(slots=True)
+class _Vocabulary:
+    """The words of all names, and how each may be met."""
+
+    weights: dict[str, float] = field(default_factory=dict)
+    roots: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    long: list[str] = field(default_factory=list)
+
+
+class Linker:
+    """Links questions to one list of tables; the words of their names are prepared once."""
+
+    def __init__(self, tables: Sequence[Table]) -> None:
+        """Splits and weighs the names of `tables`."""
+        self._tables = tuple(tables)
+        self._names = [_Name(_words(table.name)) for table in tables]
+        self._columns = [[_Name(_own_words(_words(c.name), n.words)) for c in t.columns]
+                         for t, n in zip(tables, self._names, strict=True)]  # fmt: skip
+        self._vocabulary = self._weighed()
+        place = {table.name: i for i, table in enumerate(tables)}
+        self._near: list[set[int]] = [set() for _ in tables]
+        for i, table in enumerate(tables):
+            for key in table.foreign_keys:
+                if (j := place.get(key.target, i)) != i:
+                    self._near[i].add(j)
+                    self._near[j].add(i)
+
+    def link(
+        self,
+        question: str,
+        cells: Sequence[Cell] = (),
+        *,
+        hints: Iterable[str] = (),
+        table_count: int = TABLES,
+        column_count: int = COLUMNS,
+    ) -> Linked:
+        """See `link`."""
+        met = self._met(_asked(question), 1.0)
+        for hint in hints:
+            for word, strength in self._met(_asked(hint), _HINT).items():
+                met[word] = max(met.get(word, 0.0), strength)
+        hits = _hits(cells)
+        named = [self._score(name, met) for name in self._names]
+        columns = [
+            [self._score(name, met) + hits.get((table.name, column.name), 0.0)
+             for column, name in zip(table.columns, names, strict=True)]
+            for table, names in zip(self._tables, self._columns, strict=True)
+        ]  # fmt: skip
+        scores = [_NAME * own + _best(inside) for own, inside in zip(named, columns, strict=True)]
+        totals = self._spread(scores)
+        ranked = sorted(range(len(totals)), key=lambda i: (-totals[i], i))
+        flat = [
+            ColumnScore(table.name, column.name, score + _CONTEXT * (totals[i] if score else 0.0))
+            for i, table in enumerate(self._tables)
+            for column, score in zip(table.columns, columns[i], strict=True)
+        ]
+        order = {table.name: rank for rank, table in enumerate(self._tables[i] for i in ranked)}
+        return Linked(
+            tuple(TableScore(self._tables[i].name, totals[i]) for i in ranked),
+            tuple(sorted(flat, key=lambda c: (-c.score, order[c.table]))),
+            tuple(cells),
+            table_count,
+            column_count,
+        )
+
+    def _weighed(self) -> _Vocabulary:
+        names = [*self._names, *(name for inside in self._columns for name in inside)]
+        seen = Counter(word for name in names for word in set(name.words))
+        found = _Vocabulary({word: math.log(1 + len(names) / count) for word, count in seen.items()})
+        for word in seen:
+            found.roots[root(word)].append(word)
+        found.long = [word for word in seen if len(word) >= 5]
+        for name in names:
+            name.weight = math.sqrt(sum(found.weights[word] for word in set(name.words))) or 1.0
+        return found
+
+    def _met(self, words: Sequence[str], strength: float) -> dict[str, float]:
+        """Word of a name -> how surely the text speaks of it."""
+        vocabulary, met = self._vocabulary, dict[str, float]()
+
+        def note(word: str, value: float, said: str) -> None:
+            value *= strength * (_ASKED if said in ASKING else 1.0)
+            met[word] = max(met.get(word, 0.0), value)
+
+        pairs = ["".join(pair) for pair in zip(words, words[1:], strict=False)]
+        unknown = []
+        for word in dict.fromkeys([*words, *pairs]):
+            if word in vocabulary.weights:
+                note(word, 1.0, word)
+                continue
+            kin = vocabulary.roots.get(root(word), ())
+            for other in kin:
+                note(other, _FAMILY, word)
+            if not kin and len(word) >= 5:
+                unknown.append(word)
+        for word in dict.fromkeys(words):
+            for other in SYNONYMS.get(word, ()):
+                if other in vocabulary.weights:
+                    note(other, _SYNONYM, word)
+            if len(word) >= 4:
+                for other in vocabulary.long:
+                    if word != other and (word in other or (len(other) >= 5 and other in word)):
+                        note(other, _PIECE, word)
+        for word, other in _typos(unknown, vocabulary.long):
+            note(other, _TYPO, word)
+        return met
+
+    def _score(self, name: _Name, met: Mapping[str, float]) -> float:
+        parts = [(self._vocabulary.weights[word], met.get(word, 0.0)) for word in set(name.words)]
+        if not any(strength for _, strength in parts):
+            return 0.0
+        total = sum(weight * strength for weight, strength in parts) / name.weight
+        return total * (_WHOLE if all(strength >= _FAMILY for _, strength in parts) else 1.0)
+
+    def _spread(self, scores: Sequence[float]) -> list[float]:
+        """Scores with what comes along foreign keys: from the best neighbour, and for joining two that matter."""
+        totals = []
+        for i, own in enumerate(scores):
+            near = sorted((scores[j] for j in self._near[i]), reverse=True)[:2]
+            bridge = _BRIDGE * near[1] if len(near) > 1 else 0.0
+            totals.append(own + (_NEIGHBOUR * near[0] if near else 0.0) + bridge)
+        return totals
+
+
+def _typos(words: Sequence[str], known: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs of an unknown word and the known word that it misspells."""
+    if not words or not known:
+        return []
+    from rapidfuzz import fuzz, process
+
+    return [
+        (word, found[0])
+        for word in words
+        if (found := process.extractOne(word, known, scorer=fuzz.ratio, score_cutoff=_TYPO_CUTOFF)) is not None
+    ]
+
+
+def _words(name: str) -> tuple[str, ...]:
+    return identifier_words(name) or (name.casefold(),)
+
+
+def _own_words(words: tuple[str, ...], table: tuple[str, ...]) -> tuple[str, ...]:
+    """A column's words without those of its table, where others remain (`customer_name` in customer: name)."""
+    own = tuple(word for word in words if word not in table)
+    return own or words
+
+
+def _asked(text: str) -> list[str]:
+    """The words of a text that can speak of a name, in base form."""
+    found: list[str] = []
+    for atom in atoms(text[: MOST_WORDS * 12])[:MOST_WORDS]:
+        word = noun(atom.surface.lower()) if atom.kind == "word" else ""
+        if word and word not in CLOSED:
+            found.extend(ABBREVIATIONS.get(word, (word,)))
+    return found
+
+
+def _hits(cells: Sequence[Cell]) -> dict[tuple[str, str], float]:
+    """(table, column) -> what the cells found there count; less where one text occurs in many columns."""
+    places: dict[str, set[tuple[str, str]]] = {}
+    for cell in cells:
+        places.setdefault(cell.text.casefold(), set()).add((cell.table, cell.column))
+    found: dict[tuple[str, str], float] = {}
+    for where in places.values():
+        for place in where:
+            found[place] = max(found.get(place, 0.0), _CELL / math.sqrt(len(where)))
+    return found
+
+
+def _best(scores: Sequence[float]) -> float:
+    best = sorted(scores, reverse=True)[: len(_COLUMN_SHARES)]
+    return sum(share * score for share, score in zip(_COLUMN_SHARES, best, strict=False))
