@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -118,6 +119,8 @@ class Source:
     def request(self) -> dict[str, Any]:
         """What a worker process is told of it, the password included; for the pipe alone."""
         told: dict[str, Any] = {"engine": self.kind, "db": self.location}
+        if self.kind == "files":
+            told["files"] = _listed(self.location)
         if self._server:
             variable = os.environ.get(_PASSWORDS[self.kind])
             told["server"] = {
@@ -151,6 +154,32 @@ def table_files(location: str) -> list[str]:
         return [location]
     names = sorted(n for n in os.listdir(location) if n.lower().endswith(TABLE_FILES) and not n.startswith("."))
     return [os.path.join(location, name) for name in names]
+
+
+def _listed(location: str) -> list[str]:
+    try:
+        return table_files(location)
+    except OSError:
+        return [location]
+
+
+def request_of(db: str | Path | Source) -> dict[str, Any]:
+    """What a worker is told of `db`. A path is not looked at before its worker does: what is wrong is its reply.
+
+    Raises:
+        DataError: a URL that no engine reads.
+        MissingExtra: the driver is not installed.
+    """
+    if not isinstance(db, Source):
+        text = str(db)
+        if "://" in text or text.startswith("${"):
+            db = Source.of(text)
+        else:
+            kind = kind_of_path(text)
+            if kind != "sqlite":
+                _need("duckdb")
+            db = Source(kind, text)
+    return db.request()
 
 
 def kind_of_path(path: str) -> Kind:
@@ -234,6 +263,7 @@ def _of_files(where: str, shown: str) -> Source:
     return Source("files", where)
 
 
+@cache
 def _need(kind: str) -> None:
     for module in _DRIVERS[kind]:
         if find_spec(module) is None:

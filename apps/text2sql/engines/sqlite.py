@@ -2,8 +2,8 @@
 
 Locks, from outside in: the file is opened `mode=ro`, `query_only` is on, an authorizer allows reading and nothing
 else, results are cut at a row and byte limit, memory has a ceiling, and a progress handler ends a query at its
-deadline (the parent kills the process if that does not). When the parent is gone, standard input ends and so does
-the worker, even in the middle of a query.
+deadline or after its steps (the parent kills the process if that does not). The only statements that are not a
+user's are those of `catalog`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import sqlite3
 import time
 from typing import Any
 from urllib.parse import quote
+
+from .cells import failure, stopped, take
 
 STEPS = 5_000
 """Virtual machine steps between two looks at the clock."""
@@ -98,24 +100,21 @@ def _text(value: bytes) -> str:
     return value.decode("utf-8", "replace")
 
 
-def fetch(connection: sqlite3.Connection, sql: str, seconds: float, rows: int, size: int) -> dict[str, Any]:
-    """What one statement gives: columns, rows and whether a limit cut them, or an error and its class."""
-    deadline = time.monotonic() + seconds
-    connection.set_progress_handler(lambda: time.monotonic() > deadline, STEPS)
+def fetch(
+    connection: sqlite3.Connection, sql: str, seconds: float, rows: int, size: int, steps: int = 0
+) -> dict[str, Any]:
+    """What one statement gives: columns, rows and whether a limit cut them, or an error and its class.
+
+    `steps`: virtual machine steps the statement may take (to the next multiple of `STEPS`), 0 for any number.
+    """
+    watch = _Watch(seconds, steps)
+    connection.set_progress_handler(watch, STEPS)
     cursor = connection.cursor()
     try:
         cursor.execute(sql)
         if cursor.description is None:
-            return {"error": "only a query that gives rows is run", "error_class": "not_a_query"}
-        found: list[list[Any]] = []
-        taken, truncated = 0, False
-        for row in cursor:
-            cells = [_cell(value) for value in row]
-            taken += sum(len(value) if isinstance(value, str) else 8 for value in cells)
-            if len(found) >= rows or taken > size:
-                truncated = True
-                break
-            found.append(cells)
+            return failure("only a query that gives rows is run", "not_a_query")
+        found, truncated = take(cursor, rows, size, _cell)
         return {"columns": [column[0] for column in cursor.description], "rows": found, "truncated": truncated}
     except (sqlite3.Error, sqlite3.Warning, ValueError, OverflowError, MemoryError) as error:
         message = str(error) or type(error).__name__
@@ -124,9 +123,25 @@ def fetch(connection: sqlite3.Connection, sql: str, seconds: float, rows: int, s
         if isinstance(error, UnicodeError):
             message = "syntax error: the query is not valid text"
         name = classify(message)
-        return {"error": f"stopped after {seconds:g} s" if name == "timeout" else message, "error_class": name}
+        if name == "timeout" and watch.too_many:
+            return failure(f"stopped after {steps} steps", "steps")
+        return stopped(seconds) if name == "timeout" else failure(message, name)
     finally:
         cursor.close()
+
+
+class _Watch:
+    """Called every `STEPS` steps: true ends the statement."""
+
+    def __init__(self, seconds: float, steps: int) -> None:
+        self._deadline = time.monotonic() + seconds
+        self._left = steps // STEPS if steps else -1
+        self.too_many = False
+
+    def __call__(self) -> bool:
+        self.too_many = self._left == 0
+        self._left -= 1
+        return self.too_many or time.monotonic() > self._deadline
 
 
 def _cell(value: Any) -> Any:
@@ -141,18 +156,47 @@ class Connections:
         self._keep = keep
         self._open: dict[str, tuple[tuple[int, ...], sqlite3.Connection]] = {}
 
+    def is_open(self, request: dict[str, Any]) -> bool:
+        """Always: opening a file takes no time that a query would notice."""
+        return True
+
+    def open(self, request: dict[str, Any]) -> dict[str, Any] | None:
+        """Nothing to do: `run` opens and renews connections."""
+
     def run(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The reply to one request; a failure is a reply as well."""
+        """The reply to one query; a failure is a reply as well."""
         started = time.monotonic()
+        connection = self._opened(request)
+        if isinstance(connection, dict):
+            return {**connection, "seconds": 0.0}
+        limits = (request["seconds"], request["rows"], request["bytes"], request.get("steps", 0))
+        return {**fetch(connection, request["sql"], *limits), "seconds": time.monotonic() - started}
+
+    def catalog(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Tables, columns and keys of the file (`worker.Pool.catalog` tells the shape)."""
+        connection = self._opened(request)
+        if isinstance(connection, dict):
+            return connection
+        connection.set_authorizer(None)
+        connection.set_progress_handler(None, STEPS)
         try:
-            connection = self._connection(request["db"], float(request["wait"]))
+            return {"catalog": catalog(connection)}
+        except sqlite3.Error as error:
+            return failure(f"database {request['db']}: {error}", classify(str(error)))
+        finally:
+            connection.set_authorizer(authorize)
+
+    def cancel(self) -> None:
+        """Nothing runs anywhere but here."""
+
+    def _opened(self, request: dict[str, Any]) -> sqlite3.Connection | dict[str, Any]:
+        try:
+            return self._connection(request["db"], float(request["wait"]))
         except (OSError, ValueError) as error:
             what = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be opened: {error}"
-            return {"error": f"database {request['db']}: {what}", "error_class": "missing", "seconds": 0.0}
+            return failure(f"database {request['db']}: {what}", "missing")
         except sqlite3.Error as error:
-            return {"error": f"database: {error}", "error_class": classify(str(error)), "seconds": 0.0}
-        reply = fetch(connection, request["sql"], request["seconds"], request["rows"], request["bytes"])
-        return {**reply, "seconds": time.monotonic() - started}
+            return failure(f"database: {error}", classify(str(error)))
 
     def _connection(self, path: str, wait: float) -> sqlite3.Connection:
         stat = os.stat(path)
@@ -169,3 +213,42 @@ class Connections:
         if len(self._open) > self._keep:
             self._open.pop(next(iter(self._open)))[1].close()
         return held[1]
+
+
+def catalog(connection: sqlite3.Connection) -> dict[str, Any]:
+    """What the file holds; a view that cannot be read is left out and named in `warnings`."""
+    tables, warnings = [], []
+    listed = "SELECT name, type FROM pragma_table_list WHERE schema = 'main' AND type IN ('table', 'view', 'virtual')"
+    kinds = dict(connection.execute(listed).fetchall())
+    names = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")]
+    for name in names:
+        if name.lower().startswith("sqlite_") or name not in kinds:
+            continue
+        try:
+            tables.append(_table(connection, name, "view" if kinds[name] == "view" else "table"))
+        except sqlite3.Error as error:
+            warnings.append(f"{name} cannot be read: {error}")
+    return {"tables": tables, "warnings": warnings}
+
+
+def _table(connection: sqlite3.Connection, name: str, kind: str) -> dict[str, Any]:
+    columns, key = [], []
+    described = 'SELECT name, type, "notnull", pk, hidden FROM pragma_table_xinfo(?) ORDER BY cid'
+    for column, declared, required, place, hidden in connection.execute(described, (name,)).fetchall():
+        if hidden == 1:
+            continue
+        columns.append({"name": column, "type": declared, "nullable": not required, "comment": ""})
+        if place:
+            key.append((place, column))
+    links: dict[int, dict[str, Any]] = {}
+    listed = 'SELECT id, "table", "from", "to" FROM pragma_foreign_key_list(?) ORDER BY id, seq'
+    for number, target, column, target_column in connection.execute(listed, (name,)).fetchall():
+        link = links.setdefault(number, {"columns": [], "table": target, "target_columns": []})
+        link["columns"].append(column)
+        if target_column is not None:  # otherwise the target's primary key is meant
+            link["target_columns"].append(target_column)
+    return {
+        "name": name, "schema": "", "kind": kind, "comment": "", "columns": columns,
+        "primary_key": [column for _, column in sorted(key)],
+        "foreign_keys": [links[number] for number in sorted(links, reverse=True)],
+    }  # fmt: skip

@@ -1,0 +1,236 @@
+"""DuckDB inside a worker process: database files, and CSV or Parquet files as tables.
+
+A database file is opened read-only. Table files are read into memory by this code, each as one table; then the door
+is shut. In both cases no query meets a connection that can reach a file, load an extension or change a setting, each
+query must be one statement that DuckDB calls a SELECT, and runs in a READ ONLY transaction. DuckDB's own memory limit
+does not hold for single values, so the process has a ceiling too (`process.py`).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from .cells import failure, stopped, take
+
+MEMORY = "512MB"
+"""Most memory DuckDB gives to its operators; for table files half of it may be taken by the tables."""
+
+FILES_MEMORY = "1GB"
+"""The same where table files are held in memory."""
+
+_CHUNK = 256
+_SHUT: dict[str, Any] = {"enable_external_access": "false", "lock_configuration": "true"}
+_SETTINGS: dict[str, Any] = {
+    "autoinstall_known_extensions": "false", "autoload_known_extensions": "false", "threads": 1,
+    "temp_directory": "", "python_enable_replacements": "false",
+}  # fmt: skip
+_WORDS = (
+    ("scalar function with name", "no_such_function"), ("function with name", "no_such_function"),
+    ("table with name", "no_such_table"), ("referenced table", "no_such_column"),
+    ("referenced column", "no_such_column"), ("does not have a column", "no_such_column"),
+    ("values list", "no_such_column"), ("ambiguous", "ambiguous_column"),
+    ("must appear in the group by", "misuse_of_aggregate"),
+    ("aggregate function calls cannot", "misuse_of_aggregate"), ("cannot contain aggregates", "misuse_of_aggregate"),
+    ("cannot contain window", "misuse"), ("same number of result columns", "set_columns"),
+    ("no function matches", "wrong_arguments"), ("read-only", "denied"), ("set lock", "locked"),
+    ("not a valid duckdb", "not_a_database"), ("interrupt", "timeout"), ("out of memory", "too_big"),
+    ("failed to allocate", "too_big"), ("division by zero", "division_by_zero"), ("could not convert", "type_mismatch"),
+    ("cannot compare values", "type_mismatch"), ("conversion error", "type_mismatch"), ("permission error", "denied"),
+    ("locked", "denied"), ("disabled by configuration", "denied"), ("syntax error", "syntax"),
+    ("parser error", "syntax"),
+    ("unterminated", "syntax"), ("no such file", "missing"), ("cannot open", "missing"),
+    ("csv error", "damaged"), ("sniffing", "damaged"), ("serialization", "damaged"), ("checksum", "damaged"),
+)  # fmt: skip
+
+
+def classify(message: str) -> str:
+    """The error class of a DuckDB message, in the words of `sqlite.classify`."""
+    lower = message.lower()
+    return next((name for words, name in _WORDS if words in lower), "other")
+
+
+def connect(request: dict[str, Any]) -> Any:
+    """A connection that only reads: to a database file, or to the tables of files held in memory.
+
+    Raises:
+        duckdb.Error: a file cannot be read.
+    """
+    import duckdb
+
+    if request["engine"] == "duckdb":
+        os.stat(request["db"])
+        return duckdb.connect(request["db"], read_only=True, config={**_SETTINGS, **_SHUT, "memory_limit": MEMORY})
+    connection = duckdb.connect(":memory:", config={**_SETTINGS, "memory_limit": FILES_MEMORY})
+    try:
+        for name, path in table_names(request["files"]).items():
+            _load(connection, name, path)
+        for setting, value in _SHUT.items():
+            connection.execute(f"SET {setting} = {value}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def table_names(paths: list[str]) -> dict[str, str]:
+    """Table name -> path: the file's name without its endings; with them when two files would share one."""
+    names: dict[str, str] = {}
+    for path in paths:
+        file = os.path.basename(path)
+        name = file.removesuffix(".gz").rpartition(".")[0]
+        names[name if name.lower() not in {known.lower() for known in names} else file.replace(".", "_")] = path
+    return names
+
+
+def _load(connection: Any, name: str, path: str) -> None:
+    import duckdb
+
+    table, lower = '"' + name.replace('"', '""') + '"', path.lower()
+    if lower.endswith(".parquet"):
+        connection.execute(f"CREATE TABLE {table} AS SELECT * FROM read_parquet(?)", [path])
+        return
+    separator = ", delim = '\t'" if lower.removesuffix(".gz").endswith(".tsv") else ""
+    read = f"CREATE TABLE {table} AS SELECT * FROM read_csv(?, header = true, sample_size = -1{separator}%s)"
+    try:
+        connection.execute(read % "", [path])
+    except duckdb.Error as error:
+        if "utf-8" not in str(error).lower():
+            raise
+        connection.execute(read % ", encoding = 'latin-1'", [path])
+
+
+def fetch(connection: Any, sql: str, seconds: float, rows: int, size: int) -> dict[str, Any]:
+    """What one statement gives: columns, rows and whether a limit cut them, or an error and its class."""
+    import duckdb
+
+    own = connection.cursor()  # closed with whatever the statement leaves behind
+    watch = threading.Timer(seconds, own.interrupt)
+    watch.daemon = True
+    try:
+        statements = own.extract_statements(sql)
+        if not statements:
+            return failure("only a query that gives rows is run", "not_a_query")
+        if len(statements) > 1:
+            return failure("only one statement at a time is run", "several_statements")
+        if statements[0].type != duckdb.StatementType.SELECT:
+            return failure(f"not authorized: {statements[0].type.name} is no query", "denied")
+        watch.start()
+        own.execute("BEGIN TRANSACTION READ ONLY")
+        own.execute(statements[0])
+        columns = [column[0] for column in own.description]
+        found, truncated = take(_streamed(own), rows, size)
+        return {"columns": columns, "rows": found, "truncated": truncated}
+    except (duckdb.Error, RuntimeError, ValueError, OverflowError, MemoryError) as error:
+        return _failed(error, seconds)
+    finally:
+        watch.cancel()
+        own.close()
+
+
+def _streamed(cursor: Any) -> Iterator[Any]:
+    while rows := cursor.fetchmany(_CHUNK):
+        yield from rows
+
+
+def _failed(error: Exception, seconds: float) -> dict[str, Any]:
+    if isinstance(error, UnicodeError):
+        return failure("syntax error: the query is not valid text", "syntax")
+    message = str(error).strip() or type(error).__name__
+    name = "too_big" if isinstance(error, MemoryError) else classify(f"{type(error).__name__}: {message}")
+    return stopped(seconds) if name == "timeout" else failure(message, name)
+
+
+class Connections:
+    """The warm DuckDB connections of this process, reopened when a file changes."""
+
+    def __init__(self, keep: int = 4) -> None:
+        """`keep`: most databases held open at once."""
+        self._keep = keep
+        self._open: dict[str, tuple[object, Any]] = {}
+
+    def is_open(self, request: dict[str, Any]) -> bool:
+        """Whether the request needs no opening first: its connection is warm and its files are as they were."""
+        held = self._open.get(request["db"])
+        return held is not None and held[0] == _mark(request)
+
+    def open(self, request: dict[str, Any]) -> dict[str, Any] | None:
+        """Opens the database, which for table files takes as long as reading them; the reply when that fails."""
+        import duckdb
+
+        try:
+            if held := self._open.pop(request["db"], None):
+                held[1].close()
+            mark = _mark(request)
+            if mark is None:
+                return failure(f"database {request['db']}: no such file", "missing")
+            while len(self._open) >= self._keep:
+                self._open.pop(next(iter(self._open)))[1].close()
+            self._open[request["db"]] = (mark, connect(request))
+        except (duckdb.Error, OSError, RuntimeError, MemoryError, ValueError) as error:
+            message = str(error).strip() or type(error).__name__
+            name = "too_big" if isinstance(error, MemoryError) else classify(message)
+            return failure(f"database {request['db']}: {message}", "not_a_database" if name == "other" else name)
+        return None
+
+    def run(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The reply to a query on an open database."""
+        started = time.monotonic()
+        connection = self._open[request["db"]][1]
+        reply = fetch(connection, request["sql"], request["seconds"], request["rows"], request["bytes"])
+        return {**reply, "seconds": time.monotonic() - started}
+
+    def catalog(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Tables, columns, keys and comments of an open database (`worker.Pool.catalog` tells the shape)."""
+        return {"catalog": catalog(self._open[request["db"]][1])}
+
+    def cancel(self) -> None:
+        """Nothing runs anywhere but here."""
+
+
+def _mark(request: dict[str, Any]) -> object:
+    """What changes when the files do; None when they are gone."""
+    paths = request.get("files") or [request["db"], f"{request['db']}.wal"]
+    found = []
+    for path in paths:
+        try:
+            stat = os.stat(path)
+            found.append((path, stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns))
+        except OSError:
+            if path == paths[0]:
+                return None
+    return found
+
+
+def catalog(connection: Any) -> dict[str, Any]:
+    """What the connection's database holds, in the order of its tables and columns."""
+    tables: dict[tuple[str, str], dict[str, Any]] = {}
+    listed = """SELECT schema_name, table_name, comment, 'table', table_oid FROM duckdb_tables()
+        WHERE NOT internal AND NOT temporary UNION ALL
+        SELECT schema_name, view_name, comment, 'view', view_oid FROM duckdb_views()
+        WHERE NOT internal AND NOT temporary
+        ORDER BY 5"""
+    for schema, name, comment, kind, _ in connection.execute(listed).fetchall():
+        tables[schema, name] = {
+            "name": name, "schema": "" if schema == "main" else schema, "kind": kind, "comment": comment or "",
+            "columns": [], "primary_key": [], "foreign_keys": [],
+        }  # fmt: skip
+    columns = """SELECT schema_name, table_name, column_name, data_type, is_nullable, comment FROM duckdb_columns()
+        WHERE NOT internal ORDER BY table_oid, column_index"""
+    for schema, table, name, kind, nullable, comment in connection.execute(columns).fetchall():
+        if found := tables.get((schema, table)):
+            entry = {"name": name, "type": kind, "nullable": bool(nullable), "comment": comment or ""}
+            found["columns"].append(entry)
+    keys = """SELECT schema_name, table_name, constraint_type, constraint_column_names, referenced_table,
+        referenced_column_names FROM duckdb_constraints() ORDER BY table_oid, constraint_index"""
+    for schema, table, kind, names, target, target_names in connection.execute(keys).fetchall():
+        found = tables.get((schema, table))
+        if found and kind == "PRIMARY KEY":
+            found["primary_key"] = list(names)
+        elif found and kind == "FOREIGN KEY":
+            link = {"columns": list(names), "table": target, "target_columns": list(target_names)}
+            found["foreign_keys"].append(link)
+    return {"tables": list(tables.values()), "warnings": []}
