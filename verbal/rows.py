@@ -1,7 +1,8 @@
 """When two results are the same: rows as a multiset, columns in any order, numbers within a small tolerance.
 
 Pure functions on plain rows, standard library only: critics judge by them, and so do the processes that run queries,
-which import nothing else of the house. The words name the first difference and never show a gold cell.
+which import nothing else of the house. `same` gives the verdict and is fast; `compare` gives words and shares too. The
+words name the first difference and never show a gold cell or the name of a gold column.
 """
 
 from __future__ import annotations
@@ -9,15 +10,21 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 Row = tuple[Any, ...]
 """One row of a result."""
 
-_DIGITS = 9
-_CELLS_TRIED = 2_000_000
+DIGITS = 12
+"""Significant digits in which two floats must agree, or else be within `NEAR` of each other."""
+
+NEAR = 1e-10
+"""Relative distance of two numbers that count as equal: the noise of adding in another order, far below a cent."""
+
+_STEPS = 400
+"""Pairs of columns tried, at most, to find the order of the columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +38,26 @@ class Comparison:
     """`columns`: share of the columns that are right; `rows`: F1 of the rows (columns in the best order)."""
 
 
+def same(ours: list[Row], right: list[Row], *, ordered: bool = False, exact: bool = False) -> bool:
+    """Whether two results with as many columns are the same: the verdict of `compare`, without its words.
+
+    Args:
+        ours: Rows of the answer.
+        right: The right rows.
+        ordered: Whether the order of the rows counts.
+        exact: Whether numbers must be equal, without a tolerance.
+    """
+    if ours == right:
+        return True
+    if len(ours) != len(right) or len(ours[0]) != len(right[0]):
+        return False
+    if not ordered and Counter(ours) == Counter(right):
+        return True
+    if exact:
+        return _permuted(ours, right, ordered)
+    return _same(_rows(ours), _rows(right), ordered)
+
+
 def compare(answer: dict[str, Any], gold: dict[str, Any], *, ordered: bool = False) -> Comparison:
     """How the result `answer` differs from `gold`; both have `columns` and `rows`.
 
@@ -39,109 +66,114 @@ def compare(answer: dict[str, Any], gold: dict[str, Any], *, ordered: bool = Fal
         gold: The right result.
         ordered: Whether the order of the rows counts.
     """
-    ours, right = [_row(row) for row in answer["rows"]], [_row(row) for row in gold["rows"]]
+    ours, right = _rows(answer["rows"]), _rows(gold["rows"])
     width, wanted = len(answer["columns"]), len(gold["columns"])
-    shared = _shared_columns(ours, right, width, wanted)
-    order = _best_order(ours, right, width) if width == wanted else None
-    moved = [tuple(row[i] for i in order) for row in ours] if order else ours
+    if width == wanted and (ours == right or _same(ours, right, ordered)):
+        return Comparison(True, "the result is right", {"columns": 1.0, "rows": 1.0})
+    order = _order(ours, right) if width == wanted and not _equal(ours, right) else None
+    moved = [tuple([row[i] for i in order]) for row in ours] if order else ours
+    if width == wanted and ordered and (_equal(moved, right) or _close(moved, right)):
+        return Comparison(False, "the rows are right but in the wrong order", {"columns": 1.0, "rows": 1.0})
     overlap = sum((Counter(moved) & Counter(right)).values()) if width == wanted else 0
     total = len(ours) + len(right)
-    same = width == wanted and (overlap == len(ours) == len(right) or _close(moved, right))
-    in_order = not ordered or moved == right or _close(moved, right, ordered=True)
-    rows = 1.0 if same else 2 * overlap / total if total else 0.0
-    parts = {"columns": shared / max(width, wanted, 1), "rows": rows}
-    if same and in_order:
-        return Comparison(True, "the result is right", {"columns": 1.0, "rows": 1.0})
-    if same:
-        return Comparison(False, "the rows are right but in the wrong order", parts)
-    return Comparison(False, _difference(moved, right, width, wanted, answer), parts)
+    shared = _shared_columns(ours, right, width, wanted)
+    parts = {"columns": shared / max(width, wanted, 1), "rows": 2 * overlap / total if total else 0.0}
+    return Comparison(False, _difference(moved, right, answer["columns"], wanted), parts)
 
 
-def _difference(ours: list[Row], right: list[Row], width: int, wanted: int, answer: dict[str, Any]) -> str:
-    if width != wanted:
-        gap = abs(width - wanted)
-        kind = "missing" if width < wanted else "too many"
-        return f"{gap} column{'' if gap == 1 else 's'} {kind} in the result"
-    if not ours:
-        return "the query returns no rows"
-    if not right:
-        return "the query returns rows where none are right"
-    if set(ours) == set(right):
-        return "the result has duplicate rows" if len(ours) > len(right) else "the result lacks duplicate rows"
-    wrong = _wrong_columns(ours, right, answer["columns"])
+# the verdict ------------------------------------------------------------------------------------------------------
+
+
+def _rows(rows: Sequence[Sequence[Any]]) -> list[Row]:
+    return [tuple([_cell(v) if v.__class__ is float else v for v in row]) for row in rows]
+
+
+def _cell(value: float) -> Any:
+    return float(f"{value:.{DIGITS}g}") + 0.0 if math.isfinite(value) else str(value)
+
+
+def _same(ours: list[Row], right: list[Row], ordered: bool) -> bool:
     if len(ours) != len(right):
-        extra, lacking = set(ours) - set(right), set(right) - set(ours)
-        count = "too many" if len(ours) > len(right) else "too few"
-        kind = "" if extra and lacking else ", the others are right"
-        return f"the result has {count} rows{kind}"
-    return f"the number of rows is right but values are wrong{wrong}"
+        return False
+    if not ours or _permuted(ours, right, ordered):
+        return True
+    if not (_has_floats(ours) or _has_floats(right)):
+        return False
+    return all(map(_near_rows, ours, right)) if ordered else _close(ours, right)
 
 
-def _wrong_columns(ours: list[Row], right: list[Row], names: Sequence[str]) -> str:
-    wrong = [i for i in range(len(names)) if Counter(row[i] for row in ours) != Counter(row[i] for row in right)]
-    if not wrong:
-        return ": cells of different rows are mixed up"
-    return f" in column {', '.join(f'{i + 1} ({names[i]})' for i in wrong[:4])}"
+def _permuted(ours: list[Row], right: list[Row], ordered: bool) -> bool:
+    """Whether some order of the columns makes the results equal, cell by cell; both have as many rows, at least one."""
+    if ordered:
+        return Counter(zip(*ours, strict=True)) == Counter(zip(*right, strict=True))
+    return _equal(ours, right) or _order(ours, right) is not None
 
 
-def _row(row: Sequence[Any]) -> Row:
-    return tuple(_cell(value) for value in row)
+def _equal(ours: list[Row], right: list[Row]) -> bool:
+    return len(ours) == len(right) and Counter(ours) == Counter(right)
 
 
-def _cell(value: Any) -> Any:
-    if isinstance(value, float):
-        return float(f"{value:.{_DIGITS}g}") + 0.0 if math.isfinite(value) else str(value)
-    return value
+def _order(ours: list[Row], right: list[Row]) -> tuple[int, ...] | None:
+    """The order of our columns that makes our rows the right ones; None when there is none.
 
-
-def _shared_columns(ours: list[Row], right: list[Row], width: int, wanted: int) -> int:
-    return sum((_signatures(ours, width) & _signatures(right, wanted)).values())
-
-
-def _signatures(rows: list[Row], width: int) -> Counter[frozenset[tuple[Any, int]]]:
-    return Counter(frozenset(Counter(row[i] for row in rows).items()) for i in range(width))
-
-
-def _best_order(ours: list[Row], right: list[Row], width: int) -> tuple[int, ...] | None:
-    """The order of our columns that makes our rows the right ones; None when they are so already or never will be."""
-    wanted = Counter(right)
-    if len(ours) != len(right) or Counter(ours) == wanted:
+    Columns are placed one at a time, and the rows so far must be those of the right columns so far.
+    """
+    if len(ours) != len(right) or not ours or len(ours[0]) < 2:
         return None
-    mine = [Counter(row[i] for row in ours) for i in range(width)]
-    theirs = [Counter(row[i] for row in right) for i in range(width)]
-    if _signatures(ours, width) != _signatures(right, width):
+    mine, theirs = list(zip(*ours, strict=True)), list(zip(*right, strict=True))
+    bags, wanted = [_signature(c) for c in mine], [_signature(c) for c in theirs]
+    if Counter(bags) != Counter(wanted):
         return None
-    choices = [[i for i in range(width) if mine[i] == theirs[j]] for j in range(width)]
-    most = max(24, _CELLS_TRIED // (len(ours) * width + 1))
-    for tried, order in enumerate(_orders(choices)):
-        if tried >= most:
+    # Columns that few could stand for come first.
+    places = sorted(range(len(theirs)), key=lambda j: (bags.count(wanted[j]), j))
+    found = _place(mine, theirs, bags, wanted, places, [], [_STEPS])
+    return None if found is None else tuple(i for _, i in sorted(zip(places, found, strict=True)))
+
+
+def _place(
+    mine: list[Row], theirs: list[Row], bags: list[Any], wanted: list[Any],
+    places: list[int], taken: list[int], steps: list[int],
+) -> list[int] | None:  # fmt: skip
+    depth = len(taken)
+    if depth == len(places):
+        return taken
+    goal = Counter(zip(*(theirs[j] for j in places[: depth + 1]), strict=True))
+    for i, bag in enumerate(bags):
+        if i in taken or bag != wanted[places[depth]] or any(mine[i] == mine[k] for k in range(i) if k not in taken):
+            continue
+        steps[0] -= 1
+        if steps[0] < 0:
             return None
-        if Counter(tuple(row[i] for i in order) for row in ours) == wanted:
-            return order
+        if Counter(zip(*(mine[k] for k in (*taken, i)), strict=True)) == goal:
+            found = _place(mine, theirs, bags, wanted, places, [*taken, i], steps)
+            if found is not None:
+                return found
     return None
 
 
-def _orders(choices: list[list[int]], taken: tuple[int, ...] = ()) -> Iterator[tuple[int, ...]]:
-    if len(taken) == len(choices):
-        yield taken
-        return
-    for choice in choices[len(taken)]:
-        if choice not in taken:
-            yield from _orders(choices, (*taken, choice))
+def _signature(column: Sequence[Any]) -> frozenset[tuple[Any, int]]:
+    return frozenset(Counter(column).items())
 
 
-def _close(ours: list[Row], right: list[Row], *, ordered: bool = False) -> bool:
+def _close(ours: list[Row], right: list[Row]) -> bool:
     """Equal rows within the tolerance, for numbers that fall on two sides of a rounding step."""
     if len(ours) != len(right):
         return False
-    if not ordered:
-        ours, right = sorted(ours, key=_sort_key), sorted(right, key=_sort_key)
-    return all(len(a) == len(b) and all(map(_same, a, b)) for a, b in zip(ours, right, strict=True))
+    ours, right = sorted(ours, key=_sort_key), sorted(right, key=_sort_key)
+    return all(map(_near_rows, ours, right))
 
 
-def _same(a: Any, b: Any) -> bool:
+def _has_floats(rows: list[Row]) -> bool:
+    return any(v.__class__ is float for row in rows for v in row)
+
+
+def _near_rows(first: Row, second: Row) -> bool:
+    return len(first) == len(second) and all(map(_near, first, second))
+
+
+def _near(a: Any, b: Any) -> bool:
     if isinstance(a, int | float) and isinstance(b, int | float):
-        return a == b or math.isclose(a, b, rel_tol=1e-7, abs_tol=1e-9)
+        return a == b or math.isclose(a, b, rel_tol=NEAR, abs_tol=1e-9)
     return bool(a == b)
 
 
@@ -151,19 +183,81 @@ def _sort_key(row: Row) -> tuple[tuple[int, Any], ...]:
     )
 
 
+# the words --------------------------------------------------------------------------------------------------------
+
+
+def _difference(ours: list[Row], right: list[Row], names: Sequence[str], wanted: int) -> str:
+    width = len(names)
+    if width != wanted:
+        return _other_width(ours, right, names, wanted)
+    if not ours:
+        return "the query returns no rows"
+    if not right:
+        return "the query returns rows where none are right"
+    mine, theirs = set(ours), set(right)
+    if mine == theirs:
+        return "the result has duplicate rows" if len(ours) > len(right) else "the result lacks duplicate rows"
+    if len(ours) == len(right):
+        return f"the number of rows is right but values are wrong{_wrong_columns(ours, right, names)}"
+    if len(ours) > len(right):
+        more = ", the others are right: a condition is missing or too loose" if theirs <= mine else ""
+        return f"the result has too many rows{more}"
+    fewer = ", the others are right: a condition or a join takes too many away" if mine <= theirs else ""
+    return f"the result has too few rows{fewer}"
+
+
+def _other_width(ours: list[Row], right: list[Row], names: Sequence[str], wanted: int) -> str:
+    gap = abs(len(names) - wanted)
+    kind = "missing" if len(names) < wanted else "too many"
+    said = f"{gap} column{'' if gap == 1 else 's'} {kind} in the result"
+    theirs = _signatures(right, wanted)
+    known = [i for i, bag in enumerate(_column_bags(ours, len(names))) if theirs[bag] > 0] if ours and right else []
+    if len(names) > wanted and len(known) == wanted:
+        return f"{said}: not asked for is {_named([i for i in range(len(names)) if i not in known], names)}"
+    if len(names) < wanted and known and len(known) == len(names):
+        return f"{said}, the others are right"
+    return said
+
+
+def _wrong_columns(ours: list[Row], right: list[Row], names: Sequence[str]) -> str:
+    mine, theirs = _column_bags(ours, len(names)), _column_bags(right, len(names))
+    wrong = [i for i, (a, b) in enumerate(zip(mine, theirs, strict=True)) if a != b]
+    return f" in {_named(wrong, names)}" if wrong else ": cells of different rows are mixed up"
+
+
+def _named(places: Sequence[int], names: Sequence[str]) -> str:
+    return f"column {', '.join(f'{i + 1} ({names[i]})' for i in places[:4])}"
+
+
+def _column_bags(rows: list[Row], width: int) -> list[frozenset[tuple[Any, int]]]:
+    return [_signature([row[i] for row in rows]) for i in range(width)]
+
+
+def _signatures(rows: list[Row], width: int) -> Counter[frozenset[tuple[Any, int]]]:
+    return Counter(_column_bags(rows, width))
+
+
+def _shared_columns(ours: list[Row], right: list[Row], width: int, wanted: int) -> int:
+    return sum((_signatures(ours, width) & _signatures(right, wanted)).values())
+
+
+_QUOTED = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`[^`]*`|\[[^\]]*\]|--[^\n]*|/\*.*?\*/", re.DOTALL)
+
+
 def is_ordered(sql: str) -> bool:
     """Whether the outermost query has an ORDER BY.
 
     >>> is_ordered("SELECT a FROM (SELECT a FROM t ORDER BY a)"), is_ordered("SELECT a FROM t ORDER BY a LIMIT 3")
     (False, True)
     """
-    plain = re.sub(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`[^`]*`|--[^\n]*|/\*.*?\*/", " x ", sql, flags=re.DOTALL)
+    if "order" not in sql.lower():
+        return False
     depth, outer = 0, []
-    for piece in re.split(r"([()])", plain):
+    for piece in re.split(r"([()])", _QUOTED.sub(" x ", sql)):
         depth += {"(": 1, ")": -1}.get(piece, 0)
         if depth == 0:
             outer.append(piece)
     return re.search(r"\border\s+by\b", " ".join(outer), re.IGNORECASE) is not None
 
 
-__all__ = ["Comparison", "Row", "compare", "is_ordered"]
+__all__ = ["DIGITS", "NEAR", "Comparison", "Row", "compare", "is_ordered", "same"]

@@ -19,6 +19,9 @@ from verbal.types import Attempt, Feedback, StopReason, Task
 GOLD = "SELECT name, sal FROM emp"
 ROWS = [["Ann", 10], ["Bob", 20], ["Cid", 30], ["Dee", 40]]
 
+FEWER = "the result has too few rows, the others are right: a condition or a join takes too many away"
+MORE = "the result has too many rows, the others are right: a condition is missing or too loose"
+
 
 def result(rows: Sequence[Sequence[Any]], columns: Sequence[str] | None = None, **info: Any) -> dict[str, Any]:
     names = columns if columns is not None else [f"c{i}" for i in range(len(rows[0]) if rows else 1)]
@@ -56,10 +59,11 @@ def test_it_is_a_part() -> None:
         ([row[::-1] for row in ROWS], 1.0, "the result is right", {"columns": 1.0, "rows": 1.0}),
         ([[n, s + 1e-12] for n, s in ROWS], 1.0, "the result is right", {"columns": 1.0, "rows": 1.0}),
         ([[n, float(s)] for n, s in ROWS], 1.0, "the result is right", {"columns": 1.0, "rows": 1.0}),
-        ([[n] for n, _ in ROWS], 0.0, "1 column missing in the result", {"columns": 0.5, "rows": 0.0}),
-        ([[n, s, 1, 2] for n, s in ROWS], 0.0, "2 columns too many in the result", {"columns": 0.5, "rows": 0.0}),
-        (ROWS[:3], 0.0, "the result has too few rows, the others are right", {"columns": 0.0, "rows": 6 / 7}),
-        ([*ROWS, ["Eve", 50]], 0.0, "the result has too many rows, the others are right", None),
+        ([[n] for n, _ in ROWS], 0.0, "1 column missing in the result, the others are right", {"columns": 0.5, "rows": 0.0}),
+        ([[n, s, 1, 2] for n, s in ROWS], 0.0, "2 columns too many in the result: not asked for is column 3 (c2), 4 (c3)",
+         {"columns": 0.5, "rows": 0.0}),
+        (ROWS[:3], 0.0, FEWER, {"columns": 0.0, "rows": 6 / 7}),
+        ([*ROWS, ["Eve", 50]], 0.0, MORE, None),
         ([*ROWS, ROWS[0]], 0.0, "the result has duplicate rows", {"columns": 0.0, "rows": 8 / 9}),
         ([], 0.0, "the query returns no rows", None),
         ([["Ann", 11], *ROWS[1:]], 0.0, "the number of rows is right but values are wrong in column 2 (c1)", None),
