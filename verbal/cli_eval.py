@@ -1,7 +1,9 @@
-"""`verbal eval` on the command line."""
+"""`verbal eval` on the command line: a memory beside its controls, or a benchmark."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -25,18 +27,32 @@ from verbal.options import (
     command_options,
 )
 
+_RUN = "eval"
+
 
 def evaluate(
+    benchmark: Annotated[str, typer.Argument(help="spider, bird, or a folder or file in such a layout.")] = "",
     db: Database = None,
     questions: Questions = None,
     memory: Annotated[str, typer.Option(help="NAME or NAME@VERSION; without one only the no-memory arms run.")] = "",
     recipe: Annotated[str, typer.Option(help="A shipped recipe or a .toml file.")] = "reflect",
     model: Model = "",
-    run: Annotated[str, typer.Option(help="Name of the run.")] = "eval",
+    run: Annotated[str, typer.Option(help="Name of the run.")] = _RUN,
     split: Annotated[str, typer.Option(help="Split to evaluate on.")] = "dev",
     test: Annotated[bool, typer.Option("--test", help="Score the adopted version on the sealed tasks, once.")] = False,
     limit: Limit = None,
     seeds: Annotated[int, typer.Option(min=1)] = 3,
+    data: Annotated[Path | None, typer.Option(help="Folder of the benchmark; VERBAL_DATA if not given.")] = None,
+    suite: Annotated[bool, typer.Option("--suite", help="Benchmark: right on every state of a database, too.")] = False,
+    synonyms: Annotated[
+        bool, typer.Option("--synonyms", help="Benchmark: the other wording of each question.")
+    ] = False,
+    databases: Annotated[str, typer.Option(help="Benchmark: only these databases, a,b.")] = "",
+    samples: Annotated[int, typer.Option(min=1, help="Benchmark: answers to draw for pass@k.")] = 1,
+    predictions: Annotated[
+        Path | None, typer.Option(help="Benchmark: a file of answers to score, no model is asked.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Benchmark: write the page of all wrong answers.")] = None,
     store: Store = DEFAULT_STORE,
     set_: Overrides = None,
     max_cost: MaxCost = None,
@@ -47,12 +63,43 @@ def evaluate(
     cache: CacheMode = None,
     json_: Json = False,
 ) -> None:
-    """Score a memory beside its three controls, with intervals over tasks and seeds. A repeat goes on, and is free."""
+    """Score a memory beside its three controls, or a benchmark (a model, or a file of predictions), with intervals."""
+    limits = {"max_cost": max_cost, "max_tokens": max_tokens, "max_calls": max_calls, "max_minutes": max_minutes}
+    only = {
+        "--data": data, "--suite": suite, "--synonyms": synonyms, "--databases": databases,
+        "--samples": samples > 1, "--predictions": predictions, "--out": out,
+    }  # fmt: skip
+    _check(benchmark, only, {"--questions": questions, "--memory": memory})
+    options = command_options(recipe, model, None if benchmark else db, questions, set_, limits, prices, cache)
+    if benchmark:
+        from verbal.benchmarking import run_benchmark
+
+        found = run_benchmark(
+            options, store, benchmark, data=_text(data), split=split, db=_text(db), limit=limit, suite=suite,
+            databases=[d.strip() for d in databases.split(",") if d.strip()], synonyms=synonyms, samples=samples,
+            predictions=_text(predictions), run="" if run == _RUN else run, out=out, test=test, quiet=json_,
+        )  # fmt: skip
+        return emit(found, json_)
     from verbal.learning import run_eval
 
-    limits = {"max_cost": max_cost, "max_tokens": max_tokens, "max_calls": max_calls, "max_minutes": max_minutes}
-    options = command_options(recipe, model, db, questions, set_, limits, prices, cache)
     made = run_eval(
         options, store, run=run, memory=memory, split=split, limit=limit, seeds=seeds, test=test, quiet=json_
     )
     emit(made, json_)
+
+
+def _check(benchmark: str, only: Mapping[str, object], other: Mapping[str, object]) -> None:
+    """Refuses options of the one form of the verb with the other."""
+    from verbal.errors import ConfigError
+
+    given = [name for name, value in (other if benchmark else only).items() if value]
+    if given and benchmark:
+        todo = "leave it out, or leave out the benchmark; its questions come from its own files"
+        raise ConfigError(f"{given[0]} does not go with a benchmark", where=given[0], todo=todo)
+    if given:
+        todo = "name one: verbal eval spider --data DIR"
+        raise ConfigError(f"{given[0]} needs a benchmark", where=given[0], todo=todo)
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)

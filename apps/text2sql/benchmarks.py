@@ -51,6 +51,11 @@ class Benchmark:
     notes: tuple[str, ...] = ()
     """What a reader of the scores has to know."""
 
+    @property
+    def layout(self) -> str:
+        """`bird` where questions bring evidence or a difficulty, else `spider`: whose published rules are used."""
+        return "bird" if any(q.info.keys() & {"evidence", "difficulty"} for q in self.questions) else "spider"
+
     def select(self, databases: Sequence[str] = (), limit: int | None = None) -> tuple[Question, ...]:
         """The first `limit` questions about some databases (all, when none is named), whose files are all there.
 
@@ -109,8 +114,9 @@ def read_benchmark(
         notes.append(told)
     chosen = [_told(q) for q in chosen]
     if suite:
-        chosen, told = _with_states(chosen, [p / s for p in dict.fromkeys((files[0].parent, base)) for s in _SUITES])
-        notes += told
+        folders = [p / s for p in dict.fromkeys((files[0].parent, base)) for s in _SUITES]
+        chosen, alone = _with_states(chosen, folders)
+        notes += alone
     return Benchmark(name=title, split=split, files=tuple(files), questions=tuple(chosen), notes=tuple(notes))
 
 
@@ -135,11 +141,11 @@ def _find(name: str, data: str | Path | None, split: str) -> tuple[list[Path], P
         own = sorted(p for p in base.glob(f"{name}*") if p.is_dir())
         places = [*own, *(p for o in own for p in _below(o, split)), base, *_below(base, split)]
     for place in places:
-        for names in _FILES[split]:
-            if files := [place / n for n in names if (place / n).is_file()]:
+        for wanted in _FILES[split]:
+            if files := [place / n for n in wanted if (place / n).is_file()]:
                 return files, base
-    wanted = ", ".join(n for names in _FILES[split] for n in names)
-    todo = f"looked for {wanted} in {', '.join(dict.fromkeys(p.name for p in places))}"
+    tried = ", ".join(n for wanted in _FILES[split] for n in wanted)
+    todo = f"looked for {tried} in {', '.join(dict.fromkeys(p.name for p in places))}"
     raise DataError(f"there are no {split} questions", where=str(base), todo=todo)
 
 
@@ -163,7 +169,10 @@ def _read(file: Path, root: Path, split: str) -> list[Question]:
         data = {k: v for k, v in entry.items() if k in _KEPT and v is not None}
         layout = "bird" if "SQL" in entry else "spider"
         index = entry.get("question_id", number - 1)
-        data = {"id": f"{layout}-{'' if 'others' not in file.stem else 'others-'}{split}-{index}", "split": split} | data
+        data = {
+            "id": f"{layout}-{'' if 'others' not in file.stem else 'others-'}{split}-{index}",
+            "split": split,
+        } | data
         question = read_question(data, file, number, root, where)
         if question.id in seen:
             raise DataError(f"the id {question.id!r} is used twice", where=f"{seen[question.id]} and entry {number}")
@@ -213,7 +222,9 @@ def _with_states(questions: Sequence[Question], folders: Sequence[Path]) -> tupl
         todo = "put the states of a database in suites/<db_id>/*.sqlite, or leave out --suite"
         raise DataError("no database has several states", where=", ".join(map(str, folders)), todo=todo)
     made = [
-        dataclasses.replace(q, info={**q.info, "states": [str(p) for p in states[q.db]]}) if len(states[q.db]) > 1 else q
+        dataclasses.replace(q, info={**q.info, "states": [str(p) for p in states[q.db]]})
+        if len(states[q.db]) > 1
+        else q
         for q in questions
     ]
     alone = Counter(q.info["db_id"] for q in made if "states" not in q.info)
@@ -246,7 +257,10 @@ def _synonyms(questions: Sequence[Question], file: Path) -> tuple[list[Question]
         dataclasses.replace(q, text=str(q.info.get("question_syn") or q.text), info={**q.info, "wording": "synonyms"})
         for q in questions
     ]
-    return changed, f"{len(questions)} questions in synonym wording, {len(without)} of them without one, asked as they are"
+    return (
+        changed,
+        f"{len(questions)} questions in synonym wording, {len(without)} of them without one, asked as they are",
+    )
 
 
 __all__ = ["NAMES", "Benchmark", "read_benchmark"]

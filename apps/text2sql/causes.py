@@ -2,8 +2,8 @@
 
 What a result proves comes first (it fails, rows in another order, columns too many). Otherwise the first part in which
 the queries differ is named, in the order in which a query is thought out: tables, set operation, joins, filter,
-aggregate, grouping, columns, order, limit, DISTINCT. Queries may differ in several parts; only the first is counted, so
-that the causes of all wrong answers add up.
+aggregate, grouping, columns, order, limit, nesting, DISTINCT. Queries may differ in several parts; only the first is
+counted, so that the causes of all wrong answers add up.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ CAUSES = {
     "columns": "wrong columns",
     "order": "wrong order",
     "limit": "wrong limit",
+    "nesting": "joined or nested otherwise",
     "distinct": "wrong DISTINCT",
     "unread": "cannot be compared",
     "other": "other",
@@ -84,7 +85,9 @@ def cause_of(
         return by_result
     name, text = _from_parts(sql, gold, schema, dialect)
     if found.match:
-        return Cause("other_state", CAUSES["other_state"], f"differs on the state {failed or '?'}; {CAUSES[name]}: {text}")
+        return Cause(
+            "other_state", CAUSES["other_state"], f"differs on the state {failed or '?'}; {CAUSES[name]}: {text}"
+        )
     if name == "other" and "wrong order" in found.text:
         return Cause("row_order", CAUSES["row_order"], found.text)
     return Cause(name, CAUSES[name], text or found.text)
@@ -108,10 +111,14 @@ def _from_result(sql: str, seen: Observation, wanted: Observation, found: Compar
     if width == needed and rows[0] and {*map(_key, rows[0])} == {*map(_key, rows[1])}:
         return Cause("duplicates", CAUSES["duplicates"], found.text)
     if width > needed and shared == needed and len(rows[0]) == len(rows[1]):
-        return Cause("extra_columns", CAUSES["extra_columns"], f"{width} columns where {needed} are asked for")
+        return Cause("extra_columns", CAUSES["extra_columns"], _widths(width, needed))
     if width < needed and shared == width and len(rows[0]) == len(rows[1]):
-        return Cause("missing_columns", CAUSES["missing_columns"], f"{width} columns where {needed} are asked for")
+        return Cause("missing_columns", CAUSES["missing_columns"], _widths(width, needed))
     return None
+
+
+def _widths(width: int, needed: int) -> str:
+    return f"{width} column{'' if width == 1 else 's'} where {needed} {'is' if needed == 1 else 'are'} asked for"
 
 
 def _key(row: Any) -> tuple[str, ...]:
@@ -119,14 +126,15 @@ def _key(row: Any) -> tuple[str, ...]:
 
 
 def _from_parts(sql: str, gold: str, schema: Mapping[str, Set[str]], dialect: str) -> tuple[str, str]:
-    """The first part in which two queries differ, and how."""
-    ours, right = parts_of(sql, schema, dialect), parts_of(gold, schema, dialect)
-    if ours is None or right is None:
-        return "unread", f"{'the answer' if ours is None else 'the gold query'} cannot be parsed"
-    for name in _PARTS:
-        a, b = getattr(ours, name), getattr(right, name)
-        if a != b:
-            return name, _difference(a, b)
+    """The first part in which two queries differ, and how; COUNT of a column counts as COUNT(*) at first."""
+    for strict in (False, True):
+        ours, right = (parts_of(q, schema, dialect, strict=strict) for q in (sql, gold))
+        if ours is None or right is None:
+            return "unread", f"{'the answer' if ours is None else 'the gold query'} cannot be parsed"
+        for name in _PARTS:
+            a, b = getattr(ours, name), getattr(right, name)
+            if a != b:
+                return name, _difference(a, b)
     return "other", "the queries agree in all parts that are compared"
 
 
@@ -148,14 +156,22 @@ class Parts:
     columns: Counter[str] = field(default_factory=Counter)
     order: Counter[str] = field(default_factory=Counter)
     limit: Counter[str] = field(default_factory=Counter)
+    nesting: Counter[str] = field(default_factory=Counter)
     distinct: Counter[str] = field(default_factory=Counter)
 
 
 _PARTS = tuple(Parts.__dataclass_fields__)
 
 
-def parts_of(sql: str, schema: Mapping[str, Set[str]], dialect: str = "sqlite") -> Parts | None:
-    """The parts of a query; None when it is not one query or cannot be parsed."""
+def parts_of(sql: str, schema: Mapping[str, Set[str]], dialect: str = "sqlite", *, strict: bool = True) -> Parts | None:
+    """The parts of a query; None when it is not one query or cannot be parsed.
+
+    Args:
+        sql: The query.
+        schema: Table -> columns, all in small letters.
+        dialect: sqlglot's name of the dialect.
+        strict: Whether COUNT of a column is another aggregate than COUNT(*).
+    """
     import sqlglot
     from sqlglot import exp
     from sqlglot.errors import SqlglotError
@@ -165,12 +181,15 @@ def parts_of(sql: str, schema: Mapping[str, Set[str]], dialect: str = "sqlite") 
         if not isinstance(tree, exp.Query):
             return None
         _resolve(tree, schema)
+        for count in [] if strict else tree.find_all(exp.Count):
+            if isinstance(count.this, exp.Column):
+                count.set("this", exp.Star())
         return _collected(tree)
     except (SqlglotError, RecursionError):
         return None
 
 
-def _resolve(tree: exp.Expression, schema: Mapping[str, Set[str]]) -> None:
+def _resolve(tree: exp.Expr, schema: Mapping[str, Set[str]]) -> None:
     """Gives each column its table's real name, in small letters; what is quoted and no column becomes a text."""
     from sqlglot import exp
 
@@ -185,7 +204,7 @@ def _resolve(tree: exp.Expression, schema: Mapping[str, Set[str]]) -> None:
         column.replace(exp.column(name, table=table or None))
 
 
-def _scopes(node: exp.Expression) -> list[exp.Select]:
+def _scopes(node: exp.Expr) -> list[exp.Select]:
     from sqlglot import exp
 
     found, at = [], node.parent
@@ -203,9 +222,7 @@ def _sources(select: exp.Select) -> dict[str, str]:
     start = select.args.get("from_") or select.args.get("from")
     items = [start.this] if start is not None else []
     items += [join.this for join in select.args.get("joins") or []]
-    return {
-        item.alias_or_name.lower(): item.name.lower() if isinstance(item, exp.Table) else "" for item in items
-    }
+    return {item.alias_or_name.lower(): item.name.lower() if isinstance(item, exp.Table) else "" for item in items}
 
 
 def _aliased(scopes: list[exp.Select], name: str) -> bool:
@@ -223,44 +240,58 @@ def _owner(name: str, alias: str, scopes: list[exp.Select], schema: Mapping[str,
     return alias
 
 
-def _collected(tree: exp.Expression) -> Parts:
+def _collected(tree: exp.Expr) -> Parts:
     from sqlglot import exp
 
     parts = Parts()
     named = {cte.alias.lower() for cte in tree.find_all(exp.CTE)}
-    parts.tables.update(t.name.lower() for t in tree.find_all(exp.Table) if t.name.lower() not in named)
+    parts.tables.update({t.name.lower() for t in tree.find_all(exp.Table)} - named)
     parts.set_operation.update(type(s).__name__.upper() for s in tree.find_all(exp.SetOperation))
-    parts.aggregate.update(_text(a) for a in tree.find_all(exp.AggFunc))
+    parts.aggregate.update({_text(a) for a in tree.find_all(exp.AggFunc)})
     parts.grouping.update(_text(e) for g in tree.find_all(exp.Group) for e in g.expressions)
     parts.order.update(_text(e) for o in tree.find_all(exp.Order) for e in o.expressions)
     parts.limit.update(_text(node.expression) for node in tree.find_all(exp.Limit))
+    parts.nesting.update(type(q.parent).__name__ for q in tree.find_all(exp.Subquery) if q.parent is not None)
+    parts.nesting.update("In" for i in tree.find_all(exp.In) if i.args.get("query"))
     for select in tree.find_all(exp.Select):
         parts.distinct.update(["DISTINCT"] if select.args.get("distinct") else [])
         if select.parent_select is None:
             parts.columns.update(_text(e.unalias()) for e in select.expressions)
-        conditions = [join.args.get("on") for join in select.args.get("joins") or []]
+        joins = select.args.get("joins") or []
+        parts.joins.update(f"{join.side} JOIN" for join in joins if join.side)
+        conditions = [join.args.get("on") for join in joins]
         conditions += [found.this for c in ("where", "having") if (found := select.args.get(c)) is not None]
-        for condition in (unit for c in conditions if c is not None for unit in _units(c)):
-            (parts.joins if _is_join(condition) else parts.filter)[_text(condition)] += 1
+        for unit in (unit for c in conditions if c is not None for unit in _units(c)):
+            linked = _linked(unit)
+            (parts.joins if linked else parts.filter)[linked or _text(unit)] += 1
     return parts
 
 
-def _units(condition: exp.Expression) -> list[exp.Expression]:
+def _units(condition: exp.Expr) -> list[exp.Expr]:
     """The conditions that AND joins."""
     from sqlglot import exp
 
     found = condition.unnest()
-    return [unit for side in (found.this, found.expression) for unit in _units(side)] if isinstance(found, exp.And) else [found]
+    if not isinstance(found, exp.And):
+        return [found]
+    return [unit for side in (found.this, found.expression) for unit in _units(side)]
 
 
-def _is_join(condition: exp.Expression) -> bool:
+def _linked(condition: exp.Expr) -> str:
+    """The two columns that a condition joins, by = or by IN of a subquery's only column; "" for a filter."""
     from sqlglot import exp
 
-    sides = (condition.this, condition.args.get("expression"))
-    return isinstance(condition, exp.EQ) and all(isinstance(s, exp.Column) for s in sides)
+    sides = [condition.this, condition.args.get("expression")]
+    if isinstance(condition, exp.In) and isinstance(query := condition.args.get("query"), exp.Subquery):
+        inner = query.this
+        sides[1] = inner.expressions[0] if isinstance(inner, exp.Select) and len(inner.expressions) == 1 else None
+    elif not isinstance(condition, exp.EQ):
+        return ""
+    columns = [side for side in sides if isinstance(side, exp.Column)]
+    return " = ".join(sorted(map(_text, columns))) if len(columns) == 2 else ""
 
 
-def _text(node: exp.Expression) -> str:
+def _text(node: exp.Expr) -> str:
     """A part as text: the sides of an equation in a fixed order, a subquery by its own parts elsewhere."""
     from sqlglot import exp
 

@@ -1,8 +1,8 @@
 """Predictions that somebody made elsewhere, as the benchmarks' own evaluators take them. Nothing runs until all fit.
 
-    text      one query a line, or `SQL<TAB>db_id` (Spider); a line without a query is an answer without one
-    .json     a list of queries, or {"0": "SQL\\t----- bird -----\\tdb_id"} (BIRD)
-    .jsonl    {"id": "spider-dev-0", "sql": "SELECT ..."} in any order; a question without a line has no answer
+* text: one query a line, or `SQL<TAB>db_id` (Spider); a line without a query is an answer without one
+* `.json`: a list of queries, or {"0": "SQL<TAB>----- bird -----<TAB>db_id"} (BIRD)
+* `.jsonl`: {"id": "spider-dev-0", "sql": "SELECT ..."} in any order; a question without a line has no answer
 """
 
 from __future__ import annotations
@@ -77,7 +77,9 @@ def _from_json(text: str, path: Path, questions: Sequence[Question]) -> tuple[di
         data = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
         place = f", line {error.lineno}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
-        raise DataError("the file is not JSON", where=f"{path}{place}", todo="a list of queries, or one a line") from error
+        raise DataError(
+            "the file is not JSON", where=f"{path}{place}", todo="a list of queries, or one a line"
+        ) from error
     if isinstance(data, dict):
         if not all(key.isdecimal() for key in data):
             return _of_entries([(f"{path}, key {k!r}", {"id": k, "sql": v}) for k, v in data.items()], questions)
@@ -109,9 +111,7 @@ def _by_id(lines: Sequence[str], path: Path, questions: Sequence[Question]) -> t
     return _of_entries(entries, questions)
 
 
-def _of_entries(
-    entries: Sequence[tuple[str, Any]], questions: Sequence[Question]
-) -> tuple[dict[str, str], list[str]]:
+def _of_entries(entries: Sequence[tuple[str, Any]], questions: Sequence[Question]) -> tuple[dict[str, str], list[str]]:
     known, found = {q.id for q in questions}, dict.fromkeys((q.id for q in questions), "")
     seen: dict[str, str] = {}
     for where, entry in entries:
