@@ -1,0 +1,211 @@
+"""A session of the assistant: its parts open, its run in the store, its answers kept. See `assistant.py`."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import hashlib
+import time
+import uuid
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from verbal.contracts import Memory, Model
+from verbal.errors import ConfigError
+from verbal.recipe import Recipe, load_recipe
+from verbal.run import Workshop, open_workshop
+from verbal.store import Store
+from verbal.types import Task
+
+from . import answered
+from .answer import Answer, Status
+from .clarify import Reading
+from .turn import Turn
+
+DEFAULT_STORE = "runs/verbal.db"
+"""Where answers are kept when no store is named."""
+
+
+class Session:
+    """One run of the store in which questions about one database are answered.
+
+    Args:
+        db: What `Text2Sql(db=...)` takes; the demo shop when None.
+        model: As `--model` takes it, or a Model; the recipe's when empty.
+        store: Where everything is kept: a path, a URL or an open store, which stays open.
+        memory: Where lessons are looked up and filed: a name; `sql-<database>` when empty; `none`; or `NAME@VERSION`,
+            which is read as it was, without trials.
+        recipe: How a question is worked on; the shipped `ask` when None.
+        app: An open app to use in place of the recipe's (it stays open).
+
+    Raises (on entering):
+        DataError: the database cannot be read. ConfigError, ModelError: a part or the model cannot be used.
+    """
+
+    def __init__(
+        self,
+        db: str | Path | None = None,
+        *,
+        model: str | Model = "",
+        store: str | Path | Store = DEFAULT_STORE,
+        memory: str = "",
+        recipe: Recipe | None = None,
+        app: Any = None,
+    ) -> None:
+        made = recipe or load_recipe("ask")
+        if db is not None:
+            app_table = dataclasses.replace(made.app, options={**made.app.options, "db": str(db)})
+            made = dataclasses.replace(made, app=app_table)
+        if isinstance(model, str) and model:
+            made = dataclasses.replace(made, model=dataclasses.replace(made.model, name=model))
+        self._recipe, self._model, self._wanted, self._given_app = made, model, memory, app
+        self._given_store = store
+        self._stack = AsyncExitStack()
+        self._shop: Workshop | None = None
+        self._known: Memory | None = None
+        self.pinned = False
+        self._run, self._turns, self._started = "", 0, False
+        self.location, self.dialect, self.memory = "", "sqlite", ""
+        """The database without password, its SQL, and the name of the memory."""
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._open()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._started and self._shop is not None:
+            self._shop.store.finish_run(self._run, "done")
+        await self._stack.aclose()
+
+    async def _open(self) -> None:
+        from verbal.study import open_pinned
+
+        given = self._given_store
+        store = given if isinstance(given, Store) else self._stack.enter_context(Store(given))
+        while not self._run or store.run(self._run) is not None:
+            self._run = f"{answered.PREFIX}{uuid.uuid4().hex[:5]}"
+        name, _, version = self._wanted.partition("@")
+        app = self._given_app or await self._make_app()
+        probe: Task = app.task("?", id=f"{answered.PREFIX}open")
+        self.location, self.dialect = str(probe.info["db"]), _dialect(str(probe.info["db"]))
+        self.memory = "" if name == "none" else name or _memory_name(self.location)
+        if name and name != "none":
+            known = store.memories()
+            if name not in known:
+                raise ConfigError(f"there is no memory {name!r}", where=store.where, todo=f"known: {', '.join(known)}")
+            if version and not (version.isdigit() and int(version) <= known[name]):
+                raise ConfigError(f"memory {name!r} has no version {version!r}", todo=f"give 0 to {known[name]}")
+        self.pinned = bool(version)
+        live = self.memory and not self.pinned
+        table = dataclasses.replace(self._recipe.memory, name="exact" if live else "")
+        recipe = dataclasses.replace(self._recipe, memory=table)
+        self._shop = await self._stack.enter_async_context(
+            open_workshop(
+                recipe, store, run=self._run, model=None if isinstance(self._model, str) else self._model, app=app,
+                memory_name=self.memory or None,
+            )
+        )  # fmt: skip
+        self._known = self._shop.memory
+        if self.pinned:
+            self._known = open_pinned(self._shop, self.memory, int(version))
+            self._stack.callback(self._known.close)
+
+    async def _make_app(self) -> Any:
+        from verbal.parts import make_part
+
+        app = make_part("apps", self._recipe.app.name, where="[app]", **self._recipe.app.options)
+        self._stack.push_async_callback(app.aclose)
+        return app
+
+    @property
+    def shop(self) -> Workshop:
+        """The open parts.
+
+        Raises:
+            ConfigError: it was not entered.
+        """
+        if self._shop is None:
+            raise ConfigError("the assistant is not open", todo="async with Assistant(...) as assistant: ...")
+        return self._shop
+
+    async def begin(self, question: str, asked: str, task: str = "") -> Turn:
+        """The next turn; with the first the run begins. `task` is the id of the task when it is known."""
+        shop = self.shop
+        if not self._started:
+            plain = shop.recipe.to_dict()
+            plain["app"]["options"]["db"] = self.location  # never a password
+            shop.store.start_run(
+                self._run, plain, {"command": "ask", "tasks": [], "db": self.location, "answers": [], **shop.info}
+            )
+            self._started = True
+        self._turns += 1
+        made = shop.store.tasks([task]).get(task) if task else None
+        return Turn(
+            id=f"{self._run.removeprefix(answered.PREFIX)}-{self._turns}", run=self._run, question=question,
+            asked=asked, shop=shop, task=made or await self.task(asked), dialect=self.dialect,
+            database=await asyncio.to_thread(self.app.database, self.location), memory=self._known,
+            trials=not self.pinned, before=shop.store.usage(self._run),
+        )  # fmt: skip
+
+    @property
+    def app(self) -> Any:
+        """The open app."""
+        return self.shop.app
+
+    async def task(self, asked: str) -> Task:
+        """The task that a whole question is: the same for the same question of the same database."""
+        digest = hashlib.sha256(f"{self.location}\0{asked}".encode("utf-8", "surrogatepass")).hexdigest()[:12]
+        made: Task = await asyncio.to_thread(self.app.task, asked, id=f"{answered.PREFIX}{digest}")
+        self.shop.store.put_tasks([made])
+        return made
+
+    def conclude(
+        self, turn: Turn, status: Status, *, attempt: str = "", readings: Sequence[Reading] = (), **fields: Any
+    ) -> Answer:
+        """The answer, kept."""
+        close = [dataclasses.replace(r, number=i) for i, r in enumerate(readings, 1)]
+        made = Answer(
+            id=turn.id, question=turn.question, asked=turn.asked, status=status, understood=turn.named,
+            readings=close, lessons=turn.told_lessons(), usage=turn.usage(), seconds=time.perf_counter() - turn.began,
+            db=self.location, memory=self.memory, attempt=attempt, **fields,
+        )  # fmt: skip
+        told = [{"sql": r.sql, "attempt": r.attempt, "words": r.words, "votes": r.votes} for r in close]
+        record = {
+            "id": made.id, "question": made.question, "asked": made.asked, "status": status, "sql": made.answer,
+            "attempt": attempt, "task": turn.task.id, "db": self.location, "memory": self.memory, "at": time.time(),
+            "readings": told, "corrections": [], "says": made.says[:200],
+        }  # fmt: skip
+        answered.keep(self.shop.store, self._run, record)
+        return made
+
+    def rows_cap(self) -> int:
+        """Rows that a query gives at most."""
+        return int(self._recipe.app.options.get("rows", 50_000))
+
+    def trials(self) -> Any:
+        """The memory that may be written, or None."""
+        return self.shop.memory
+
+
+def _dialect(location: str) -> str:
+    from .sources import Source
+
+    return Source.of(location).dialect
+
+
+def _memory_name(location: str) -> str:
+    from .sources import Source
+
+    return f"sql-{Source.of(location).name}"
+
+
+__all__ = ["DEFAULT_STORE", "Session"]
