@@ -166,13 +166,12 @@ def _read(file: Path, root: Path, split: str) -> list[Question]:
     found: list[Question] = []
     seen: dict[str, str] = {}
     for number, (where, entry) in enumerate(_entries(file), start=1):
-        data = {k: v for k, v in entry.items() if k in _KEPT and v is not None}
+        parsed = ["sql"] if isinstance(entry.get("sql"), dict) else []  # Spider's own parse of the query
+        data = {k: v for k, v in entry.items() if k in _KEPT and k not in parsed and v is not None}
         layout = "bird" if "SQL" in entry else "spider"
         index = entry.get("question_id", number - 1)
-        data = {
-            "id": f"{layout}-{'' if 'others' not in file.stem else 'others-'}{split}-{index}",
-            "split": split,
-        } | data
+        kind = "train-others" if "others" in file.stem else split
+        data = {"id": f"{layout}-{kind}-{index}", "split": split} | data
         question = read_question(data, file, number, root, where)
         if question.id in seen:
             raise DataError(f"the id {question.id!r} is used twice", where=f"{seen[question.id]} and entry {number}")
@@ -257,10 +256,8 @@ def _synonyms(questions: Sequence[Question], file: Path) -> tuple[list[Question]
         dataclasses.replace(q, text=str(q.info.get("question_syn") or q.text), info={**q.info, "wording": "synonyms"})
         for q in questions
     ]
-    return (
-        changed,
-        f"{len(questions)} questions in synonym wording, {len(without)} of them without one, asked as they are",
-    )
+    told = f"{len(questions)} questions in synonym wording; {len(without)} have none and are asked as they are"
+    return changed, told
 
 
 __all__ = ["NAMES", "Benchmark", "read_benchmark"]

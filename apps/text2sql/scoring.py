@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from verbal.contracts import Critic, CriticContext, Match, Observation
-from verbal.parts import make_part
+from verbal.contracts import Match, Observation
+from verbal.parts import load_function
 from verbal.rows import compare, is_ordered
-from verbal.types import Attempt, Task
+from verbal.types import Task
 
 from .app import Text2Sql
 from .causes import Cause, cause_of
@@ -49,7 +49,7 @@ class Score:
     official_suite: bool | None = None
     """The same on every state."""
     partial: Mapping[str, float]
-    """Mode -> score in [0, 1]; modes that could not be scored are left out."""
+    """Mode -> a tenth of the reward, in [0, 1]."""
     text: str
     cause: Cause | None = None
     """Why it is wrong."""
@@ -98,9 +98,7 @@ class Scorer:
     def __init__(self, app: BenchmarkApp, *, suite: bool = False, bird: bool = False) -> None:
         """`suite`: compare on every state of a database; `bird`: what is published is scored by BIRD's rules."""
         self._app, self._suite, self._bird = app, suite, bird
-        from verbal.parts import part_names  # TEMP
-        here = "partial_match" in part_names("critics")  # TEMP
-        self._partial: dict[str, Critic] = {m: make_part("critics", "partial_match", mode=m) for m in PARTIAL if here}
+        self._reward = load_function("critics", "partial_match", "reward")
         self._schemas: dict[str, dict[str, Set[str]]] = {}
 
     async def all(
@@ -168,7 +166,7 @@ class Scorer:
             schema = self._schema(task)
             cause = cause_of(answer, task.gold or "", seen, gold, found, schema=schema, failed=failed)
         text = str(seen.info["error"]) if seen.info.get("error") else over.text if right and over else found.text
-        partial = await self._partial_of(task, answer, seen)
+        partial = self._shares(task, answer, seen, gold)
         return Score(
             sql=answer, right=right, suite=suite, official=official[0], official_suite=official[1], partial=partial,
             text=text, cause=cause, shown=first_rows(seen),
@@ -184,12 +182,11 @@ class Scorer:
         one, every = (published.get((task.id, answer, several)) for several in (False, True))
         return one.right if one else False, (every.right if every else False) if wide else None
 
-    async def _partial_of(self, task: Task, answer: str, seen: Observation) -> dict[str, float]:
-        attempt = Attempt(id="answer", run="", task=task.id, answer=answer)
-        context = CriticContext(observations={attempt.id: seen}, execute=self._app.execute)
-        said = {m: (await c.evaluate(task, [attempt], context))[0] for m, c in self._partial.items()}
-        known = {m: f for m, f in said.items() if f.value is not None}
-        return {m: (float(f.value or 0.0) - f.low) / (f.high - f.low) for m, f in known.items()}
+    def _shares(self, task: Task, answer: str, seen: Observation, gold: Observation) -> dict[str, float]:
+        """Mode of the partial match -> share."""
+        ordered = is_ordered(task.gold or "")
+        table = None if seen.info.get("error") or not answer.strip() else seen.info
+        return {m: self._reward(answer, table, [gold.info], mode=m, ordered=ordered) / 10 for m in PARTIAL}
 
     def _schema(self, task: Task) -> dict[str, Set[str]]:
         db = str(task.info["db"])
