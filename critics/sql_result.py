@@ -2,14 +2,14 @@
 
 Rows are compared as a multiset, in order when the gold query orders them; columns may stand in any order and their
 names do not matter; numbers agree within a small tolerance (`verbal/rows.py`). The words name the first difference and
-never show the gold query or its cells.
+never show the gold query or its cells. One state can be right by accident: `suite_match` looks at several.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from verbal.contracts import CriticContext, Observation
 from verbal.rows import Comparison, compare, is_ordered
@@ -24,8 +24,13 @@ class SqlResult:
     name = "sql_result"
     oracle: ClassVar[bool] = True
 
-    def __init__(self) -> None:
-        """Remembers the results of the gold queries it has run."""
+    def __init__(self, *, show_gold: bool = False) -> None:
+        """Remembers the results of the gold queries it has run.
+
+        Args:
+            show_gold: Whether a wrong answer is told the gold query (as `correction`); never that of a test task.
+        """
+        self._show_gold = show_gold
         self._gold: OrderedDict[tuple[str, str, str], Observation] = OrderedDict()
 
     async def evaluate(self, task: Task, group: Sequence[Attempt], context: CriticContext) -> list[Feedback]:
@@ -60,7 +65,7 @@ class SqlResult:
         if isinstance(gold, str):
             return self._unknown(attempt, gold)
         if not attempt.answer.strip():
-            return self._known(attempt, Comparison(False, "there is no query", {"columns": 0.0, "rows": 0.0}))
+            return self._scored(task, attempt, None, gold.info, "there is no query")
         seen = context.observations.get(attempt.id)
         if seen is None or "rows" not in seen.info:
             if context.execute is None:
@@ -69,17 +74,28 @@ class SqlResult:
         if seen.info.get("error_class") in ("locked", "missing"):
             return self._unknown(attempt, f"the answer could not be run: {seen.info['error']}")
         if seen.info.get("error"):
-            text = f"the query fails: {seen.info['error']}"
-            return self._known(attempt, Comparison(False, text, {"columns": 0.0, "rows": 0.0}))
-        return self._known(attempt, compare(seen.info, gold.info, ordered=is_ordered(task.gold or "")))
+            return self._scored(task, attempt, None, gold.info, f"the query fails: {seen.info['error']}")
+        return self._scored(task, attempt, seen.info, gold.info, "")
 
-    def _known(self, attempt: Attempt, found: Comparison) -> Feedback:
+    def _scored(
+        self, task: Task, attempt: Attempt, answer: dict[str, Any] | None, gold: dict[str, Any], text: str
+    ) -> Feedback:
+        """The feedback on a result; `answer` is None when there is none, and `text` says why."""
+        if answer is None:
+            found = Comparison(False, text, {"columns": 0.0, "rows": 0.0})
+        else:
+            found = compare(answer, gold, ordered=is_ordered(task.gold or ""))
+        return self._known(task, attempt, float(found.match), found.text, found.parts)
+
+    def _known(self, task: Task, attempt: Attempt, value: float, text: str, parts: dict[str, float]) -> Feedback:
+        shown = self._show_gold and value < 1.0 and task.split != "test"
         return Feedback(
             attempt=attempt.id,
             critic=self.name,
-            value=float(found.match),
-            text=found.text,
-            parts=found.parts,
+            value=value,
+            text=text,
+            correction=(task.gold or "") if shown else "",
+            parts=parts,
             source="gold",
             oracle=True,
         )

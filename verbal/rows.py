@@ -55,7 +55,7 @@ def same(ours: list[Row], right: list[Row], *, ordered: bool = False, exact: boo
         return True
     if exact:
         return _permuted(ours, right, ordered)
-    return _same(_rows(ours), _rows(right), ordered)
+    return _same(normal(ours), normal(right), ordered)
 
 
 def compare(answer: dict[str, Any], gold: dict[str, Any], *, ordered: bool = False) -> Comparison:
@@ -66,7 +66,7 @@ def compare(answer: dict[str, Any], gold: dict[str, Any], *, ordered: bool = Fal
         gold: The right result.
         ordered: Whether the order of the rows counts.
     """
-    ours, right = _rows(answer["rows"]), _rows(gold["rows"])
+    ours, right = normal(answer["rows"]), normal(gold["rows"])
     width, wanted = len(answer["columns"]), len(gold["columns"])
     if width == wanted and (ours == right or _same(ours, right, ordered)):
         return Comparison(True, "the result is right", {"columns": 1.0, "rows": 1.0})
@@ -84,7 +84,8 @@ def compare(answer: dict[str, Any], gold: dict[str, Any], *, ordered: bool = Fal
 # the verdict ------------------------------------------------------------------------------------------------------
 
 
-def _rows(rows: Sequence[Sequence[Any]]) -> list[Row]:
+def normal(rows: Sequence[Sequence[Any]]) -> list[Row]:
+    """Rows as they are compared: floats to `DIGITS` significant digits."""
     return [tuple([_cell(v) if v.__class__ is float else v for v in row]) for row in rows]
 
 
@@ -260,4 +261,4 @@ def is_ordered(sql: str) -> bool:
     return re.search(r"\border\s+by\b", " ".join(outer), re.IGNORECASE) is not None
 
 
-__all__ = ["DIGITS", "NEAR", "Comparison", "Row", "compare", "is_ordered", "same"]
+__all__ = ["DIGITS", "NEAR", "Comparison", "Row", "compare", "is_ordered", "normal", "same"]

@@ -30,7 +30,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from verbal.contracts import Critic, Observation, Reply
+from verbal.contracts import Critic, Match, Observation, Reply
 from verbal.errors import ConfigError, DataError, EnvironmentFault, UnknownName
 from verbal.types import Message, Reflection, Split, StopReason, Task
 
@@ -146,6 +146,12 @@ class Text2Sql:
             return malformed("the answer is empty")
         result = await self._pool.run(task.info["db"], answer, limits)
         return observed(answer, result)
+
+    async def match(self, task: Task, answers: Sequence[str]) -> list[Match]:
+        """Whether each answer gives what the gold query gives, on the task's database and on all of its `states`."""
+        from .matching import match_task
+
+        return await match_task(self._pool, task, answers, self._cache)
 
     def messages(self, role: str, task: Task | None, **fields: Any) -> list[Message]:
         """The prompt of `role` (see the module's first lines for the fields).

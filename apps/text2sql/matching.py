@@ -26,6 +26,7 @@ from weakref import WeakKeyDictionary
 from verbal.contracts import Match
 from verbal.errors import DataError
 from verbal.rows import compare, is_ordered
+from verbal.types import Task
 
 from .worker import Ask, Limits, Pool
 
@@ -94,6 +95,22 @@ async def match(
     for i in set(range(len(pairs))).difference(here):
         found[i] = await _elsewhere(pool, pairs[i], limits)
     return [found[i] for i in range(len(pairs))]
+
+
+async def match_task(pool: Pool, task: Task, answers: Sequence[str], cache: Path | None = None) -> list[Match]:
+    """One verdict an answer on a task, on its database and its `states`; `cache` is a folder, the user's when None."""
+    if not task.gold or not task.gold.strip():
+        return [Match(None, "the task has no gold answer", 0)] * len(answers)
+    if not task.info.get("db"):
+        return [Match(None, "the task names no database", 0)] * len(answers)
+    states = tuple(dict.fromkeys([str(task.info["db"]), *map(str, task.info.get("states") or ())]))
+    asked = [i for i, answer in enumerate(answers) if answer.strip()]
+    file = None if cache is None else cache / gold_cache_file().name
+    said = await match(pool, [Pair(answers[i], task.gold, states) for i in asked], cache=file)
+    found = [Match(False, "there is no query", 0)] * len(answers)
+    for i, verdict in zip(asked, said, strict=True):
+        found[i] = verdict
+    return found
 
 
 def _settings(limits: Limits, rules: Rules, words: bool, cache: str | Path | None) -> dict[str, Any]:
@@ -254,4 +271,4 @@ async def _elsewhere(pool: Pool, pair: Pair, limits: Limits | None) -> Match:
     return _match([True, "", len(pair.states), -1, 1.0, 1.0], pair.states)
 
 
-__all__ = ["Pair", "Rules", "gold_cache_file", "match"]
+__all__ = ["Pair", "Rules", "gold_cache_file", "match", "match_task"]
