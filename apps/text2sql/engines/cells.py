@@ -60,6 +60,15 @@ def take(
     return found, False
 
 
+def is_text(sql: str) -> bool:
+    """Whether `sql` can be written as UTF-8 (JSON lets half a surrogate pair pass)."""
+    try:
+        sql.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def failure(message: str, error_class: str) -> dict[str, Any]:
     """The reply of a query that failed."""
     return {"error": message, "error_class": error_class}

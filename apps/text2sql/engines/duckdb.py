@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from .cells import failure, stopped, take
+from .cells import failure, is_text, stopped, take
 
 MEMORY = "512MB"
 """Most memory DuckDB gives to its operators; for table files half of it may be taken by the tables."""
@@ -23,7 +23,7 @@ FILES_MEMORY = "1GB"
 """The same where table files are held in memory."""
 
 _CHUNK = 256
-_SHUT: dict[str, Any] = {"enable_external_access": "false", "lock_configuration": "true"}
+_SHUT = ("enable_external_access = false", "lock_configuration = true")
 _SETTINGS: dict[str, Any] = {
     "autoinstall_known_extensions": "false", "autoload_known_extensions": "false", "threads": 1,
     "temp_directory": "", "python_enable_replacements": "false",
@@ -61,15 +61,18 @@ def connect(request: dict[str, Any]) -> Any:
     """
     import duckdb
 
-    if request["engine"] == "duckdb":
+    files = request["engine"] == "files"
+    if files:
+        connection = duckdb.connect(":memory:", config={**_SETTINGS, "memory_limit": FILES_MEMORY})
+    else:
         os.stat(request["db"])
-        return duckdb.connect(request["db"], read_only=True, config={**_SETTINGS, **_SHUT, "memory_limit": MEMORY})
-    connection = duckdb.connect(":memory:", config={**_SETTINGS, "memory_limit": FILES_MEMORY})
+        connection = duckdb.connect(request["db"], read_only=True, config={**_SETTINGS, "memory_limit": MEMORY})
     try:
-        for name, path in table_names(request["files"]).items():
-            _load(connection, name, path)
-        for setting, value in _SHUT.items():
-            connection.execute(f"SET {setting} = {value}")
+        if files:
+            for name, path in table_names(request["files"]).items():
+                _load(connection, name, path)
+        for setting in _SHUT:
+            connection.execute(f"SET {setting}")
     except BaseException:
         connection.close()
         raise
@@ -107,6 +110,8 @@ def fetch(connection: Any, sql: str, seconds: float, rows: int, size: int) -> di
     """What one statement gives: columns, rows and whether a limit cut them, or an error and its class."""
     import duckdb
 
+    if not is_text(sql):  # DuckDB would end the process
+        return failure("syntax error: the query is not valid text", "syntax")
     own = connection.cursor()  # closed with whatever the statement leaves behind
     watch = threading.Timer(seconds, own.interrupt)
     watch.daemon = True
@@ -137,10 +142,10 @@ def _streamed(cursor: Any) -> Iterator[Any]:
 
 
 def _failed(error: Exception, seconds: float) -> dict[str, Any]:
-    if isinstance(error, UnicodeError):
-        return failure("syntax error: the query is not valid text", "syntax")
     message = str(error).strip() or type(error).__name__
-    name = "too_big" if isinstance(error, MemoryError) else classify(f"{type(error).__name__}: {message}")
+    name = "too_big" if isinstance(error, MemoryError) else classify(message)
+    if name == "too_big":
+        message = message.partition("\n")[0]  # the rest is advice for whoever may change settings
     return stopped(seconds) if name == "timeout" else failure(message, name)
 
 
@@ -189,6 +194,16 @@ class Connections:
 
     def cancel(self) -> None:
         """Nothing runs anywhere but here."""
+
+    def idle(self) -> None:
+        """Closes database files, which cannot be written by anybody while they are open here."""
+        for key in [key for key, (_, connection) in self._open.items() if not _in_memory(connection)]:
+            self._open.pop(key)[1].close()
+
+
+def _in_memory(connection: Any) -> bool:
+    (path,) = connection.execute("SELECT path FROM duckdb_databases() WHERE NOT internal").fetchone()
+    return path is None
 
 
 def _mark(request: dict[str, Any]) -> object:

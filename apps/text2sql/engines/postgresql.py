@@ -19,16 +19,19 @@ SET LOCAL client_connection_check_interval = 500"""
 _STATES = {
     "42P01": "no_such_table", "3F000": "no_such_table", "42703": "no_such_column", "42883": "no_such_function",
     "42702": "ambiguous_column", "42725": "wrong_arguments", "42601": "syntax", "42803": "misuse_of_aggregate",
-    "42P20": "misuse", "57014": "timeout", "55P03": "locked", "25006": "denied", "42501": "denied",
+    "42P20": "misuse", "57014": "timeout", "55P03": "locked", "25006": "denied", "25001": "denied", "42501": "denied",
     "53200": "too_big", "54000": "too_big", "54001": "too_big", "22012": "division_by_zero",
-    "22P02": "type_mismatch", "42804": "type_mismatch", "42846": "type_mismatch", "42809": "wrong_arguments",
+    "22P02": "type_mismatch", "22007": "type_mismatch", "22003": "type_mismatch",
+    "42804": "type_mismatch", "42846": "type_mismatch", "42809": "wrong_arguments",
     "0A000": "unsupported", "3D000": "missing", "28P01": "login", "28000": "login",
 }  # fmt: skip
 _LOST_STATES = ("08", "57P")
 _WORDS = (
     ("password authentication failed", "login"), ("no password supplied", "login"), ("does not exist", "missing"),
-    ("timeout expired", "unreachable"), ("same number of columns", "set_columns"), ("null character", "syntax"),
+    ("timeout expired", "unreachable"),
 )  # fmt: skip
+
+_BETTER = (("same number of columns", "set_columns"), ("data-modifying", "denied"))
 
 
 class PostgreSql:
@@ -108,9 +111,8 @@ class PostgreSql:
         message = (diagnosis and diagnosis.message_primary) or str(error).strip().partition("\n")[0]
         state = getattr(error, "sqlstate", None) or ""
         if name := _STATES.get(state):
-            if name == "syntax" and "same number of columns" in message:
-                return message, "set_columns"
-            return message, name
+            better = next((name for words, name in _BETTER if words in message), name)
+            return message, better
         if state.startswith(_LOST_STATES):
             return message, "unreachable"
         lower = str(error).lower()

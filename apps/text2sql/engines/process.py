@@ -23,6 +23,8 @@ from .cells import failure
 
 CPU_SLACK = 3.0
 """Seconds of CPU beyond a query's wall time after which the kernel ends the process, whoever still watches."""
+IDLE = 5.0
+"""Seconds without a request after which an engine may give up what keeps others out."""
 
 _ENGINES = {
     "sqlite": ("sqlite", "Connections"), "duckdb": ("duckdb", "Connections"), "files": ("duckdb", "Connections"),
@@ -47,6 +49,9 @@ class Engine(Protocol):
 
     def cancel(self) -> None:
         """Stops what runs on a server; called by another thread."""
+
+    def idle(self) -> None:
+        """Nothing was asked for `IDLE` seconds: gives up what keeps others out."""
 
 
 def read_frame(stream: BinaryIO) -> bytes | None:
@@ -152,7 +157,11 @@ def main(kind: str, memory: int) -> None:
     out = sys.stdout.buffer
     write_frame(out, b'{"state": "ready"}')
     while True:
-        request = json.loads(requests.get())
+        try:
+            request = json.loads(requests.get(timeout=IDLE))
+        except queue.Empty:
+            engine.idle()
+            continue
         limit_cpu(math.inf)
         reply = None
         if not engine.is_open(request):

@@ -19,6 +19,7 @@ CONNECT_SECONDS = 5
 """Seconds a server may take to accept a connection."""
 
 _CHUNK = 500
+_STREAMED = {"stream_results": True, "no_parameters": True, "max_row_buffer": _CHUNK}
 _LOST = "unreachable"
 
 
@@ -162,8 +163,7 @@ class Sessions:
         session.running = True
         try:
             session.dialect.begin(connection, request["seconds"], request["wait"])
-            streaming = connection.execution_options(stream_results=True, no_parameters=True, max_row_buffer=_CHUNK)
-            result = streaming.exec_driver_sql(request["sql"])
+            result = connection.exec_driver_sql(request["sql"], execution_options=_STREAMED)
             if not result.returns_rows:
                 finished = True
                 return failure("only a query that gives rows is run", "not_a_query")
@@ -205,6 +205,9 @@ class Sessions:
         for session in list(self._open.values()):
             if session.running:
                 session.abandon()
+
+    def idle(self) -> None:
+        """A session without a transaction keeps nobody out."""
 
     def _close(self, key: str) -> None:
         if session := self._open.pop(key, None):
@@ -254,7 +257,7 @@ def catalog(connection: Any, schema: str | None) -> list[dict[str, Any]]:
                 "comment": said.get("text") or "",
                 "columns": [_column(column, connection.dialect) for column in columns[key]],
                 "primary_key": list(primary.get("constrained_columns") or []),
-                "foreign_keys": [_link(link) for link in links.get(key) or []],
+                "foreign_keys": [_link(link, schema) for link in links.get(key) or []],
             }
         )
     return found
@@ -271,8 +274,8 @@ def _column(column: Any, dialect: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _link(link: Any) -> dict[str, Any]:
-    table = link["referred_table"]
-    target = f"{link['referred_schema']}.{table}" if link.get("referred_schema") else table
+def _link(link: Any, schema: str | None) -> dict[str, Any]:
+    table, other = link["referred_table"], link.get("referred_schema")
+    target = table if other in (None, schema) else f"{other}.{table}"
     columns, target_columns = list(link["constrained_columns"]), list(link["referred_columns"])
     return {"columns": columns, "table": target, "target_columns": target_columns}

@@ -38,7 +38,8 @@ _WORDS = (
     ("no such table", "no_such_table"), ("no such column", "no_such_column"), ("no such function", "no_such_function"),
     ("ambiguous column", "ambiguous_column"), ("syntax error", "syntax"), ("incomplete input", "syntax"),
     ("unrecognized token", "syntax"), ("misuse of aggregate", "misuse_of_aggregate"), ("misuse of window", "misuse"),
-    ("wrong number of arguments", "wrong_arguments"), ("not authorized", "denied"), ("prohibited", "denied"),
+    ("wrong number of arguments", "wrong_arguments"), ("authorization denied", "denied"),
+    ("not authorized", "denied"), ("prohibited", "denied"),
     ("readonly database", "denied"), ("locked", "locked"), ("file is not a database", "not_a_database"),
     ("malformed", "damaged"), ("unable to open", "missing"), ("out of memory", "too_big"), ("too big", "too_big"),
     ("too large", "too_big"), ("one statement at a time", "several_statements"), ("null character", "syntax"),
@@ -188,6 +189,9 @@ class Connections:
 
     def cancel(self) -> None:
         """Nothing runs anywhere but here."""
+
+    def idle(self) -> None:
+        """An open file keeps nobody out."""
 
     def _opened(self, request: dict[str, Any]) -> sqlite3.Connection | dict[str, Any]:
         try:
