@@ -11,7 +11,7 @@ import typer
 
 from verbal.cli_eval import evaluate
 from verbal.cli_groups import embedded_app, emit, memory_app
-from verbal.cli_sql import ask, sql_app
+from verbal.cli_sql import ask, chat, sql_app
 from verbal.errors import VerbalError
 from verbal.options import (
     DEFAULT_STORE,
@@ -215,6 +215,7 @@ def diff(
 
 
 app.command()(ask)
+app.command()(chat)
 
 
 @app.command()

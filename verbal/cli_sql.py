@@ -1,32 +1,177 @@
-"""Databases on the command line: `verbal ask`, and the group `verbal sql`."""
+"""Databases on the command line: `verbal ask`, `verbal chat`, and the group `verbal sql`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
 from verbal.cli_groups import emit
-from verbal.options import DEFAULT_STORE, Json, MaxCost, Model, Overrides, Store, command_options
+from verbal.options import (
+    DEFAULT_STORE,
+    Json,
+    Limit,
+    MaxCalls,
+    MaxCost,
+    MaxMinutes,
+    MaxTokens,
+    Model,
+    Overrides,
+    Questions,
+    Store,
+    command_options,
+)
 
 # Verbs about a database: what it learned, corrections.
 sql_app = typer.Typer(help="Databases: learn from questions, corrections.", no_args_is_help=True, rich_markup_mode=None)
 
+_Where = Annotated[str, typer.Argument(help="An SQLite or DuckDB file, a folder of CSV or Parquet, or a URL.")]
+_Answer = Annotated[str, typer.Argument(help="Id of an answer, as `ask` shows it.")]
+_Memory = Annotated[
+    str, typer.Option(help="Memory of lessons: NAME, NAME@VERSION or none; the database's own if not given.")
+]
+_Rows = Annotated[int | None, typer.Option("--rows", min=1, help="Rows to show at most.")]
+_Adopted = Annotated[bool, typer.Option("--adopted", help="Answer with the adopted version.")]
+
+
+def _options(model: str, db: str, set_: list[str] | None, max_cost: float | None) -> dict[str, Any]:
+    options = command_options("ask", model, None, None, set_, {"max_cost": max_cost})
+    return {**options, "app": {"db": db} if db else {}}
+
 
 def ask(
-    database: Annotated[Path, typer.Argument(help="A SQLite file.")],
+    database: _Where,
     question: Annotated[str, typer.Argument(help="A question in plain language.")],
-    memory: Annotated[str, typer.Option(help="Memory to look lessons up in; NAME or NAME@VERSION.")] = "",
+    memory: _Memory = "",
     model: Model = "",
-    adopted: Annotated[bool, typer.Option("--adopted", help="Answer with the adopted version.")] = False,
+    adopted: _Adopted = False,
+    reading: Annotated[
+        int | None, typer.Option("--reading", min=1, help="Which reading is meant, where it asked back.")
+    ] = None,
+    rows: _Rows = None,
+    chart: Annotated[Path | None, typer.Option("--chart", help="Write the chart there, as Vega-Lite JSON.")] = None,
     store: Store = DEFAULT_STORE,
     set_: Overrides = None,
     max_cost: MaxCost = None,
     json_: Json = False,
 ) -> None:
-    """Answer one question about a database: the query, its rows, and the lessons used."""
-    from verbal.verbs import run_ask
+    """Answer one question about a database: the query, its rows, a chart, what it means, the lessons used."""
+    from verbal.ask_verbs import run_ask
 
-    options = command_options("ask", model, database, None, set_, {"max_cost": max_cost})
-    emit(run_ask(options, store, question, memory, adopted=adopted, quiet=json_), json_)
+    made = run_ask(
+        _options(model, database, set_, max_cost), store, question, memory, adopted=adopted, reading=reading,
+        rows=rows, chart=chart, quiet=json_,
+    )  # fmt: skip
+    emit(made, json_)
+
+
+def chat(
+    db: Annotated[str, typer.Option("--db", help="As for `ask`; the demo shop if not given.")] = "",
+    memory: _Memory = "",
+    model: Model = "",
+    adopted: _Adopted = False,
+    rows: _Rows = None,
+    store: Store = DEFAULT_STORE,
+    set_: Overrides = None,
+    max_cost: MaxCost = None,
+    json_: Json = False,
+) -> None:
+    """Talk about a database: questions, follow-ups, corrections; /help says more."""
+    from verbal.chat_verb import run_chat
+
+    options = _options(model, db, set_, max_cost)
+    emit(run_chat(options, store, memory, adopted=adopted, rows=rows, quiet=json_), json_)
+
+
+@sql_app.command()
+def correct(
+    answer: _Answer,
+    words: Annotated[str, typer.Argument(help="What should have been known, in your words.")] = "",
+    sql: Annotated[str, typer.Option("--sql", help="The query as it should be.")] = "",
+    model: Model = "",
+    db: Annotated[str, typer.Option("--db", help="Where the database is now, if it moved.")] = "",
+    rows: _Rows = None,
+    store: Store = DEFAULT_STORE,
+    json_: Json = False,
+) -> None:
+    """Correct an answer: verified by trying, kept as a lesson on trial."""
+    from verbal.ask_verbs import run_correct
+
+    made = run_correct(store, answer, words, sql, model=model, db=db, rows=rows, quiet=json_)
+    emit(made, json_)
+    if not made["kept"]:
+        raise typer.Exit(1)
+
+
+@sql_app.command()
+def thumbs(
+    answer: _Answer,
+    judged: Annotated[Literal["up", "down"], typer.Argument(help="Whether it was right.")],
+    store: Store = DEFAULT_STORE,
+    json_: Json = False,
+) -> None:
+    """Say whether an answer was right: an outcome for the lessons it was given with."""
+    from verbal.ask_verbs import run_thumbs
+
+    emit(run_thumbs(store, answer, judged == "up", quiet=json_), json_)
+
+
+@sql_app.command()
+def undo(
+    what: Annotated[str, typer.Argument(help="A correction or an answer; the last correction if not given.")] = "",
+    store: Store = DEFAULT_STORE,
+    json_: Json = False,
+) -> None:
+    """Take back what a correction did."""
+    from verbal.ask_verbs import run_undo
+
+    emit(run_undo(store, what, quiet=json_), json_)
+
+
+@sql_app.command()
+def history(
+    database: Annotated[str, typer.Argument(help="A database; all if not given.")] = "",
+    limit: Annotated[int, typer.Option("--limit", min=1, help="The latest so many.")] = 50,
+    store: Store = DEFAULT_STORE,
+    json_: Json = False,
+) -> None:
+    """List what was asked and what was said of the answers."""
+    from verbal.ask_verbs import show_history
+
+    emit(show_history(store, database, limit=limit, quiet=json_), json_)
+
+
+@sql_app.command()
+def learn(
+    database: _Where,
+    questions: Questions = None,
+    memory: Annotated[str, typer.Option(help="Memory that learns; the database's own if not given.")] = "",
+    recipe: Annotated[str, typer.Option(help="A shipped recipe or a .toml file.")] = "reflect",
+    model: Model = "",
+    run: Annotated[str, typer.Option(help="Name of the run; MEMORY-learn if not given.")] = "",
+    split: Annotated[str, typer.Option(help="Split to learn on.")] = "train",
+    limit: Limit = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Times to learn; a claim needs three.")] = 3,
+    evaluate_on: Annotated[str, typer.Option("--eval", help="Split the four arms are scored on; '' for none.")] = "dev",
+    store: Store = DEFAULT_STORE,
+    set_: Overrides = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was interrupted.")] = False,
+    max_cost: MaxCost = None,
+    max_tokens: MaxTokens = None,
+    max_calls: MaxCalls = None,
+    max_minutes: MaxMinutes = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and estimate everything, call nothing.")] = False,
+    json_: Json = False,
+) -> None:
+    """Learn from a question set into the memory that this database is asked with, and show the four arms."""
+    from verbal.ask_verbs import run_sql_learn
+
+    limits = {"max_cost": max_cost, "max_tokens": max_tokens, "max_calls": max_calls, "max_minutes": max_minutes}
+    options = command_options(recipe, model, None, None, set_, limits)
+    options["app"] = {"db": database, **({"questions": str(questions)} if questions else {})}
+    made = run_sql_learn(
+        options, store, memory, run=run, split=split, limit=limit, seeds=seeds, evaluate_on=evaluate_on,
+        resume=resume, dry_run=dry_run, quiet=json_,
+    )  # fmt: skip
+    emit(made, json_)

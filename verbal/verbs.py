@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import hashlib
-import uuid
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from verbal.errors import ConfigError, DataError, UnknownName
+from verbal.errors import DataError, UnknownName
 from verbal.parts import load_function, load_part
 from verbal.recipe import Recipe, load_recipe
 from verbal.store import Store
@@ -58,79 +55,6 @@ def run_doctor(models: list[str], *, quiet: bool) -> dict[str, Any]:
         for finding in found:
             screen.print(f"[{finding.level}] {finding.what}" + (f"\n        {finding.todo}" if finding.todo else ""))
     return {"findings": [dataclasses.asdict(f) for f in found]}
-
-
-def run_ask(
-    options: dict[str, Any], path: str, question: str, memory: str, *, adopted: bool, quiet: bool
-) -> dict[str, Any]:
-    """Answers one question about a database by samples and execution vote, with lessons of a memory if given.
-
-    With `adopted` the version that serves answers: its model, memory and prompts.
-    """
-    from verbal.loop.graphs import build
-    from verbal.run import make_context, open_workshop
-    from verbal.study import open_pinned
-    from verbal.versions import active, make_policy
-
-    with Store(path) as store:
-        recipe = make_recipe(options, store)
-        serving = active(store) if adopted else None
-        if adopted and serving is None:
-            raise ConfigError(
-                "nothing is adopted yet", where=store.where, todo="verbal promote, or leave out --adopted"
-            )
-        policy = serving[1] if serving else make_policy(store, recipe.model.name, memory)
-        recipe = policy.recipe(recipe) if serving else recipe
-        name = hashlib.sha256(question.encode("utf-8", "surrogatepass")).hexdigest()[:12]
-        run = f"ask-{uuid.uuid4().hex[:8]}"
-        closed = dataclasses.replace(recipe, memory=dataclasses.replace(recipe.memory, name=""))
-
-        async def work() -> dict[str, Any]:
-            async with open_workshop(closed, store, run=run) as shop, AsyncExitStack() as stack:
-                task = shop.app.task(question, id=f"ask-{name}")
-                store.start_run(run, recipe.to_dict(), {"command": "ask", "tasks": [task.id], **shop.info})
-                store.put_tasks([task])
-                known = open_pinned(shop, policy.memory, policy.version) if policy.memory else None
-                if known is not None:
-                    stack.callback(known.close)
-                context = make_context(shop, [task], run=run, arm="ask", seed=recipe.seed, memory=known, learning=False)
-                await build(recipe.loop.graph).ainvoke({"task": task.id}, context=context)
-                store.finish_run(run, "done")
-                group = store.group(run, task.id, "ask")
-                chosen = store.attempt(group.chosen) if group and group.chosen else None
-                if chosen is None:
-                    raise DataError("no answer was made", where=question)
-                seen = await context.observation(chosen)
-                hints = await context.hints(task)
-                return {
-                    "question": question,
-                    "answer": chosen.answer,
-                    "columns": seen.info.get("columns", []),
-                    "rows": seen.info.get("rows", []),
-                    "row_count": seen.info.get("row_count", 0),
-                    "says": seen.text,
-                    "error": chosen.error or seen.info.get("error"),
-                    "agreement": context.verdict(store.feedback([chosen.id])[chosen.id]),
-                    "lessons": [{"id": h.id, "text": h.text} for h in hints],
-                    "usage": {k: u.to_dict() for k, u in store.usage(run).items()},
-                }
-
-        result = asyncio.run(work())
-    _show_answer(result, quiet)
-    return result
-
-
-def _show_answer(result: dict[str, Any], quiet: bool) -> None:
-    from verbal.screen import Screen, rows_table
-
-    with Screen("verbal ask", quiet=quiet) as screen:
-        screen.print(result["answer"] or "no query was found in the replies")
-        if result["error"]:
-            screen.print(f"error: {result['error']}")
-        elif result["columns"]:
-            screen.print(rows_table(result["columns"], result["rows"], 20))
-        for lesson in result["lessons"]:
-            screen.print(f"used {lesson['id']}: {lesson['text']}")
 
 
 def show_traces(path: str, run: str, attempt: str, *, quiet: bool) -> Any:

@@ -28,6 +28,8 @@ from .session import Session
 from .teaching import correct
 from .turn import Turn, broken
 
+_QUERIES = ("answered", "ambiguous", "failed")
+
 
 class Assistant(Session):
     """Answers questions about a database, and learns from what is said of its answers.
@@ -40,6 +42,7 @@ class Assistant(Session):
             which is read as it was, without trials.
         recipe: How a question is worked on; the shipped `ask` when None.
         app: An open app to use in place of the recipe's (it stays open).
+        new_memory: Whether a memory that is named may be one that nothing was filed in yet.
 
     Raises (on entering):
         DataError: the database cannot be read. ConfigError, ModelError: a part or the model cannot be used.
@@ -76,7 +79,7 @@ class Assistant(Session):
             yield Event("understood", turn.named)
             yield Event("lessons", turn.told_lessons())
             answer = await self._solve(turn)
-        for event in _events(answer):
+        for event in events(answer):
             yield event
 
     async def choose(self, answer: Answer | str, number: int) -> Answer:
@@ -189,9 +192,9 @@ class Assistant(Session):
         return answered.answers(self.shop.store, self.location)
 
 
-def _events(answer: Answer) -> list[Event]:
+def events(answer: Answer) -> list[Event]:
     """The parts of an answer, in the order in which a person reads them."""
-    found = [Event("sql", answer.answer)] if answer.answer else []
+    found = [Event("sql", answer.answer)] if answer.answer and answer.status in _QUERIES else []
     if answer.status in ("answered", "ambiguous") and not answer.error:
         found.append(Event("rows", (answer.columns, answer.rows)))
         found += [Event("chart", answer.chart)] if answer.chart else []
@@ -205,4 +208,4 @@ def _id(answer: Answer | str) -> str:
     return answer if isinstance(answer, str) else answer.id
 
 
-__all__ = ["Answer", "Assistant", "Correction", "Event"]
+__all__ = ["Answer", "Assistant", "Correction", "Event", "events"]

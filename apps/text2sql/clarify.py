@@ -84,12 +84,15 @@ def understand(question: str, database: Database, lessons: Sequence[Reflection] 
     # A word such as `name` says something only where a column is called so, and never that the schema is meant.
     asked = {stem(low) for low in words}
     tables, columns, known = [], [], set[str]()
+    tables_named = {key for table in database.tables for key in _named(table.name, content)}
     for table in database.tables:
         if found := _named(table.name, content):
             tables.append(table.name)
             known |= found
         for column in table.columns:
-            if found := _named(column.name, content):
+            found = _named(column.name, content)
+            # `customers` names the table; a key of it is not meant for that.
+            if found and (found - tables_named or found == _parts(column.name)):
                 columns.append((len(found) < len(_parts(column.name) - asked), f"{table.name}.{column.name}"))
                 known |= found
     fresh = {key: word for key, word in content.items() if key not in known and key not in in_cells}

@@ -40,6 +40,7 @@ class Session:
             which is read as it was, without trials.
         recipe: How a question is worked on; the shipped `ask` when None.
         app: An open app to use in place of the recipe's (it stays open).
+        new_memory: Whether a memory that is named may be one that nothing was filed in yet.
 
     Raises (on entering):
         DataError: the database cannot be read. ConfigError, ModelError: a part or the model cannot be used.
@@ -54,6 +55,7 @@ class Session:
         memory: str = "",
         recipe: Recipe | None = None,
         app: Any = None,
+        new_memory: bool = False,
     ) -> None:
         made = recipe or load_recipe("ask")
         if db is not None:
@@ -62,6 +64,7 @@ class Session:
         if isinstance(model, str) and model:
             made = dataclasses.replace(made, model=dataclasses.replace(made.model, name=model))
         self._recipe, self._model, self._wanted, self._given_app = made, model, memory, app
+        self._new_memory = new_memory
         self._given_store = store
         self._stack = AsyncExitStack()
         self._shop: Workshop | None = None
@@ -97,8 +100,8 @@ class Session:
         app = self._given_app or await self._make_app()
         probe: Task = app.task("?", id=f"{answered.PREFIX}open")
         self.location, self.dialect = str(probe.info["db"]), _dialect(str(probe.info["db"]))
-        self.memory = "" if name == "none" else name or _memory_name(self.location)
-        if name and name != "none":
+        self.memory = "" if name == "none" else name or memory_of(self.location)
+        if name and name != "none" and not self._new_memory:
             known = store.memories()
             if name not in known:
                 raise ConfigError(f"there is no memory {name!r}", where=store.where, todo=f"known: {', '.join(known)}")
@@ -196,16 +199,28 @@ class Session:
         return self.shop.memory
 
 
+def location_of(db: str | Path) -> str:
+    """How a database is called in the store: its absolute path, or its URL without the password.
+
+    Raises:
+        DataError: there is none, or nothing that an engine reads.
+    """
+    from .sources import Source
+
+    return Source.of(db).location
+
+
+def memory_of(db: str | Path) -> str:
+    """Name of the memory in which lessons on a database are kept when none is named: `sql-shop` for `shop.sqlite`."""
+    from .sources import Source
+
+    return f"sql-{Source.of(db).name}"
+
+
 def _dialect(location: str) -> str:
     from .sources import Source
 
     return Source.of(location).dialect
 
 
-def _memory_name(location: str) -> str:
-    from .sources import Source
-
-    return f"sql-{Source.of(location).name}"
-
-
-__all__ = ["DEFAULT_STORE", "Session"]
+__all__ = ["DEFAULT_STORE", "Session", "location_of", "memory_of"]
