@@ -22,17 +22,13 @@ from verbal.parts import make_part
 from verbal.types import Attempt, Task
 
 from .demo import TERMS
+from .mutations import mutations
 
 if TYPE_CHECKING:
-    from sqlglot import exp
-
     from .app import Text2Sql
 
 Finding = dict[str, Any]
 """One result of one check."""
-
-_FLIPPED = {"EQ": "NEQ", "NEQ": "EQ", "GT": "LTE", "GTE": "LT", "LT": "GTE", "LTE": "GT", "Is": "Not"}
-_SWAPPED = {"Avg": "Sum", "Sum": "Avg", "Min": "Max", "Max": "Min"}
 
 
 async def check_app(app: Text2Sql, critic: Critic | None = None, *, split: str | None = None) -> list[Finding]:
@@ -166,52 +162,6 @@ def other_readings(task: Task) -> list[str]:
                     found.append(re.sub(pattern, reading.format(t=prefix).replace("\\", "\\\\"), gold))
                 break
     return found
-
-
-def mutations(sql: str) -> list[str]:
-    """The query with one thing changed: a condition dropped or turned, another aggregate, order, limit or column."""
-    import sqlglot
-    from sqlglot import exp
-
-    try:
-        tree = sqlglot.parse_one(sql, read="sqlite")
-    except sqlglot.errors.SqlglotError:
-        return []
-    found = []
-    for index, node in enumerate(tree.walk()):
-        copy = tree.copy()
-        twin = next(other for number, other in enumerate(copy.walk()) if number == index)
-        if _mutate(twin, exp):
-            found.append(copy.sql(dialect="sqlite"))
-        del node
-    return sorted(set(found) - {sql, tree.sql(dialect="sqlite")})
-
-
-def _mutate(node: exp.Expr, exp: Any) -> bool:
-    name = type(node).__name__
-    inside_join = node.find_ancestor(exp.Join) is not None and node.find_ancestor(exp.Where) is None
-    if name == "Where":
-        node.pop()
-    elif name == "And":
-        node.replace(node.this)
-    elif name in _FLIPPED and not inside_join:
-        if name == "Is":
-            node.replace(exp.Not(this=node.copy()))
-        else:
-            node.replace(getattr(exp, _FLIPPED[name])(this=node.this, expression=node.expression))
-    elif name in _SWAPPED:
-        node.replace(getattr(exp, _SWAPPED[name])(this=node.this))
-    elif name == "Ordered":
-        node.set("desc", not node.args.get("desc"))
-    elif name == "Limit":
-        node.set("expression", exp.Literal.number(int(node.expression.name) + 1))
-    elif name == "Distinct" and isinstance(node.parent, exp.Select):
-        node.pop()
-    elif name == "Select" and node.parent is None and len(node.expressions) > 1:
-        node.set("expressions", node.expressions[:-1])
-    else:
-        return False
-    return True
 
 
 def _distinct(tasks: Sequence[Task], results: dict[str, Observation]) -> Iterator[Finding]:
