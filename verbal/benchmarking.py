@@ -91,7 +91,7 @@ def run_benchmark(
         screen.stage("")
         _show(screen, found)
         if store is not None:
-            store.set_info(found["run"], {"results": {k: v for k, v in found.items() if k not in _LONG}})
+            store.set_info(found["run"], {"study": {k: v for k, v in found.items() if k not in _LONG}})
     if out is not None:
         page = load_function("apps", "text2sql.results_page", "write_results_page")(found, out)
         found["page"] = str(page)

@@ -46,12 +46,11 @@ def spider(folder: Path, *, suite: bool = True) -> Path:
 
 def bird(folder: Path) -> Path:
     """BIRD's layout under `folder/bird`."""
-    rows = [
-        {"question_id": 7, "db_id": "music", "question": "How many grown ups?",
-         "evidence": "grown up: age >= 40", "SQL": "SELECT count(*) FROM singer WHERE age >= 40", "difficulty": "simple"},
-        {"question_id": 8, "db_id": "music", "question": "All names?", "evidence": "", "SQL": "SELECT name FROM singer",
-         "difficulty": "challenging"},
-    ]  # fmt: skip
+    first = {"question_id": 7, "db_id": "music", "question": "How many grown ups?", "evidence": "grown up: age >= 40"}
+    first |= {"SQL": "SELECT count(*) FROM singer WHERE age >= 40", "difficulty": "simple"}
+    second = {"question_id": 8, "db_id": "music", "question": "All names?", "evidence": ""}
+    second |= {"SQL": "SELECT name FROM singer", "difficulty": "challenging"}
+    rows = [first, second]
     root = folder / "bird" / "dev_20240627"
     database(root / "dev_databases" / "music" / "music.sqlite")
     (root / "dev.json").write_text(json.dumps(rows), encoding="utf-8")
