@@ -51,7 +51,9 @@ def need(sql: str, tables: Sequence[Table]) -> Need | None:
             columns |= set(places[:1])
             if not places and column.this.quoted and not column.table:
                 literals.append(column.name)  # SQLite reads "France" as a text where no column has that name
-        literals += [t.name for t in scope.find_all(exp.Literal) if t.is_string and t.find_ancestor(exp.Select) is scope]
+        literals += [
+            t.name for t in scope.find_all(exp.Literal) if t.is_string and t.find_ancestor(exp.Select) is scope
+        ]
     return Need(frozenset(used), frozenset(columns), tuple(dict.fromkeys(literals)))
 
 
@@ -125,7 +127,9 @@ def copied(connection: sqlite3.Connection, source: Path, taken: set[str], rows: 
     connection.commit()
     connection.execute("ATTACH ? AS far", (str(source),))
     for name in names:
-        (sql,) = connection.execute("SELECT sql FROM far.sqlite_master WHERE type = 'table' AND name = ?", (name,)).fetchone()
+        (sql,) = connection.execute(
+            "SELECT sql FROM far.sqlite_master WHERE type = 'table' AND name = ?", (name,)
+        ).fetchone()
         quoted = '"' + name.replace('"', '""') + '"'
         connection.execute(sql)
         connection.execute(f"INSERT INTO main.{quoted} SELECT * FROM far.{quoted} LIMIT {rows}")

@@ -2,9 +2,9 @@
 
     customer (customer_id INTEGER KEY 1..300, name TEXT e.g. 'Ann', status TEXT in 'A' 'B', region_id -> region)
 
-`KEY` marks the primary key, `-> table` or `-> table.column` a foreign key (with `?` one that nobody declared), `in` lists
-all values, `e.g.` some, `..` the least and the greatest, `--` the database's own comment. What does not fit is dropped
-in the order of `STEPS`, from the least to the most relevant table, and no more than needed.
+`KEY` marks the primary key, `-> table` or `-> table.column` a foreign key (with `?` one that nobody declared), `in`
+lists all values, `e.g.` some, `..` the least and the greatest, `--` the database's own comment. What does not fit is
+dropped in the order of `STEPS`, from the least to the most relevant table, and no more than needed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from verbal.errors import ConfigError
 
-from .schema import Column, ForeignKey, Table, literal, plain, shown
+from .names import literal, plain, shown
+from .schema import Column, ForeignKey, Table
 
 if TYPE_CHECKING:
     from .linking import Linked
@@ -206,17 +207,21 @@ def _line(
     left = len(table.columns) - len(parts)
     parts += [f"{left} more"] if left else []
     if len(table.primary_key) > 1:
-        parts.append(f"KEY ({', '.join(map(shown, table.primary_key))})")
-    parts += [_wide(key, table.schema) for key in table.foreign_keys if len(key.columns) > 1]
+        parts.append(f"KEY ({_names(table, table.primary_key)})")
+    parts += [_wide(key, table) for key in table.foreign_keys if len(key.columns) > 1]
     note = f" -- {literal(_note(table.note))}" if table.note.strip() and shape.notes else ""
     return f"{table.shown} ({', '.join(parts)}){note}"
 
 
 def _column(column: Column, table: Table, links: Mapping[str, ForeignKey], hinted: bool, notes: bool) -> str:
     link, key = links.get(column.name), table.primary_key == (column.name,)
-    words = [shown(column.name), "" if link else plain(_LENGTH.sub("", column.type)), "KEY" if key else ""]
+    words = [
+        shown(column.name, table.dialect),
+        "" if link else plain(_LENGTH.sub("", column.type)),
+        "KEY" if key else "",
+    ]
     if link is not None:
-        words.append(_arrow(link, table.schema))
+        words.append(_arrow(link, table))
     if hinted and column.comment and (column.text or not (key or link)):
         words.append(_hint(column.comment))
     if notes and column.note.strip():
@@ -224,16 +229,20 @@ def _column(column: Column, table: Table, links: Mapping[str, ForeignKey], hinte
     return " ".join(word for word in words if word)
 
 
-def _arrow(link: ForeignKey, space: str) -> str:
-    target = shown(link.target, space)
+def _arrow(link: ForeignKey, table: Table) -> str:
+    target = table.name_of(link.target)
     if link.columns != link.target_columns:
-        target += f".{shown(link.target_columns[0])}"
+        target += f".{shown(link.target_columns[0], table.dialect)}"
     return f"-> {target}{'' if link.declared else '?'}"
 
 
-def _wide(link: ForeignKey, space: str) -> str:
-    near, far = (", ".join(map(shown, names)) for names in (link.columns, link.target_columns))
-    return f"({near}) -> {shown(link.target, space)} ({far}){'' if link.declared else '?'}"
+def _wide(link: ForeignKey, table: Table) -> str:
+    near, far = _names(table, link.columns), _names(table, link.target_columns)
+    return f"({near}) -> {table.name_of(link.target)} ({far}){'' if link.declared else '?'}"
+
+
+def _names(table: Table, names: Sequence[str]) -> str:
+    return ", ".join(shown(name, table.dialect) for name in names)
 
 
 def _note(text: str) -> str:

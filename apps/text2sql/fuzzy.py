@@ -85,7 +85,7 @@ class NearCells:
 
         Args:
             text: Any text.
-            covered: Places (from, to) that mention something exactly and are left alone.
+            covered: Places (from, to) that mention something exactly: left alone, but for a span that reaches beyond.
         """
         words = list(islice(_WORD.finditer(text), MOST_WORDS))
         taken = list(covered)
@@ -93,7 +93,7 @@ class NearCells:
         for length in range(min(LONGEST_SPAN, len(words)), 0, -1):
             for first in range(len(words) - length + 1):
                 start, end = words[first].start(), words[first + length - 1].end()
-                if any(start < stop and begin < end for begin, stop in taken):
+                if _taken(start, end, taken):
                     continue
                 span = [word[0].casefold() for word in words[first : first + length]]
                 if self._says_nothing(span):
@@ -141,6 +141,14 @@ class NearCells:
             most = min(limit, allowed(length))
             for key, distance, _ in process.extract(span, keys, scorer=OSA.distance, score_cutoff=most, limit=20):
                 yield key, int(distance)
+
+
+def _taken(start: int, end: int, taken: Sequence[tuple[int, int]]) -> bool:
+    """Whether a place is taken; one that reaches beyond a place on both or one of its sides, and holds it, is not."""
+    return any(
+        start < stop and begin < end and not (start <= begin and stop <= end and end - start > stop - begin)
+        for begin, stop in taken
+    )
 
 
 def _same_start(span: str, key: str) -> bool:

@@ -2,19 +2,21 @@
 
 Names are split into words, written out (`cust_addr`) and brought to their base form; a word of the question speaks of a
 word in a name when it is the same, of the same family, a synonym, a misspelling, or a piece of a compound. Rare words
-count more (inverse document frequency, Robertson and Spärck Jones 1976). Cells that the question mentions point to their
-columns, and a table gains from its neighbours along foreign keys, so that tables which only join others are found.
+count more (inverse document frequency, Spärck Jones 1972). Cells that the question mentions point to their columns, and
+a table gains from its neighbours along foreign keys, so that tables which only join others are found.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from verbal.models.embedded.lexicon import ABBREVIATIONS, ASKING, CLOSED, SYNONYMS, noun, root
+from verbal.models.embedded.lexicon import ABBREVIATIONS, ASKING, CLOSED, SYNONYMS, noun, root, stem
 from verbal.models.embedded.words import atoms, identifier_words
 
 from .schema import Table
@@ -22,18 +24,21 @@ from .schema import Table
 if TYPE_CHECKING:
     from .values import Cell, Database
 
-TABLES = 6
+TABLES = 8
 """Tables that count as linked, if not said otherwise."""
 
-COLUMNS = 30
+COLUMNS = 40
 """Columns that count as linked, if not said otherwise."""
 
 MOST_WORDS = 400
 """Words of a question that are looked at; a longer text is read up to there."""
 
-_FAMILY, _SYNONYM, _PIECE, _TYPO, _HINT, _ASKED = 0.8, 0.6, 0.5, 0.7, 0.7, 0.4
-_CELL, _WHOLE, _NAME, _NEIGHBOUR, _BRIDGE, _CONTEXT = 3.0, 1.25, 1.5, 0.2, 0.5, 0.3
-_COLUMN_SHARES = (1.0, 0.5, 0.25)
+# Strengths of a match, then shares of scores; tuned on Spider's train databases within schemas of 200 tables.
+_FAMILY, _SYNONYM, _PIECE, _TYPO, _HINT, _ASKED = 0.75, 0.75, 0.5, 0.7, 0.7, 0.4
+_CELL, _WHOLE, _NAME, _NEIGHBOUR, _BRIDGE, _GAIN = 3.0, 1.25, 1.5, 0.3, 0.4, 0.6
+_CONTEXT, _SILENT, _KEY, _STRONG = 0.8, 0.75, 0.4, 0.5
+_COLUMN_SHARES = (1.0, 0.6, 0.4)
+_ENDING = re.compile(r"(?<=\w{3})(?:ings?|ed|ers?|ors?|es?|s)\Z")
 _TYPO_CUTOFF = 86.0
 
 
@@ -130,7 +135,9 @@ class Linker:
         self._columns = [[_Name(_own_words(_words(c.name), n.words)) for c in t.columns]
                          for t, n in zip(tables, self._names, strict=True)]  # fmt: skip
         self._vocabulary = self._weighed()
-        place = {table.name: i for i, table in enumerate(tables)}
+        self._inside = [{word for name in (own, *names) for word in name.words}
+                        for own, names in zip(self._names, self._columns, strict=True)]  # fmt: skip
+        self._place = place = {table.name: i for i, table in enumerate(tables)}
         self._near: list[set[int]] = [set() for _ in tables]
         for i, table in enumerate(tables):
             for key in table.foreign_keys:
@@ -160,13 +167,15 @@ class Linker:
             for table, names in zip(self._tables, self._columns, strict=True)
         ]  # fmt: skip
         scores = [_NAME * own + _best(inside) for own, inside in zip(named, columns, strict=True)]
-        totals = self._spread(scores)
+        totals = self._spread(scores, met)
         ranked = sorted(range(len(totals)), key=lambda i: (-totals[i], i))
+        best = set(ranked[:table_count])
         flat = [
-            ColumnScore(table.name, column.name, score + _CONTEXT * (totals[i] if score else 0.0))
+            ColumnScore(table.name, column.name, score + totals[i] * (_CONTEXT if score else _SILENT) +
+                        (_KEY * totals[i] if i in best and column.name in self._joins(i, best) else 0.0))
             for i, table in enumerate(self._tables)
             for column, score in zip(table.columns, columns[i], strict=True)
-        ]
+        ]  # fmt: skip
         order = {table.name: rank for rank, table in enumerate(self._tables[i] for i in ranked)}
         return Linked(
             tuple(TableScore(self._tables[i].name, totals[i]) for i in ranked),
@@ -181,7 +190,8 @@ class Linker:
         seen = Counter(word for name in names for word in set(name.words))
         found = _Vocabulary({word: math.log(1 + len(names) / count) for word, count in seen.items()})
         for word in seen:
-            found.roots[root(word)].append(word)
+            for base in _bases(word):
+                found.roots[base].append(word)
         found.long = [word for word in seen if len(word) >= 5]
         for name in names:
             name.weight = math.sqrt(sum(found.weights[word] for word in set(name.words))) or 1.0
@@ -195,15 +205,12 @@ class Linker:
             value *= strength * (_ASKED if said in ASKING else 1.0)
             met[word] = max(met.get(word, 0.0), value)
 
-        pairs = ["".join(pair) for pair in zip(words, words[1:], strict=False)]
+        pairs = ["".join(pair) for pair in pairwise(words)]
         unknown = []
         for word in dict.fromkeys([*words, *pairs]):
-            if word in vocabulary.weights:
-                note(word, 1.0, word)
-                continue
-            kin = vocabulary.roots.get(root(word), ())
+            kin = [other for base in _bases(word) for other in vocabulary.roots.get(base, ())]
             for other in kin:
-                note(other, _FAMILY, word)
+                note(other, 1.0 if other == word else _FAMILY, word)
             if not kin and len(word) >= 5:
                 unknown.append(word)
         for word in dict.fromkeys(words):
@@ -225,14 +232,31 @@ class Linker:
         total = sum(weight * strength for weight, strength in parts) / name.weight
         return total * (_WHOLE if all(strength >= _FAMILY for _, strength in parts) else 1.0)
 
-    def _spread(self, scores: Sequence[float]) -> list[float]:
-        """Scores with what comes along foreign keys: from the best neighbour, and for joining two that matter."""
+    def _spread(self, scores: Sequence[float], met: Mapping[str, float]) -> list[float]:
+        """Scores with what comes along foreign keys: from the best neighbour, for joining two, for what it lacks."""
         totals = []
         for i, own in enumerate(scores):
-            near = sorted((scores[j] for j in self._near[i]), reverse=True)[:2]
-            bridge = _BRIDGE * near[1] if len(near) > 1 else 0.0
-            totals.append(own + (_NEIGHBOUR * near[0] if near else 0.0) + bridge)
+            near = sorted(self._near[i], key=lambda j: (-scores[j], j))[:2]
+            if not near:
+                totals.append(own)
+                continue
+            bridge = _BRIDGE * scores[near[1]] if len(near) > 1 else 0.0
+            lacking = self._inside[i] - self._inside[near[0]]
+            gain = sum(self._vocabulary.weights[word] * met[word] for word in lacking & met.keys())
+            gain = math.sqrt(gain) * _GAIN if scores[near[0]] >= _STRONG * max(scores) else 0.0
+            totals.append(own + _NEIGHBOUR * scores[near[0]] + bridge + gain)
         return totals
+
+    def _joins(self, i: int, best: set[int]) -> set[str]:
+        """Columns by which table `i` joins another of the best."""
+        found = set()
+        for j in best:
+            for key in self._tables[j].foreign_keys:
+                if j == i and self._place.get(key.target) in best:
+                    found |= set(key.columns)
+                elif j != i and self._place.get(key.target) == i:
+                    found |= set(key.target_columns)
+        return found
 
 
 def _typos(words: Sequence[str], known: Sequence[str]) -> list[tuple[str, str]]:
@@ -248,8 +272,14 @@ def _typos(words: Sequence[str], known: Sequence[str]) -> list[tuple[str, str]]:
     ]
 
 
+def _bases(word: str) -> set[str]:
+    """What words of one family share: `rated` and `rating`, `follower` and `follow`."""
+    return {word, root(word), stem(word), _ENDING.sub("", word)}
+
+
 def _words(name: str) -> tuple[str, ...]:
-    return identifier_words(name) or (name.casefold(),)
+    words = identifier_words(name)
+    return tuple(word for word in words if word not in CLOSED) or words or (name.casefold(),)
 
 
 def _own_words(words: tuple[str, ...], table: tuple[str, ...]) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from typing import Any
 from verbal.errors import DataError, VerbalError
 
 from . import schema
+from .names import quoted
 from .schema import CATEGORY_SIZE, SCANNED_ROWS, Column, ForeignKey, Table
 
 Query = Callable[[str], Sequence[Sequence[Any]]]
@@ -27,6 +28,9 @@ Query = Callable[[str], Sequence[Sequence[Any]]]
 
 SCANNED_CELLS = 2_000_000
 """Cells of a table that are looked at, about: a wide table is read less deep."""
+
+SCANNED_IN_ALL = 20_000_000
+"""Cells of a database that are looked at, about: many tables are read less deep each."""
 
 LEAST_ROWS = 2_000
 """Rows that are always looked at."""
@@ -39,8 +43,9 @@ SHOWN = 60
 
 _AT_ONCE = 20
 _KINDS = (
+    ("text", r"^\s*(ENUM|SET)\b"),
     ("blob", r"BLOB|BYTEA|BINARY|BIT\b|GEOM"),
-    ("other", r"\[|JSON|STRUCT|MAP|LIST|UNION|ARRAY|XML|INTERVAL|UUID|ENUM|VECTOR|INET|SET\b"),
+    ("other", r"\[|JSON|STRUCT|MAP|LIST|UNION|ARRAY|XML|INTERVAL|UUID|VECTOR|INET"),
     ("boolean", r"BOOL"),
     ("date", r"DATE|TIME"),
     ("number", r"INT|DEC|NUM|REAL|FLOA|DOUB|SERIAL|MONEY|YEAR"),
@@ -99,7 +104,15 @@ class Profile:
     def tables(self) -> tuple[Table, ...]:
         """The same as prompts see it."""
         return tuple(
-            Table(t.name, tuple(_shown(c, t) for c in t.columns), t.primary_key, t.foreign_keys, t.note, t.schema)
+            Table(
+                t.name,
+                tuple(_shown(c, t) for c in t.columns),
+                t.primary_key,
+                t.foreign_keys,
+                t.note,
+                t.schema,
+                self.dialect,
+            )
             for t in self.profiles
         )
 
@@ -149,7 +162,8 @@ def profile(query: Query, catalog: Sequence[Table] | Mapping[str, Any], dialect:
     tables = catalog_tables(catalog) if isinstance(catalog, Mapping) else tuple(catalog)
     if not tables:
         raise DataError("the database holds no table", todo="give one that holds tables")
-    found = tuple(_table(query, table, dialect) for table in tables)
+    deep = min(SCANNED_ROWS, SCANNED_IN_ALL // max(1, sum(len(table.columns) for table in tables)))
+    found = tuple(_table(query, table, dialect, deep) for table in tables)
     return Profile(dialect, probable_keys(query, found, dialect))
 
 
@@ -160,7 +174,9 @@ def catalog_tables(catalog: Mapping[str, Any]) -> tuple[Table, ...]:
     for table in catalog["tables"]:
         space = str(table.get("schema") or "")
         columns = tuple(
-            Column(c["name"], str(c.get("type", "")), note=c.get("comment") or "", nullable=bool(c.get("nullable", True)))
+            Column(
+                c["name"], str(c.get("type", "")), note=c.get("comment") or "", nullable=bool(c.get("nullable", True))
+            )
             for c in table["columns"]
         )
         links = []
@@ -173,14 +189,6 @@ def catalog_tables(catalog: Mapping[str, Any]) -> tuple[Table, ...]:
         primary = tuple(table.get("primary_key", ()))
         found.append(Table(name, columns, primary, tuple(links), table.get("comment") or "", space))
     return tuple(table for table in found if table.columns)
-
-
-def quoted(name: str, dialect: str, space: str = "") -> str:
-    """A name (of a table in the schema `space`) as SQL of the dialect."""
-    if space and name.startswith(f"{space}."):
-        return f"{quoted(space, dialect)}.{quoted(name[len(space) + 1 :], dialect)}"
-    mark = "`" if dialect == "mysql" else '"'
-    return mark + name.replace(mark, mark * 2) + mark
 
 
 def distinct_values(query: Query, table: Table, column: str, dialect: str, most: int, longest: int) -> Iterator[str]:
@@ -199,14 +207,16 @@ def _full(space: str, name: str) -> str:
     return f"{space}.{name}" if space else name
 
 
-def _table(query: Query, table: Table, dialect: str) -> TableProfile:
-    limit = max(LEAST_ROWS, min(SCANNED_ROWS, SCANNED_CELLS // max(1, len(table.columns))))
+def _table(query: Query, table: Table, dialect: str, deep: int) -> TableProfile:
+    limit = max(LEAST_ROWS, min(deep, SCANNED_CELLS // max(1, len(table.columns))))
     name = quoted(table.name, dialect, table.schema)
     try:
         rows = int(query(f"SELECT COUNT(*) FROM (SELECT 1 AS one FROM {name} LIMIT {limit + 1}) AS t")[0][0])
     except VerbalError:
         unread = tuple(ColumnProfile(c.name, c.type, "unread", c.nullable, c.note) for c in table.columns)
-        return TableProfile(table.name, 0, False, unread, table.primary_key, table.foreign_keys, table.note, table.schema)
+        return TableProfile(
+            table.name, 0, False, unread, table.primary_key, table.foreign_keys, table.note, table.schema
+        )
     read = min(rows, limit)
     columns: list[ColumnProfile] = []
     for start in range(0, len(table.columns), _AT_ONCE):
@@ -309,7 +319,8 @@ def _plain(value: Any) -> Any:
 
 def _shown(column: ColumnProfile, table: TableProfile) -> Column:
     linked = {name for key in table.foreign_keys if key.declared for name in key.columns}
-    kind = column.type.upper() if column.type else {"number": "INTEGER", "blob": ""}.get(column.kind, "TEXT")
+    kind = column.type or {"number": "INTEGER", "blob": ""}.get(column.kind, "TEXT")
+    kind = kind if "'" in kind else kind.upper()  # the values of an ENUM keep their case
     text = column.kind == "text"
     comment = "" if column.name in linked else _comment(column)
     return Column(column.name, " ".join(kind.split()), comment, text, column.note, column.nullable)
@@ -318,7 +329,7 @@ def _shown(column: ColumnProfile, table: TableProfile) -> Column:
 def _comment(column: ColumnProfile) -> str:
     if column.kind == "empty":
         return "always NULL"
-    if column.kind in ("text", "boolean", "other") and column.examples:
+    if column.kind in ("text", "other") and column.examples:
         return schema.listed(column.examples, whole=column.distinct <= CATEGORY_SIZE)
     if column.kind in ("number", "date") and column.low is not None:
         return schema.between(column.low, column.high)

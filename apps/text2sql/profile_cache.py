@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .profile import LEAST_ROWS, SCANNED_CELLS, ColumnProfile, Profile, TableProfile
+from .profile import LEAST_ROWS, SCANNED_CELLS, SCANNED_IN_ALL, ColumnProfile, Profile, TableProfile
 from .schema import SCANNED_ROWS, ForeignKey
 
 VERSION = 1
@@ -63,7 +63,7 @@ def content_hash(path: Path) -> str:
     stats = [p.stat() for p in marks]
     known = (str(path.resolve()), stats[0].st_ino, sum(s.st_size for s in stats), max(s.st_mtime_ns for s in stats))
     if known not in _hashes:
-        digest = hashlib.sha256(f"{VERSION} {SCANNED_ROWS} {SCANNED_CELLS} {LEAST_ROWS}".encode())
+        digest = hashlib.sha256(f"{VERSION} {SCANNED_ROWS} {SCANNED_CELLS} {SCANNED_IN_ALL} {LEAST_ROWS}".encode())
         for mark in marks:
             digest.update(f"\n{mark.stat().st_size}\n".encode())
             with mark.open("rb") as file:

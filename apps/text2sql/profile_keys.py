@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from verbal.errors import VerbalError
 from verbal.models.embedded.words import identifier_words
 
+from .names import quoted
 from .schema import ForeignKey
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def _pairs(tables: Sequence[TableProfile]) -> Iterator[_Pair]:
 
 
 def _unique(table: TableProfile) -> list[ColumnProfile]:
-    """The columns that can be referred to: the primary key, else one whose values all differ and that looks like one."""
+    """The columns that can be referred to: the primary key, else one named like a key whose values all differ."""
     if table.primary_key:
         return [c for c in table.columns if table.primary_key == (c.name,)]
     whole = [c for c in table.columns if table.rows and c.distinct == table.rows and not c.nulls and c.kind != "date"]
@@ -94,8 +95,6 @@ def _contained(
     strength: int,
     dialect: str,
 ) -> bool:
-    from .profile import quoted
-
     if "empty" in (column.kind, key.kind):
         return strength == 2  # nothing to compare: the name alone decides
     here, there = quoted(near.name, dialect, near.schema), quoted(far.name, dialect, far.schema)

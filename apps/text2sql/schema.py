@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote as quote_url
 
 from verbal.errors import DataError
-from verbal.models.embedded.ast import quote
+
+from .names import literal, plain, shown
 
 if TYPE_CHECKING:
     from .linking import Linked
@@ -28,9 +29,6 @@ SCANNED_ROWS = 200_000
 """Rows of a table that are looked at, from its start."""
 
 _LONGEST = 40
-# Control characters and line ends, and marks that reorder what is read.
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]+")
-_TAG = re.compile(r"<(?=\s*/?\s*(?:hint|schema|values|question|data|cell|rows|example)\b)", re.IGNORECASE)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d+)?)?)?\Z")
 
 
@@ -75,28 +73,38 @@ class Table:
     schema: str = ""
     """The schema it is in, which its name begins with (`sales.orders`); empty for the default one."""
 
+    dialect: str = "sqlite"
+    """Whose SQL its names are quoted for (sqlglot's names)."""
+
     @property
     def shown(self) -> str:
         """Its name as SQL on one line."""
-        return shown(self.name, self.schema)
+        return self.name_of(self.name)
+
+    def name_of(self, name: str) -> str:
+        """The name of a table beside it as SQL on one line."""
+        return shown(name, self.dialect, self.schema)
 
     def to_sql(self) -> str:
         """A CREATE TABLE statement with a comment after each column that has one."""
         lines = []
         for column in self.columns:
             key = " PRIMARY KEY" if self.primary_key == (column.name,) else ""
-            lines.append((f"{shown(column.name)} {plain(column.type)}{key}".rstrip(), column.comment))
+            lines.append((f"{shown(column.name, self.dialect)} {plain(column.type)}{key}".rstrip(), column.comment))
         if len(self.primary_key) > 1:
-            lines.append((f"PRIMARY KEY ({_names(self.primary_key)})", ""))
+            lines.append((f"PRIMARY KEY ({self._names(self.primary_key)})", ""))
         for link in (key for key in self.foreign_keys if key.declared):
-            target = f"{shown(link.target, self.schema)} ({_names(link.target_columns)})"
-            lines.append((f"FOREIGN KEY ({_names(link.columns)}) REFERENCES {target}", ""))
+            target = f"{self.name_of(link.target)} ({self._names(link.target_columns)})"
+            lines.append((f"FOREIGN KEY ({self._names(link.columns)}) REFERENCES {target}", ""))
         last = len(lines) - 1
         body = [
             f"  {text}{'' if index == last else ','}{f' -- {comment}' if comment else ''}"
             for index, (text, comment) in enumerate(lines)
         ]
         return "\n".join([f"CREATE TABLE {self.shown} (", *body, ");"])
+
+    def _names(self, names: Sequence[str]) -> str:
+        return ", ".join(shown(name, self.dialect) for name in names)
 
 
 @contextmanager
@@ -305,25 +313,5 @@ def _number(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def literal(value: str) -> str:
-    """`value` as an SQL string on one line (control characters become spaces)."""
-    return "'" + plain(value).replace("'", "''") + "'"
-
-
-def plain(text: str) -> str:
-    """`text` on one line that closes no fence and opens no tag of a prompt; ordinary text is left as it is."""
-    return _TAG.sub("&lt;", re.sub("```+", "'''", _CONTROL.sub(" ", text)))
-
-
-def shown(name: str, space: str = "") -> str:
-    """The identifier as SQL, in double quotes where it needs them, on one line; of a table in the schema `space`."""
-    if space and name.startswith(f"{space}."):
-        return f"{plain(quote(space))}.{plain(quote(name[len(space) + 1 :]))}"
-    return plain(quote(name))
-
-
 def _always(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
-
-
-_names: Callable[[tuple[str, ...]], str] = lambda names: ", ".join(shown(name) for name in names)  # noqa: E731

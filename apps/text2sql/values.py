@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .schema import SCANNED_ROWS, Table, literal, read_tables, reading, schema_text, shown
+from .names import literal, quoted, shown
+from .schema import SCANNED_ROWS, Table, read_tables, reading, schema_text
 
 if TYPE_CHECKING:
     from .fuzzy import NearCells
@@ -50,10 +51,11 @@ class Cell:
     table: str
     column: str
     schema: str = ""
-    """As `Table.schema`."""
+    dialect: str = "sqlite"
 
     def __str__(self) -> str:
-        return f"{literal(self.text)} in {shown(self.table, self.schema)}.{shown(self.column)}"
+        place = f"{shown(self.table, self.dialect, self.schema)}.{shown(self.column, self.dialect)}"
+        return f"{literal(self.text)} in {place}"
 
 
 class Database:
@@ -68,6 +70,7 @@ class Database:
         self.path = path
         self.mark: object = file_mark(path)
         self.tables = read_tables(path)
+        self.dialect = "sqlite"
         self._begin(None)
 
     @classmethod
@@ -75,6 +78,7 @@ class Database:
         """The same for any engine: from its profile (`profile.py`) and a function that runs queries on it."""
         made = cls.__new__(cls)
         made.path, made.mark, made.tables = Path(location), mark, profile.tables()
+        made.dialect = profile.dialect
         made._begin(query)
         made._profile = profile
         return made
@@ -159,7 +163,7 @@ def _indexed(path: Path, tables: Sequence[Table]) -> dict[str, list[Cell]]:
     most = _share(tables)
     with reading(path) as connection:
         for table, column in _text_columns(tables):
-            cell, rows = (f'"{name.replace(chr(34), chr(34) * 2)}"' for name in (column, table.name))
+            cell, rows = (quoted(name, "sqlite") for name in (column, table.name))
             query = (
                 f"SELECT DISTINCT {cell} FROM (SELECT {cell} FROM {rows} LIMIT {SCANNED_ROWS}) "
                 f"WHERE typeof({cell}) = 'text' AND length({cell}) <= {_LONGEST} LIMIT {most}"
@@ -192,7 +196,7 @@ def _add(index: dict[str, list[Cell]], texts: Iterable[str], table: Table, colum
     for text in texts:
         key = _key(text)
         if key and not _DATE.match(text):
-            index.setdefault(key, []).append(Cell(text, table.name, column, table.schema))
+            index.setdefault(key, []).append(Cell(text, table.name, column, table.schema, table.dialect))
 
 
 def _key(text: str) -> str:
