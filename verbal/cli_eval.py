@@ -101,5 +101,5 @@ def _check(benchmark: str, only: Mapping[str, object], other: Mapping[str, objec
         raise ConfigError(f"{given[0]} needs a benchmark", where=given[0], todo=todo)
 
 
-def _text(path: Path | None) -> str | None:
+def _text(path: str | Path | None) -> str | None:
     return None if path is None else str(path)

@@ -18,7 +18,10 @@ Model = Annotated[
         "--model", help="embedded, provider/model, http/MODEL@URL, checkpoint:NAME; the recipe's if not given."
     ),
 ]
-Database = Annotated[Path | None, typer.Option("--db", help="A SQLite file; the demo shop if not given.")]
+Database = Annotated[
+    str | None,
+    typer.Option("--db", help="A file (SQLite, DuckDB, CSV, Parquet), a folder or a URL; the demo shop if not given."),
+]
 Questions = Annotated[Path | None, typer.Option("--questions", help="JSONL with question, sql and split.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override a recipe value: loop.rounds=3")]
@@ -38,7 +41,7 @@ DEFAULT_STORE = "runs/verbal.db"
 def command_options(
     recipe: str,
     model: str,
-    db: Path | None,
+    db: str | Path | None,
     questions: Path | None,
     overrides: list[str] | None = None,
     limits: Mapping[str, float | None] | None = None,
@@ -51,7 +54,7 @@ def command_options(
         ConfigError: questions without a database.
     """
     if questions is not None and db is None:
-        raise ConfigError("--questions was given without --db", todo="name the SQLite file they ask about")
+        raise ConfigError("--questions was given without --db", todo="name the database they ask about")
     sets = [f"limits.{k}={v}" for k, v in (limits or {}).items() if v is not None]
     sets += [f"limits.prices={str(prices)!r}"] if prices is not None else []
     sets += [f"model.cache={cache!r}"] if cache is not None else []

@@ -1,4 +1,4 @@
-"""The Text-to-SQL app: questions about SQLite files as tasks, and their world.
+"""The Text-to-SQL app: questions about databases as tasks, and their world.
 
 What the loop uses beside the `App` contract (any app that learns by reflection has the same):
 
@@ -34,9 +34,11 @@ from verbal.contracts import Critic, Match, Observation, Reply
 from verbal.errors import ConfigError, DataError, EnvironmentFault, UnknownName
 from verbal.types import Message, Reflection, Split, StopReason, Task
 
+from .profile import catalog_tables, profile
 from .prompts import Prompts
 from .questions import Question, read_questions
 from .replies import parse_hint, parse_proposal, parse_scores, parse_sql, parse_verdict
+from .sources import Source
 from .values import Database, file_mark
 from .worker import Limits, Pool, Result
 
@@ -48,7 +50,7 @@ SHOWN_ROWS = 3
 
 
 class Text2Sql:
-    """Questions about SQLite databases."""
+    """Questions about databases: SQLite, DuckDB, CSV and Parquet files, PostgreSQL, MySQL."""
 
     name = "text2sql"
 
@@ -66,7 +68,8 @@ class Text2Sql:
         """Opens nothing yet, but checks that the files are there.
 
         Args:
-            db: An SQLite file, or a folder `<db_id>/<db_id>.sqlite` of them; None with no `questions` is the demo.
+            db: What `Source.of` reads (a file, a folder of tables, a URL), or a folder `<db_id>/<db_id>.sqlite` of
+                databases; None with no `questions` is the demo.
             questions: A questions file (see `questions.py`).
             seconds: Time limit of one query.
             rows: Most rows fetched.
@@ -81,13 +84,11 @@ class Text2Sql:
             raise ConfigError(f"limits must be positive: seconds={seconds}, rows={rows}, workers={workers}")
         self._demo = db is None and questions is None
         self._cache = None if cache is None else Path(cache)
-        self._db = None if db is None else Path(db).resolve()
         self._questions_file = None if questions is None else Path(questions).resolve()
-        if self._db is not None and not self._db.exists():
-            raise DataError(f"the database {str(db)!r} does not exist", todo="give the path of an SQLite file")
+        self._db = None if db is None else _place(db, folders=questions is not None)
         self._pool = Pool(workers, Limits(seconds=seconds, rows=rows))
         self._prompts = Prompts(prompts)
-        self._databases: dict[Path, Database] = {}
+        self._databases: dict[str, Database] = {}
         self._tasks: list[Task] | None = None
 
     def tasks(self, split: str | None = None) -> list[Task]:
@@ -126,9 +127,10 @@ class Text2Sql:
         """
         if not question.strip():
             raise DataError("the question is empty", todo="ask something")
-        path = self._own_db() if db is None else Path(db).resolve()
-        name = id or "ask-" + hashlib.sha256(f"{path.name}\0{question}\0{gold}".encode()).hexdigest()[:12]
-        return self._from_question(Question(id=name, text=question.strip(), db=path, sql=gold, split=split))
+        place = self._own_db() if db is None else _place(db)
+        base = place.rpartition("/")[2]
+        name = id or "ask-" + hashlib.sha256(f"{base}\0{question}\0{gold}".encode()).hexdigest()[:12]
+        return self._from_question(Question(id=name, text=question.strip(), db=place, sql=gold, split=split))
 
     def environment(self) -> SqlEnvironment:
         """A fresh environment, for one task."""
@@ -186,17 +188,34 @@ class Text2Sql:
         """Prompt name -> hash of its template, for these roles (all when none is named)."""
         return {f"text2sql/{role}": self._prompts.template(role).hash for role in roles or ROLES}
 
-    def database(self, path: str | Path) -> Database:
-        """The database at `path` as prompts see it; read once, and again when the file changes.
+    def database(self, place: str | Path) -> Database:
+        """The database at `place` as prompts see it; read once, and again when its file changes.
 
         Raises:
             DataError: it cannot be read.
         """
-        path = Path(path)
-        held = self._databases.get(path)
-        if held is None or held.mark != file_mark(path):
-            held = self._databases[path] = Database(path)
+        key = str(place)
+        held = self._databases.get(key)
+        if held is not None and held.mark == file_mark(held.path):
+            return held
+        source = Source.of(key)
+        if source.kind == "sqlite":
+            held = self._databases[key] = Database(Path(source.location))
+        elif held is None or held.mark != source.mark():
+            held = self._databases[key] = self._profiled(source)
         return held
+
+    def _profiled(self, source: Source) -> Database:
+        def query(sql: str) -> list[Any]:
+            result = self._pool.run_now(source, sql)
+            if result.error is not None:
+                raise DataError(f"the database cannot be read: {result.error}", where=source.location)
+            return list(result.rows)
+
+        tables = catalog_tables(self._pool.catalog_now(source))
+        if not tables:
+            raise DataError("the database holds no table", where=source.location, todo="name one that holds tables")
+        return Database.of(source.location, profile(query, tables, source.dialect), query, source.mark())
 
     async def preflight(self, split: str | None = None) -> int:
         """The number of gold queries that ran: all of them.
@@ -227,13 +246,13 @@ class Text2Sql:
         """Stops the worker processes."""
         await self._pool.aclose()
 
-    def _own_db(self) -> Path:
+    def _own_db(self) -> str:
         if self._demo:
             from .demo import demo_database
 
-            return demo_database(self._cache)
-        if self._db is None or not self._db.is_file():
-            raise DataError("no database was given", todo="give the path of an SQLite file")
+            return str(demo_database(self._cache))
+        if self._db is None or (self._questions_file is not None and Path(self._db).is_dir()):
+            raise DataError("no database was given", todo="give the path of a database file, or a URL")
         return self._db
 
     def _questions(self) -> list[Question]:
@@ -291,6 +310,14 @@ class SqlEnvironment:
     async def aclose(self) -> None:
         """Forgets the task; the app's workers stay warm."""
         self._task = None
+
+
+def _place(db: str | Path, *, folders: bool = False) -> str:
+    """Where a database is, without a password; with `folders` a folder of databases will do as well."""
+    if folders and Path(db).is_dir():
+        return str(Path(db).resolve())
+    source = Source.of(db)
+    return source.location if source.kind in ("postgresql", "mysql") else str(Path(source.location).resolve())
 
 
 def malformed(what: str, stop: StopReason = StopReason.MALFORMED) -> Observation:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from verbal.contracts import Observation
 from verbal.prompt import Prompt, load_prompt
@@ -17,6 +18,9 @@ from .values import Database
 
 NONE = "none"
 """What stands in an empty section."""
+
+ENGINES = {"sqlite": "SQLite", "duckdb": "DuckDB", "postgres": "PostgreSQL", "mysql": "MySQL"}
+"""sqlglot's name of a dialect -> the name that prompts use."""
 
 _TAG = re.compile(r"<(?=\s*/?\s*hint\b)", re.IGNORECASE)
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.:-]")
@@ -98,7 +102,7 @@ class Prompts:
 
     def proposer(self, database: Database, level: int) -> list[Message]:
         """Asks for a new question with its query, at a level of 1 to 5."""
-        return self._filled("proposer", schema=database.schema, level=str(level))
+        return self._filled("proposer", engine=ENGINES[database.dialect], schema=database.schema, level=str(level))
 
     def judge(
         self, database: Database, task: Task, answers: Sequence[str], hints: Sequence[Reflection] = ()
@@ -109,7 +113,10 @@ class Prompts:
         return self._filled("judge", **fields, candidates="\n".join(lines) or NONE)
 
     def _filled(self, role: str, **fields: str) -> list[Message]:
-        return [Message(role="user", content=self.template(role).fill(**fields))]
+        prompt, engine = self.template(role), fields.pop("engine", "SQLite")
+        if engine != "SQLite":  # the templates say SQLite; what is filled in stays as it is
+            prompt = replace(prompt, body=prompt.body.replace("SQLite", engine))
+        return [Message(role="user", content=prompt.fill(**fields))]
 
 
 def _common(
@@ -118,6 +125,7 @@ def _common(
     question = one_line(str(task.info["question"]))
     cells = database.values([question, *(hint.text for hint in hints), *_strings(queries)])
     return {
+        "engine": ENGINES[database.dialect],
         "schema": database.schema,
         "values": "\n".join(str(cell) for cell in cells) or NONE,
         "hints": "\n".join(hint_line(hint) for hint in hints) or NONE,

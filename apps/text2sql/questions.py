@@ -35,7 +35,8 @@ class Question:
 
     id: str
     text: str
-    db: Path
+    db: Path | str
+    """A path, or the URL of a server."""
     sql: str | None = None
     """The gold query."""
     split: Literal["train", "dev", "test"] = "train"
@@ -46,7 +47,7 @@ class Question:
     info: dict[str, Any] = field(default_factory=dict)
 
 
-def read_questions(path: Path, db: Path | None = None) -> list[Question]:
+def read_questions(path: Path, db: Path | str | None = None) -> list[Question]:
     """The questions of the file at `path`; `db` is asked by those that name no database.
 
     Raises:
@@ -106,7 +107,7 @@ def _object(line: str, where: str) -> dict[str, Any]:
     return data
 
 
-def read_question(data: dict[str, Any], path: Path, number: int, db: Path | None, where: str) -> Question:
+def read_question(data: dict[str, Any], path: Path, number: int, db: Path | str | None, where: str) -> Question:
     """The question that one entry of the file at `path` holds.
 
     Args:
@@ -160,13 +161,13 @@ def _split(stem: str, text: str) -> str:
     return "train" if share < 6 else "dev" if share < 8 else "test"
 
 
-def _database(data: dict[str, Any], path: Path, db: Path | None, where: str) -> Path:
+def _database(data: dict[str, Any], path: Path, db: Path | str | None, where: str) -> Path | str:
     if (named := _text(data, "db", where)) is not None:
         return (path.parent / named).resolve()
     if (name := _text(data, "db_id", where)) is not None:
-        if db is not None and db.is_file():
+        if db is not None and (isinstance(db, str) or db.is_file()) and not Path(db).is_dir():
             return db
-        root = db if db is not None else path.parent / "database"
+        root = Path(db) if db is not None else path.parent / "database"
         return (root / name / f"{name}.sqlite").resolve()
     if db is None:
         raise DataError("the question names no database", where=where, todo='add "db": "FILE.sqlite" or give one')

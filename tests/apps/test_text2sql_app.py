@@ -261,16 +261,14 @@ async def test_bad_arguments(db: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="text2sql"):
         make_part("apps", "text2sql", database=db)
     (tmp_path / "empty.sqlite").touch()
-    empty = Text2Sql(tmp_path / "empty.sqlite")
     with pytest.raises(DataError, match="is empty"):
-        empty.tasks()
+        Text2Sql(tmp_path / "empty.sqlite")
     app = Text2Sql(db)
     with pytest.raises(DataError, match="question is empty"):
         app.task("  ")
     with pytest.raises(EnvironmentFault, match="not started"):
         await app.environment().step(Reply(text=""))
     await app.aclose()
-    await empty.aclose()
 
 
 async def test_a_changed_database_is_read_again(app: Text2Sql, db: Path) -> None:
@@ -294,3 +292,19 @@ async def test_what_a_reader_must_refuse_is_refused(real_data: Path, app: Text2S
         seen = await app.execute(app.task("a"), json.loads(line)["label"][0])
         assert seen.info["error"] is not None
     assert db.read_bytes() == before and len(lines) == 200
+
+
+async def test_other_engines_answer_with_prompts_that_name_them(tmp_path: Path) -> None:
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    (folder / "orders.csv").write_text("id,city,total\n1,Berlin,10.5\n2,Rome,7\n", encoding="utf-8")
+    app = Text2Sql(folder, workers=1)
+    try:
+        task = app.task("total in Berlin?")
+        assert task.info["db"] == str(folder)
+        assert "You write DuckDB queries" in task.messages[0].content and "SQLite" not in task.messages[0].content
+        assert "orders" in task.messages[0].content and "Berlin" in task.messages[0].content
+        seen = await app.execute(task, "SELECT SUM(total) FROM orders WHERE city = 'Berlin'")
+        assert seen.info["rows"] == [[10.5]]
+    finally:
+        await app.aclose()
