@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from .cells import failure, stopped, take
+from .cells import failure, is_text, stopped, take
 from .words import refusal, several
 
 CONNECT_SECONDS = 5
@@ -143,6 +143,8 @@ class Sessions:
     def _run(self, request: dict[str, Any]) -> dict[str, Any]:
         session = self._open[request["db"]]
         sql, hashes = request["sql"], session.dialect.hashes
+        if not is_text(sql):
+            return failure("syntax error: the query is not valid text", "syntax")
         if (refused := refusal(sql, hashes=hashes)) is not None:
             return dict(refused)
         try:
@@ -217,8 +219,6 @@ class Sessions:
     def _said(dialect: Dialect, error: Exception, request: dict[str, Any]) -> tuple[str, str]:
         if isinstance(error, MemoryError):
             return "out of memory: the query needs more than it may use", "too_big"
-        if isinstance(error, UnicodeError):
-            return "syntax error: the query is not valid text", "syntax"
         if isinstance(error, TimeoutError):
             return "", "timeout"
         message, name = dialect.error(getattr(error, "orig", None) or error)
