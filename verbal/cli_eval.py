@@ -75,7 +75,7 @@ def evaluate(
         from verbal.benchmarking import run_benchmark
 
         found = run_benchmark(
-            options, store, benchmark, data=_text(data), split=split, db=_text(db), limit=limit, suite=suite,
+            options, store, benchmark, data=_text(data), split=split, db=db, limit=limit, suite=suite,
             databases=[d.strip() for d in databases.split(",") if d.strip()], synonyms=synonyms, samples=samples,
             predictions=_text(predictions), run="" if run == _RUN else run, out=out, test=test, quiet=json_,
         )  # fmt: skip

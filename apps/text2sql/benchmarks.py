@@ -23,6 +23,7 @@ from verbal.errors import ConfigError, DataError, UnknownName
 
 from .hardness import hardness
 from .questions import Question, decoded, read_question, read_questions
+from .sources import Source
 
 NAMES = ("spider", "bird")
 """Benchmarks that are asked for by name; any other is the path of a folder or of a file of questions."""
@@ -32,6 +33,7 @@ _FILES = {
     "dev": (("dev.jsonl",), ("dev.json",), ("mini_dev_sqlite.json",)),
     "test": (("test.jsonl",), ("test.json",)),
 }
+_SQLITE = (".sqlite", ".sqlite3", ".db")
 _DATABASES = ("database", "databases", "{split}_databases", "{split}_database")
 _SUITES = ("suites", "test_suite_database")
 _KEPT = ("question", "query", "SQL", "sql", "db_id", "evidence", "difficulty", "question_syn", "id", "split", "db")
@@ -67,7 +69,7 @@ class Benchmark:
             if name not in known:
                 raise UnknownName.of("database", name, known, where="--databases")
         chosen = [q for q in self.questions if not databases or q.info["db_id"] in databases][:limit]
-        if missing := [q for q in chosen if not q.db.is_file()]:
+        if missing := [q for q in chosen if not _is_url(q.db) and not Path(q.db).exists()]:
             gone = Counter(q.info["db_id"] for q in missing)
             told = f"{missing[0].id!r} asks the database {missing[0].info['db_id']!r}, which is not there"
             more = f" ({len(missing)} questions about {len(gone)} databases in all: {', '.join(list(gone)[:8])})"
@@ -102,7 +104,7 @@ def read_benchmark(
     if split not in _FILES:
         raise UnknownName.of("split", split, _FILES, where="--split")
     files, base = _find(name, data, split)
-    root = _database_root(files[0].parent, split) if db is None else Path(db).resolve()
+    root = _database_root(files[0].parent, split) if db is None else db if _is_url(db) else Path(db).resolve()
     found = [q for file in files for q in _read(file, root, split)]
     title = name if name in NAMES else files[0].parent.name if Path(name).is_dir() else files[0].stem
     chosen = [q for q in found if q.split == split]
@@ -160,7 +162,7 @@ def _database_root(folder: Path, split: str) -> Path:
     return next((folder / n for n in names if (folder / n).is_dir()), folder / "database")
 
 
-def _read(file: Path, root: Path, split: str) -> list[Question]:
+def _read(file: Path, root: Path | str, split: str) -> list[Question]:
     if file.suffix != ".json":
         return read_questions(file, root)
     found: list[Question] = []
@@ -205,9 +207,23 @@ def _entries(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _told(question: Question) -> Question:
     """The question with its database's name and its hardness."""
-    name = str(question.info.get("db_id") or question.db.stem)
-    level = str(question.info.get("difficulty") or hardness(question.sql))
+    name = str(question.info.get("db_id") or Path(question.db).stem)
+    level = str(question.info.get("difficulty") or hardness(question.sql, _dialect(question.db)))
     return dataclasses.replace(question, info={**question.info, "db_id": name, "hardness": level})
+
+
+def _is_url(db: Path | str) -> bool:
+    return "://" in str(db)
+
+
+def _dialect(db: Path | str) -> str:
+    """The dialect of a database, which need not be there, by sqlglot's name."""
+    if Path(db).suffix in _SQLITE:
+        return "sqlite"
+    try:
+        return Source.of(str(db)).dialect
+    except DataError:
+        return "sqlite"
 
 
 def _with_states(questions: Sequence[Question], folders: Sequence[Path]) -> tuple[list[Question], list[str]]:
@@ -216,7 +232,8 @@ def _with_states(questions: Sequence[Question], folders: Sequence[Path]) -> tupl
     Raises:
         DataError: no database has several.
     """
-    states = {q.db: _states(q.db, q.info["db_id"], folders) for q in questions}
+    files = {q.db: q.info["db_id"] for q in questions if not _is_url(q.db)}
+    states = {db: _states(Path(db), name, folders) for db, name in files.items()}
     if all(len(found) < 2 for found in states.values()):
         todo = "put the states of a database in suites/<db_id>/*.sqlite, or leave out --suite"
         raise DataError("no database has several states", where=", ".join(map(str, folders)), todo=todo)

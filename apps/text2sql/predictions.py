@@ -131,7 +131,8 @@ def _of_entries(entries: Sequence[tuple[str, Any]], questions: Sequence[Question
 
 
 def _without(count: int) -> list[str]:
-    return [f"{count} questions have no line in the predictions and count as no answer"] if count else []
+    told = "question has" if count == 1 else "questions have"
+    return [f"{count} {told} no line in the predictions: no answer, so wrong"] if count else []
 
 
 def _same_count(count: int, path: Path, questions: Sequence[Question], noun: str) -> None:

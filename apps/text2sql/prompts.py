@@ -123,6 +123,8 @@ def _common(
     database: Database, task: Task, hints: Sequence[Reflection] = (), queries: Sequence[str] = ()
 ) -> dict[str, str]:
     question = one_line(str(task.info["question"]))
+    if evidence := one_line(str(task.info.get("evidence") or "")):  # what BIRD tells beside a question
+        question += f"\nEvidence: {evidence}"
     cells = database.values([question, *(hint.text for hint in hints), *_strings(queries)])
     return {
         "engine": ENGINES[database.dialect],

@@ -163,8 +163,10 @@ class Scorer:
         cause = None
         if not right or suite is False:
             failed = Path(over.failed).stem if over and right else ""
-            schema = self._schema(task)
-            cause = cause_of(answer, task.gold or "", seen, gold, found, schema=schema, failed=failed)
+            schema, dialect = self._schema(task), self._app.database(task.info["db"]).dialect
+            cause = cause_of(
+                answer, task.gold or "", seen, gold, found, schema=schema, failed=failed, dialect=dialect
+            )  # fmt: skip
         text = str(seen.info["error"]) if seen.info.get("error") else over.text if right and over else found.text
         partial = self._shares(task, answer, seen, gold)
         return Score(

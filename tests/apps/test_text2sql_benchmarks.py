@@ -183,7 +183,7 @@ def test_predictions_in_every_form(tmp_path: Path, asked: list[Question], name: 
     found, notes = read_predictions(tmp_path / name, asked)
     assert found == wanted
     by_id = name == "p.jsonl" or '"id"' in text or text.startswith('{"0": "SELECT 0", "2"')
-    assert bool(notes) == by_id and all("have no line" in n for n in notes)
+    assert bool(notes) == by_id and all("no line in the predictions" in n for n in notes)
 
 
 @pytest.mark.parametrize(

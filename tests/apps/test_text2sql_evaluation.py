@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 from benchmark_layouts import GOLD, bird, spider
 
+from verbal.apps.text2sql.benchmarks import read_benchmark
 from verbal.apps.text2sql.evaluation import Asked, evaluate, solving
 from verbal.apps.text2sql.results_page import results_page
+from verbal.apps.text2sql.scoring import BenchmarkApp
 from verbal.cli import main
 from verbal.errors import DataError
 from verbal.recipe import load_recipe
@@ -86,6 +88,26 @@ def test_bird_is_published_as_sets_of_rows(tmp_path: Path) -> None:
     assert means(found)["ex"] == 0.5 and means(found)["ex_official"] == 1.0
     assert [g["name"] for g in found["by_hardness"]] == ["simple", "challenging"]
     assert found["wrong"][0]["hardness"] == "challenging"
+
+
+async def test_a_model_reads_birds_evidence(tmp_path: Path) -> None:
+    bird(tmp_path)
+    app = BenchmarkApp(read_benchmark("bird", tmp_path).questions, workers=1)
+    first, second = (task.messages[-1].content for task in app.tasks())
+    await app.aclose()
+    assert "How many grown ups?\nEvidence: grown up: age >= 40\n" in first and "Evidence" not in second
+
+
+def test_any_source_is_scored(tmp_path: Path) -> None:
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "singer.csv").write_text("name,age\nAnn,30\nBob,40\n", encoding="utf-8")
+    line = {"question": "Names?", "sql": "SELECT name FROM singer", "split": "dev"}
+    (tmp_path / "q.jsonl").write_text(json.dumps(line), encoding="utf-8")
+    options = {"benchmark": str(tmp_path / "q.jsonl"), "db": str(tmp_path / "tables")}
+    assert means(score(tmp_path, ['SELECT "name" FROM singer ORDER BY age'], **options))["ex"] == 1.0
+    found = score(tmp_path, ["SELECT age FROM singer"], **options)
+    assert means(found)["ex"] == means(found)["ex_official"] == 0.0
+    assert found["causes"] == [{"cause": "wrong columns", "count": 1}]
 
 
 def test_gold_that_does_not_run_is_counted_apart(tmp_path: Path) -> None:
