@@ -33,37 +33,19 @@ _FILE = "text2sql.evaluation"
 def run_benchmark(
     options: dict[str, Any],
     url: str,
-    benchmark: str,
+    wanted: Mapping[str, Any],
     *,
-    data: str | None = None,
-    split: str = "dev",
-    db: str | None = None,
-    databases: Sequence[str] = (),
-    limit: int | None = None,
-    suite: bool = False,
-    synonyms: bool = False,
-    samples: int = 1,
-    predictions: str | None = None,
     run: str = "",
     out: Path | None = None,
     test: bool = False,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Scores a model, or a file of predictions, on a benchmark; see `Asked` of the app's evaluation.
+    """Scores a model, or a file of predictions, on a benchmark.
 
     Args:
         options: Recipe, model, overrides (`verbal.options.command_options`).
         url: The store of a model's run; a predictions file needs none.
-        benchmark: `spider`, `bird`, or the path of a folder or of a questions file.
-        data: Folder of the benchmark; VERBAL_DATA when not given.
-        split: Split to score.
-        db: Database that questions ask which name none, or the folder of the databases.
-        databases: Only questions about these.
-        limit: Questions at most.
-        suite: Also on every state of a database.
-        synonyms: Ask in the other wording.
-        samples: Answers drawn for each question.
-        predictions: A file of answers.
+        wanted: Fields of the app's `Asked`: `benchmark`, `split` and so on; `data` is VERBAL_DATA when not given.
         run: Name of the run; made from benchmark, split and model when not given.
         out: The page to write.
         test: The split is `test`, which is sealed otherwise.
@@ -72,21 +54,11 @@ def run_benchmark(
     Raises:
         ConfigError, DataError: something cannot be used; nothing was called or run.
     """
-    if split == "test" and not test:
-        todo = "give --test; no gold query is shown then"
-        raise ConfigError("the split 'test' is sealed", where="--split", todo=todo)
-    if predictions is not None and samples > 1:
-        todo = "leave out --samples, or ask a model"
-        raise ConfigError("a predictions file has one answer a question", where="--samples", todo=todo)
-    asked = load_function("apps", _FILE, "Asked")(
-        benchmark=benchmark, data=data or os.environ.get("VERBAL_DATA") or None, split="test" if test else split,
-        db=db, databases=tuple(databases), limit=limit, suite=suite, synonyms=synonyms, samples=samples,
-        predictions=predictions,
-    )  # fmt: skip
-    title = f"verbal eval {benchmark}: {asked.split}"
+    asked = _asked(wanted, test=test)
+    title = f"verbal eval {asked.benchmark}: {asked.split}"
     with contextlib.ExitStack() as stack:
         screen = stack.enter_context(Screen(title, quiet=quiet))
-        store = stack.enter_context(Store(url)) if predictions is None else None
+        store = stack.enter_context(Store(url)) if asked.predictions is None else None
         found = asyncio.run(_evaluate(options, store, asked, screen, run))
         screen.stage("")
         _show(screen, found)
@@ -100,6 +72,17 @@ def run_benchmark(
             f"page: {found['page']}" if out else "--out page.html shows every wrong answer beside the gold one"
         )
     return found
+
+
+def _asked(wanted: Mapping[str, Any], *, test: bool) -> Any:
+    if wanted["split"] == "test" and not test:
+        todo = "give --test; no gold query is shown then"
+        raise ConfigError("the split 'test' is sealed", where="--split", todo=todo)
+    if wanted["predictions"] is not None and wanted["samples"] > 1:
+        todo = "leave out --samples, or ask a model"
+        raise ConfigError("a predictions file has one answer a question", where="--samples", todo=todo)
+    fields = {**wanted, "data": wanted["data"] or os.environ.get("VERBAL_DATA") or None}
+    return load_function("apps", _FILE, "Asked")(**fields | ({"split": "test"} if test else {}))
 
 
 _LONG = ("wrong", "gold_failed")

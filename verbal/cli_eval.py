@@ -74,11 +74,13 @@ def evaluate(
     if benchmark:
         from verbal.benchmarking import run_benchmark
 
-        found = run_benchmark(
-            options, store, benchmark, data=_text(data), split=split, db=db, limit=limit, suite=suite,
-            databases=[d.strip() for d in databases.split(",") if d.strip()], synonyms=synonyms, samples=samples,
-            predictions=_text(predictions), run="" if run == _RUN else run, out=out, test=test, quiet=json_,
-        )  # fmt: skip
+        wanted = {
+            "benchmark": benchmark, "data": _text(data), "split": split, "db": db, "limit": limit, "suite": suite,
+            "databases": tuple(d.strip() for d in databases.split(",") if d.strip()), "synonyms": synonyms,
+            "samples": samples, "predictions": _text(predictions),
+        }  # fmt: skip
+        name = "" if run == _RUN else run
+        found = run_benchmark(options, store, wanted, run=name, out=out, test=test, quiet=json_)
         return emit(found, json_)
     from verbal.learning import run_eval
 

@@ -228,6 +228,9 @@ def summarise(
         told.append(f"{len(gold_failed)} gold queries do not run; their questions are left out of every share ({ids})")
     if not_run:
         told.append(f"{len(not_run)} answers could not be run (locked or missing database) and are left out")
+    unsure = sum(bool(asked.suite and s.task.info.get("states") and s.score and s.score.suite is None) for s in counted)
+    if unsure:
+        told.append(f"{unsure} answers have no verdict on every state and are left out of suite accuracy")
     sealed = asked.split == "test"
     wrong = [] if sealed else [_wrong(s) for s in counted if _is_wrong(s)]
     causes = Counter(s.score.cause.label for s in counted if s.score and s.score.cause)
