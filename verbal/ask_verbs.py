@@ -89,6 +89,8 @@ def run_ask(
                 return answer
 
         answer = asyncio.run(work())
+        if answer.status == "ambiguous":
+            screen.print("Above is reading 1. If another is meant: the same command with --reading 2.")
         if chart is not None:
             _write_chart(answer, chart)
             screen.print(
@@ -155,7 +157,6 @@ def _show_end(screen: Screen, answer: Any) -> None:
         screen.print(f"\nThis can be read in {len(answer.readings)} ways:")
         for reading in answer.readings:
             screen.print(f"  ({reading.number}) {reading.words or reading.sql}", f"      {reading.observation.text}")
-        screen.print("Above is reading 1. To choose: --reading 2, or the number in `verbal chat`.")
     elif answer.status in ("abstained", "refused"):
         screen.print(f"No answer: {answer.reason}.")
     elif answer.reason:

@@ -31,28 +31,41 @@ def run_chat(
     options: dict[str, Any], path: str, memory: str, *, adopted: bool, rows: int | None, quiet: bool
 ) -> dict[str, Any]:
     """Talks about a database until the input ends; gives the answers' ids and statuses."""
-    with Store(path) as store, Screen("verbal chat", quiet=quiet) as screen, asyncio.Runner() as runner:
+    with Store(path) as store, asyncio.Runner() as runner:
         assistant = runner.run(_entered(make_assistant(options, store, memory, adopted=adopted)))
         try:
-            chat = Chat(assistant, screen, rows)
-            chat.greet()
+            chat = Chat(assistant, rows)
+            with _screen(chat, quiet):
+                chat.greet()
             while not chat.over:
                 try:
                     line = _line()
                 except EOFError:
                     break
                 except KeyboardInterrupt:
-                    screen.print("\n(/quit to leave)")
+                    print("\n(/quit to leave)", file=sys.stderr)
                     continue
-                try:
-                    runner.run(chat.say(line))
-                except KeyboardInterrupt:
-                    screen.print("\nstopped; the question was dropped")
-                except STOPS as error:
-                    screen.print(error_panel(error))
+                _said(chat, runner, line, quiet)
         finally:
             runner.run(assistant.__aexit__(None, None, None))
         return {"answers": chat.told}
+
+
+def _said(chat: Chat, runner: asyncio.Runner, line: str, quiet: bool) -> None:
+    """Works on one line; Ctrl-C drops it."""
+    with _screen(chat, quiet) as screen:
+        try:
+            runner.run(chat.say(line))
+        except KeyboardInterrupt:
+            screen.print("stopped; the question was dropped")
+        except STOPS as error:
+            screen.print(error_panel(error))
+
+
+def _screen(chat: Chat, quiet: bool) -> Screen:
+    """A screen for one line: nothing may move on the terminal while a person types."""
+    chat.screen = Screen("verbal chat", quiet=quiet)
+    return chat.screen
 
 
 async def _entered(assistant: Any) -> Any:
@@ -76,12 +89,13 @@ class Chat:
 
     Args:
         assistant: Open.
-        screen: Where it is told.
         rows: Rows shown; as `ask` when None.
     """
 
-    def __init__(self, assistant: Any, screen: Screen, rows: int | None = None) -> None:
-        self.assistant, self.screen, self.rows = assistant, screen, rows
+    def __init__(self, assistant: Any, rows: int | None = None) -> None:
+        self.assistant, self.rows = assistant, rows
+        self.screen = Screen("verbal chat", quiet=True)
+        """Where it is told: another one for each line."""
         self.last: Any = None
         """The answer that a follow-up and a command are about."""
         self.over = False

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import pkgutil
 import sys
 from collections.abc import Callable
-from importlib.metadata import entry_points
+from functools import lru_cache
+from importlib.metadata import EntryPoints, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,24 @@ def part_names(room: str) -> list[str]:
     """The names of all parts of a room, entry points included, sorted."""
     package = importlib.import_module(f"verbal.{room}")
     own = {m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")}
-    return sorted(own | {e.name for e in entry_points(group=f"verbal.{room}")})
+    return sorted(own | {e.name for e in installed_parts(room)})
+
+
+def installed_parts(room: str) -> EntryPoints:
+    """The entry points of a room. The metadata of every installed package is read once, and again when one changed."""
+    return _installed(room, tuple((place, _changed(place)) for place in sys.path))
+
+
+@lru_cache(maxsize=16)
+def _installed(room: str, places: tuple[tuple[str, int], ...]) -> EntryPoints:
+    return entry_points(group=f"verbal.{room}")
+
+
+def _changed(place: str) -> int:
+    try:
+        return os.stat(place or ".").st_mtime_ns
+    except OSError:
+        return 0
 
 
 def load_part(room: str, name: str, *, where: str = "") -> type[Any]:
@@ -44,7 +63,7 @@ def load_part(room: str, name: str, *, where: str = "") -> type[Any]:
     try:
         if ".py:" in name:
             return _from_file(name, where)
-        for entry in entry_points(group=f"verbal.{room}", name=name):
+        for entry in installed_parts(room).select(name=name):
             return entry.load()  # type: ignore[no-any-return]
         if not name.isidentifier() or name not in part_names(room):
             raise UnknownName.of(f"part of {room}", name, part_names(room), where=where)

@@ -7,7 +7,8 @@ Rules, all over the candidates of one question (samples of one prompt):
 * Ask back: the second reading has at least two candidates and at least `CLOSE` times as many as the first, both give
   rows, and their words differ.
 * Abstain: no candidate runs; or no word of the question is found in the schema, the cells or the lessons shown, and at
-  most `SCATTERED` of the candidates agree. (Words alone would not do: a model knows synonyms, and then agrees.)
+  most `SCATTERED` of the candidates agree or the result is empty. (Words alone would not do: a model knows synonyms,
+  and then agrees.)
 
 Nothing here asks a model.
 """
@@ -171,10 +172,13 @@ def readings(
 ) -> list[Reading]:
     """The readings of candidates that run: the one of the chosen attempt first, then by votes, then as they came."""
     groups: dict[Any, list[Attempt]] = {}
+    prints: dict[str, Any] = {}  # equal queries are looked at once, for results may be long
     for attempt in attempts:
         found = seen.get(attempt.id)
         if found is not None and attempt.answer and not found.info.get("error"):
-            groups.setdefault(_print(found), []).append(attempt)
+            if attempt.answer not in prints:
+                prints[attempt.answer] = _print(found)
+            groups.setdefault(prints[attempt.answer], []).append(attempt)
     first = next((key for key, group in groups.items() if chosen in [a.id for a in group]), None)
     order = sorted(groups.items(), key=lambda kv: (kv[0] != first, -len(kv[1])))
     made = []
@@ -212,12 +216,12 @@ def abstention(
         errors = Counter(str(seen[a.id].info.get("error") or "no query") for a in attempts if a.id in seen)
         told = f": {errors.most_common(1)[0][0]}" if errors else ""
         return f"none of {len(attempts)} candidate queries runs on this database{told}"
-    if not named.linked and max(r.votes for r in found) <= SCATTERED * len(attempts):
-        return (
-            "no word of the question is found in this database, and the candidate queries do not agree "
-            f"({found[0].votes} of {len(attempts)} at most)"
-        )
-    return ""
+    if named.linked:
+        return ""
+    most, none = max(r.votes for r in found), "no word of the question is found in this database, and"
+    if most <= SCATTERED * len(attempts):
+        return f"{none} the candidate queries do not agree ({most} of {len(attempts)} at most)"
+    return "" if found[0].rows else f"{none} the query gives no row"
 
 
 def same_result(one: Observation, other: Observation) -> bool:

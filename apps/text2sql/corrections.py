@@ -5,7 +5,9 @@ Rules:
 * Thumbs up is outcome 1, thumbs down and every correction outcome 0. An outcome counts once for an answer, for each
   lesson that was offered to it: at the chance it had of being shown there, shown or withheld (`verbal/loop/offers.py`),
   so that lessons are credited as in the loop. A lesson that was drawn from the very question is shown for certain: that
-  is no experiment and moves its value only. Who changes their mind takes the first outcome back.
+  is no experiment and moves its value only. Who changes their mind takes the first outcome back. Only answers of which
+  something is said are outcomes: the difference between shown and withheld is fair as long as whether a person speaks
+  depends on the answer alone, and not on what they know of the lots.
 * An edited query has to run, read-only, and to give another result than the answer; then the reflector draws a lesson,
   which is kept when the model, shown it, gives the result of the edited query (as `loop.verify` has it). Words are the
   person's own lesson: kept as they are, and told whether they change the answer.
@@ -175,12 +177,11 @@ async def outcome_ops(
     if credit is None or memory is None or not offered:
         return [], []
     await memory.refresh()
-    earlier = [c for c in record["corrections"] if "undone" not in c and c.get("outcome") is not None]
     ops: list[MemoryOp] = []
-    if earlier and earlier[-1]["outcome"] == outcome:
+    was = _standing(record)
+    if was and was[0]["outcome"] == outcome:
         return [], []
-    if earlier:
-        was = [op for op in earlier[-1]["ops"] if op["op"] == "VALUE"]
+    if was:
         why = f"{record['id']}.{len(record['corrections']) + 1}"
         ops = [back for op in was if (back := _inverse(op, memory.items(), why)) is not None]
     again = f"#{len(record['corrections']) + 1}" if record["corrections"] else ""
@@ -188,6 +189,15 @@ async def outcome_ops(
     values = credit.observe(f"{attempt.id}{again}", offered, shown, outcome, memory.preview(ops))
     reason = f"{'right' if outcome else 'wrong'}, said the user of answer {record['id']}"
     return [*ops, *(op.replace(reason=reason) for op in values)], [op.reflection for op in values]
+
+
+def _standing(record: Record) -> list[dict[str, Any]]:
+    """The VALUE operations by which an answer counts now: the latest that were not taken back."""
+    for made in reversed(record["corrections"]):
+        values = [op for op in made["ops"] if op["op"] == "VALUE" and op["author"] != USER]
+        if values and "undone" not in made:
+            return values
+    return []
 
 
 async def lesson_ops(memory: Any, curator: Curator, lesson: Reflection, answer_id: str) -> list[MemoryOp]:

@@ -49,6 +49,9 @@ async def _by_words(
     lesson = Reflection(id=f"new:{turn.id}", text=said, when=record["asked"], attempts=_ids(attempt))
     tried, now = await turn.tried(lesson, round_=1)
     works = bool(tried.answer) and not now.info.get("error")
+    if attempt is not None and attempt.steps and {r.id for r in turn.lessons} != set(attempt.steps[0].shown):
+        # Other lessons than then are shown now: what they change is not the doing of this one.
+        _, seen = await turn.tried(None, round_=2)
     changed = works and (attempt is None or not same_result(now, seen))
     told = "it changes the answer" if changed else "it does not change the answer of this model"
     fields = result_fields(tried.answer, now, turn.asked, turn.named, session.dialect, session.rows_cap())

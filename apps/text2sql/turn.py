@@ -105,15 +105,15 @@ class Turn:
         """What the candidates come to, the chosen one first."""
         return readings(attempts, seen, chosen.id, self.dialect)
 
-    async def tried(self, lesson: Reflection, round_: int) -> tuple[Attempt, Observation]:
-        """One more attempt, greedy, that is shown a lesson beside those it saw; kept like any other."""
+    async def tried(self, lesson: Reflection | None, round_: int) -> tuple[Attempt, Observation]:
+        """One more attempt, greedy, that is shown a lesson beside those of this turn; kept like any other."""
         from verbal.loop.nodes import make_attempt
 
         context = self.context or await self.look_up()
         # No lots here, so it is no experiment: nothing was offered.
         context = dataclasses.replace(context, offers={})
         made = await make_attempt(
-            context, self.task, round_=round_, hints=[*self.lessons, lesson],
+            context, self.task, round_=round_, hints=[*self.lessons, *([lesson] if lesson else [])],
             sampling=context.sampling(self.task.id, round_, greedy=True),
         )  # fmt: skip
         return made, await context.observation(made)
