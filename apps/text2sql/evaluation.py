@@ -1,8 +1,7 @@
 """`verbal eval BENCHMARK`: a benchmark's questions, answered by a model or by a predictions file, scored and explained.
 
-A model's answers are a run of the store like any other: it goes on after a stop, costs what the ledger says, and can be
-replayed. What is scored is the answer a recipe chooses without gold; a recipe that would choose by gold is run plain
-(one attempt a question), and with several samples the first one counts and the others only in pass@k.
+Everything is read and checked before the first call and the first query. A model's answers are a run of the store
+(`model_run.py`); scores come from `scoring.py`, and stand here together with intervals, by hardness and by database.
 """
 
 from __future__ import annotations
@@ -15,24 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from verbal.errors import ConfigError, DataError, TransientError
-from verbal.estimate import check_budget, estimate
+from verbal.errors import DataError
 from verbal.evaluate import interval, pass_at_k
-from verbal.parts import load_part
-from verbal.recipe import Recipe
 from verbal.run import Progress
-from verbal.study import Study, perform, plain_usage
-from verbal.tables import estimate_words
+from verbal.study import Study, plain_usage
 from verbal.types import Task
 
 from .benchmarks import Benchmark, read_benchmark
 from .hardness import LEVELS, UNKNOWN
+from .model_run import model_answers
 from .predictions import read_predictions
 from .questions import Question
 from .scoring import PARTIAL, BenchmarkApp, Scored, Scorer
-
-ARM = "benchmark"
-"""Arm of the run that holds a model's attempts."""
 
 _ORDER = (*LEVELS, "simple", "moderate", "challenging", UNKNOWN)
 
@@ -100,7 +93,7 @@ async def evaluate(
             }
         else:
             study.app = app
-            answers, chosen, told = await _answered(study, tasks, asked.samples, stage, say)
+            answers, chosen, told = await model_answers(study, tasks, asked.samples, stage, say)
             notes += told
         stage(f"scoring {len(tasks)} questions" + (" on every state" if asked.suite else ""))
         progress.update(total=len(tasks), done=0, solved=0)
@@ -142,71 +135,6 @@ def _count(progress: Progress, scored: Scored, *, suite: bool) -> None:
     score = scored.score
     right = score is not None and bool(score.right if not suite or score.suite is None else score.suite)
     progress.update(done=progress.done + 1, solved=(progress.solved or 0) + right)
-
-
-# a model's answers ------------------------------------------------------------------------------------------------
-
-
-async def _answered(
-    study: Study, tasks: Sequence[Task], samples: int, stage: Callable[[str], None], say: Callable[[str], None]
-) -> tuple[dict[str, tuple[str, ...]], dict[str, int], list[str]]:
-    """Answers of each task, index of the one that counts, notes."""
-    recipe, selects = solving(study.recipe, samples)
-    # A replay opens the app by the recipe, and takes the tasks from the store: any of their databases will do.
-    options = {k: v for k, v in recipe.app.options.items() if k != "questions"} | {"db": str(tasks[0].info["db"])}
-    study.recipe = dataclasses.replace(recipe, app=dataclasses.replace(recipe.app, options=options))
-    if any(t.split == "test" for t in tasks):
-        todo = "evaluate on dev; the sealed split is scored once for each adopted version: verbal eval --test"
-        raise ConfigError("no model is run on a sealed test split here", where="--split test", todo=todo)
-    async with study.open({}) as shop:
-        expected = await estimate(shop, tasks, passes={"learn": 1})
-        say(f"{len(tasks)} questions: {estimate_words(expected.plain())}")
-        if buys := check_budget(shop, expected):
-            say(buys)
-    study.store.put_tasks(tasks)
-    stage(f"answering {len(tasks)} questions")
-    spec = {"command": "learn", "arm": ARM, "tasks": [t.id for t in tasks], "memory": {"name": ""}}
-    made = await perform(study, spec)
-    if left := made["unfinished"]:
-        what = f"{len(left)} questions could not be finished, because the model could not be reached"
-        raise TransientError(
-            what, where=f"run {study.run}, such as {left[0]}", todo="the same command goes on with them"
-        )
-    answers, chosen = {}, {}
-    for task in tasks:
-        group = study.store.group(study.run, task.id, ARM)
-        ids = group.attempts if group else ()
-        attempts = [study.store.attempt(i) for i in ids]
-        answers[task.id] = tuple(a.answer if a else "" for a in attempts) or ("",)
-        if selects and group and group.chosen in ids:
-            chosen[task.id] = list(ids).index(group.chosen)
-    several = max(map(len, answers.values()), default=1) > 1
-    counts = "the first sample counts for EX; the others only in pass@k"
-    counts = f"the answer that {study.recipe.critics.verdict} chose counts for EX" if selects else counts
-    return answers, chosen, [counts] if several else []
-
-
-def solving(recipe: Recipe, samples: int = 1) -> tuple[Recipe, bool]:
-    """The recipe as it answers a benchmark: nobody reflects, nothing is learned; and whether it chooses without gold.
-
-    Raises:
-        ConfigError: it is no recipe for this app.
-    """
-    if recipe.app.name != "text2sql":
-        raise ConfigError(f"a recipe for the app {recipe.app.name!r} answers no SQL benchmark", where=recipe.name)
-    verdict = recipe.critics.verdict
-    selects = not load_part("critics", verdict, where=f"recipe {recipe.name}").oracle
-    loop = dataclasses.replace(
-        recipe.loop, critique=False, reflect=False, learns="lessons", epochs=1, lessons="failures"
-    )  # fmt: skip
-    critics = recipe.critics
-    if not selects:  # a retry, or a choice, that is told by gold would be no answer of the model's
-        loop = dataclasses.replace(loop, graph="group" if samples > 1 else "reflect", rounds=1, samples=samples)
-        critics = dataclasses.replace(critics, names=(verdict,))
-    elif samples > 1:
-        loop = dataclasses.replace(loop, samples=samples)
-    memory = dataclasses.replace(recipe.memory, name="")
-    return dataclasses.replace(recipe, loop=loop, critics=critics, memory=memory), selects
 
 
 # what it came to --------------------------------------------------------------------------------------------------
@@ -335,4 +263,4 @@ def _as_arms(found: Mapping[str, Any], count: int) -> dict[str, Any]:
     return {"arms": arms, "by_kind": kinds if count else []}
 
 
-__all__ = ["ARM", "LABELS", "Asked", "evaluate", "solving", "summarise"]
+__all__ = ["LABELS", "Asked", "evaluate", "summarise"]

@@ -98,6 +98,16 @@ def test_right_on_one_state_only_names_the_state_and_the_part() -> None:
     assert "state7" in text and "wrong filter" in text and "age >= 40" in text
 
 
+def test_a_time_limit_and_an_error_are_told_by_their_class() -> None:
+    gold = ran("SELECT name FROM singer")
+    for kind, label in (("timeout", "time limit"), ("denied", "does not run: denied"), (None, "does not run: error")):
+        info = {"columns": [], "rows": [], "error": "stopped after 5 s", "error_class": kind}
+        seen = Observation(text="", done=True, info=info)
+        found = compare(seen.info, gold.info)
+        made = cause_of("SELECT 1", "SELECT name FROM singer", seen, gold, found, schema=SCHEMA)
+        assert (made.label, made.text) == (label, "stopped after 5 s")
+
+
 def test_parts_do_not_depend_on_aliases_case_quotes_and_order_of_conditions() -> None:
     one = parts_of('SELECT T1.NAME FROM singer AS T1 WHERE T1.country = "France" AND 30 = age ORDER BY T1.age', SCHEMA)
     other = parts_of("select name from Singer where age = 30 and country = 'France' order by singer.age", SCHEMA)

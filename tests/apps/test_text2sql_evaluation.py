@@ -15,11 +15,12 @@ import pytest
 from benchmark_layouts import GOLD, bird, spider
 
 from verbal.apps.text2sql.benchmarks import read_benchmark
-from verbal.apps.text2sql.evaluation import Asked, evaluate, solving
+from verbal.apps.text2sql.evaluation import Asked, evaluate
+from verbal.apps.text2sql.model_run import solving
 from verbal.apps.text2sql.results_page import results_page
 from verbal.apps.text2sql.scoring import BenchmarkApp
 from verbal.cli import main
-from verbal.errors import DataError
+from verbal.errors import ConfigError, DataError
 from verbal.recipe import load_recipe
 from verbal.store import Store
 
@@ -239,7 +240,7 @@ def test_samples_give_pass_at_k(verbal: Callable[..., Any]) -> None:
     assert code == 0, err
     found = json.loads(out)
     assert [(p["k"], p["ex"]["mean"]) for p in found["pass_at_k"]] == [(1, 0.25), (2, 0.25), (3, 0.25)]
-    assert any("the first sample counts" in n for n in found["notes"])
+    assert any("the first one counts" in n for n in found["notes"])
 
 
 def test_predictions_on_the_terminal_with_a_page(verbal: Callable[..., Any], tmp_path: Path) -> None:
@@ -288,3 +289,11 @@ def test_a_recipe_that_would_choose_by_gold_runs_plain() -> None:
     assert (many.loop.graph, many.loop.samples) == ("group", 4)
     chosen, selects = solving(load_recipe("ask"), 3)
     assert selects and chosen.loop.samples == 3 and chosen.critics.names == load_recipe("ask").critics.names
+
+
+def test_a_recipe_that_judges_itself_keeps_its_rounds_and_reads_no_gold() -> None:
+    refine, selects = solving(load_recipe("self_refine", ['critics.names=["sql_result", "judge"]']))
+    assert selects and (refine.loop.rounds, refine.loop.critique) == (4, True)
+    assert refine.critics.names == ("judge",)
+    with pytest.raises(ConfigError, match="answers no questions"):
+        solving(load_recipe("self_play"))
