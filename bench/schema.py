@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -106,11 +107,12 @@ def token_counts(data: Path) -> dict[str, Any]:
 
 def tokenizers() -> dict[str, Callable[[str], int]]:
     """Real tokenizers whose files come with litellm: cl100k_base and DeepSeek's."""
-    import litellm
     import tiktoken
     from tokenizers import Tokenizer
 
-    folder = Path(litellm.__file__).parent / "litellm_core_utils" / "tokenizers"
+    package = find_spec("litellm")  # found, not imported: it asks the network
+    assert package is not None and package.origin is not None
+    folder = Path(package.origin).parent / "litellm_core_utils" / "tokenizers"
     os.environ["TIKTOKEN_CACHE_DIR"] = str(folder)
     base = tiktoken.get_encoding("cl100k_base")
     deepseek = Tokenizer.from_file(str(folder / "deepseek_tokenizer.json"))
@@ -195,7 +197,7 @@ def budgeted(rows: Sequence[dict[str, Any]], databases: dict[str, Database]) -> 
 def near_cells(
     rows: Sequence[dict[str, Any]], data: Path, own: dict[str, Database], folder: Path
 ) -> dict[str, Any]:  # fmt: skip
-    """Literals with one edit: found exactly, found nearly; and what the near look-up adds where nothing is misspelled."""
+    """Literals with one edit, found exactly and nearly; and what the near look-up adds where nothing is misspelled."""
     rng, databases = Random(3), dict(own)
     tried, exact, near, added, asked_ = 0, 0, 0, 0, 0
     seconds = [0.0, 0.0]

@@ -52,6 +52,8 @@ def unaccented(text: str) -> str:
     >>> unaccented("São José, Łódź, Straße")
     'sao jose, lodz, strasse'
     """
+    if text.isascii():
+        return text.casefold()
     parts = unicodedata.normalize("NFKD", text.casefold())
     return "".join(c for c in parts if not unicodedata.combining(c)).translate(_LETTERS)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MOST_VALUES = 20_000
 """Different values indexed per column; a column with more is indexed in part."""
 
-MOST_CELLS = 500_000
+MOST_CELLS = 300_000
 """Cells indexed in all: a database with many text columns is indexed with fewer of each."""
 
 LEAST_VALUES = 200
