@@ -50,13 +50,23 @@ class Benchmark:
     questions: tuple[Question, ...]
     """Each with `info` = {db_id, hardness} and, where there is one, evidence, difficulty, states (files, the own
     database first)."""
-    notes: tuple[str, ...] = ()
-    """What a reader of the scores has to know."""
 
     @property
     def layout(self) -> str:
         """`bird` where questions bring evidence or a difficulty, else `spider`: whose published rules are used."""
         return "bird" if any(q.info.keys() & {"evidence", "difficulty"} for q in self.questions) else "spider"
+
+    def notes(self, questions: Sequence[Question], *, suite: bool, synonyms: bool) -> list[str]:
+        """What a reader of the scores of these questions has to know."""
+        told = []
+        if synonyms:
+            without = sum(not q.info.get("question_syn") for q in questions)
+            told.append(f"{len(questions)} questions in synonym wording; {without} have none and are asked as they are")
+        alone = Counter(q.info["db_id"] for q in questions if suite and "states" not in q.info)
+        if alone:
+            named = ", ".join(sorted(alone)[:6])
+            told.append(f"{alone.total()} questions have no suite (databases: {named}); suite accuracy leaves them out")
+        return told
 
     def select(self, databases: Sequence[str] = (), limit: int | None = None) -> tuple[Question, ...]:
         """The first `limit` questions about some databases (all, when none is named), whose files are all there.
@@ -110,16 +120,12 @@ def read_benchmark(
     chosen = [q for q in found if q.split == split]
     if not chosen:
         raise DataError(f"there is no question of split {split!r}", where=str(files[0]), todo="give another --split")
-    notes: list[str] = []
     if synonyms:
-        chosen, told = _synonyms(chosen, files[0])
-        notes.append(told)
+        chosen = _synonyms(chosen, files[0])
     chosen = [_told(q) for q in chosen]
     if suite:
-        folders = [p / s for p in dict.fromkeys((files[0].parent, base)) for s in _SUITES]
-        chosen, alone = _with_states(chosen, folders)
-        notes += alone
-    return Benchmark(name=title, split=split, files=tuple(files), questions=tuple(chosen), notes=tuple(notes))
+        chosen = _with_states(chosen, [p / s for p in dict.fromkeys((files[0].parent, base)) for s in _SUITES])
+    return Benchmark(name=title, split=split, files=tuple(files), questions=tuple(chosen))
 
 
 def _find(name: str, data: str | Path | None, split: str) -> tuple[list[Path], Path]:
@@ -226,27 +232,21 @@ def _dialect(db: Path | str) -> str:
         return "sqlite"
 
 
-def _with_states(questions: Sequence[Question], folders: Sequence[Path]) -> tuple[list[Question], list[str]]:
-    """The questions with the states of their databases, and a note on those that have one state only.
+def _with_states(questions: Sequence[Question], folders: Sequence[Path]) -> list[Question]:
+    """The questions with the states of their databases, where there are several.
 
     Raises:
         DataError: no database has several.
     """
     files = {q.db: q.info["db_id"] for q in questions if not _is_url(q.db)}
     states = {db: _states(Path(db), name, folders) for db, name in files.items()}
-    if all(len(found) < 2 for found in states.values()):
+    several = {db: [str(p) for p in found] for db, found in states.items() if len(found) > 1}
+    if not several:
         todo = "put the states of a database in suites/<db_id>/*.sqlite, or leave out --suite"
         raise DataError("no database has several states", where=", ".join(map(str, folders)), todo=todo)
-    made = [
-        dataclasses.replace(q, info={**q.info, "states": [str(p) for p in states[q.db]]})
-        if len(states[q.db]) > 1
-        else q
-        for q in questions
+    return [
+        dataclasses.replace(q, info={**q.info, "states": several[q.db]}) if q.db in several else q for q in questions
     ]
-    alone = Counter(q.info["db_id"] for q in made if "states" not in q.info)
-    named = ", ".join(sorted(alone)[:6])
-    told = f"{sum(alone.values())} questions have no suite (databases: {named}); suite accuracy leaves them out"
-    return made, [told] if alone else []
 
 
 def _states(db: Path, name: str, folders: Sequence[Path]) -> tuple[Path, ...]:
@@ -263,18 +263,15 @@ def _same(a: Path, b: Path) -> bool:
         return False
 
 
-def _synonyms(questions: Sequence[Question], file: Path) -> tuple[list[Question], str]:
-    """The questions in their other wording, under ids of their own; those without one keep theirs."""
-    without = [q for q in questions if not q.info.get("question_syn")]
-    if len(without) == len(questions):
+def _synonyms(questions: Sequence[Question], file: Path) -> list[Question]:
+    """The questions in their other wording; those without one keep theirs."""
+    if not any(q.info.get("question_syn") for q in questions):
         todo = "Spider-Syn's wording stands under question_syn in each question"
         raise DataError("no question has another wording", where=str(file), todo=todo)
-    changed = [
+    return [
         dataclasses.replace(q, text=str(q.info.get("question_syn") or q.text), info={**q.info, "wording": "synonyms"})
         for q in questions
     ]
-    told = f"{len(questions)} questions in synonym wording; {len(without)} have none and are asked as they are"
-    return changed, told
 
 
 __all__ = ["NAMES", "Benchmark", "read_benchmark"]

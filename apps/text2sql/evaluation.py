@@ -73,7 +73,8 @@ async def evaluate(
     benchmark = read_benchmark(
         asked.benchmark, asked.data, asked.split, db=asked.db, suite=asked.suite, synonyms=asked.synonyms
     )
-    questions, notes = benchmark.select(asked.databases, asked.limit), list(benchmark.notes)
+    questions = benchmark.select(asked.databases, asked.limit)
+    notes = benchmark.notes(questions, suite=asked.suite, synonyms=asked.synonyms)
     if unanswerable := [q for q in questions if q.sql is None]:
         where = unanswerable[0].where
         raise DataError(f"question {unanswerable[0].id!r} has no gold query", where=where, todo="a score needs one")

@@ -47,7 +47,7 @@ def test_a_suite_is_the_own_database_first_and_no_copy_of_it(tmp_path: Path) -> 
     found = read_benchmark("spider", tmp_path, suite=True)
     (states,) = {tuple(Path(s).name for s in q.info["states"]) for q in found.questions}
     assert states == ("music.sqlite", "music_v1.sqlite")
-    assert found.notes == ()
+    assert found.notes(found.questions, suite=True, synonyms=False) == []
 
 
 def test_a_suite_in_the_databases_own_folder(tmp_path: Path) -> None:
@@ -65,7 +65,10 @@ def test_synonyms_fall_back_and_are_counted(tmp_path: Path) -> None:
     assert [q.text for q in found.questions][:3] == [
         "How many vocalists are there?", "Names of vocalists older than 35?", "Who is oldest?",
     ]  # fmt: skip
-    assert found.notes == ("4 questions in synonym wording; 2 have none and are asked as they are",)
+    told = "4 questions in synonym wording; 2 have none and are asked as they are"
+    assert found.notes(found.questions, suite=False, synonyms=True) == [told]
+    told = "1 questions have no suite (databases: music); suite accuracy leaves them out"
+    assert found.notes(found.questions[:1], suite=True, synonyms=False) == [told]
     bird(tmp_path)
     with pytest.raises(DataError, match="no question has another wording"):
         read_benchmark("bird", tmp_path, synonyms=True)
