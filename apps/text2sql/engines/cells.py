@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Callable, Iterable, Sequence
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
 from typing import Any
 
 CELL_BYTES = 8
 """What each cell counts for beside its text."""
+
+_FIRST, _MOST, _CHUNK_BYTES = 32, 1024, 2**20
 
 
 def plain(value: Any) -> Any:
@@ -58,6 +62,21 @@ def take(
             return found, True
         found.append(cells)
     return found, False
+
+
+def chunked(fetch: Callable[[int], Sequence[Sequence[Any]]], deadline: float = math.inf) -> Iterator[Sequence[Any]]:
+    """The rows that `fetch(number)` gives until it gives none, few at a time where they are wide.
+
+    Raises:
+        TimeoutError: `deadline`, on the monotonic clock, has passed.
+    """
+    number = _FIRST
+    while rows := fetch(number):
+        yield from rows
+        width = sum(len(value) for value in rows[-1] if isinstance(value, str | bytes)) + CELL_BYTES * len(rows[-1])
+        number = max(1, min(2 * number, _MOST, _CHUNK_BYTES // width))
+        if time.monotonic() > deadline:
+            raise TimeoutError
 
 
 def is_text(sql: str) -> bool:

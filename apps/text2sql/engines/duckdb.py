@@ -11,10 +11,9 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
-from .cells import failure, is_text, stopped, take
+from .cells import chunked, failure, is_text, stopped, take
 
 MEMORY = "512MB"
 """Most memory DuckDB gives to its operators; for table files half of it may be taken by the tables."""
@@ -22,7 +21,6 @@ MEMORY = "512MB"
 FILES_MEMORY = "1GB"
 """The same where table files are held in memory."""
 
-_CHUNK = 256
 _SHUT = ("enable_external_access = false", "lock_configuration = true")
 _SETTINGS: dict[str, Any] = {
     "autoinstall_known_extensions": "false", "autoload_known_extensions": "false", "threads": 1,
@@ -127,18 +125,13 @@ def fetch(connection: Any, sql: str, seconds: float, rows: int, size: int) -> di
         own.execute("BEGIN TRANSACTION READ ONLY")
         own.execute(statements[0])
         columns = [column[0] for column in own.description]
-        found, truncated = take(_streamed(own), rows, size)
+        found, truncated = take(chunked(own.fetchmany), rows, size)
         return {"columns": columns, "rows": found, "truncated": truncated}
     except (duckdb.Error, RuntimeError, ValueError, OverflowError, MemoryError) as error:
         return _failed(error, seconds)
     finally:
         watch.cancel()
         own.close()
-
-
-def _streamed(cursor: Any) -> Iterator[Any]:
-    while rows := cursor.fetchmany(_CHUNK):
-        yield from rows
 
 
 def _failed(error: Exception, seconds: float) -> dict[str, Any]:

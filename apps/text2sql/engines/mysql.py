@@ -92,6 +92,8 @@ class MySql:
 
     def cancel(self, raw: Any, server: dict[str, Any]) -> None:
         """KILL, over a connection of its own: the session is not used again."""
+        if (unread := getattr(raw, "_result", None)) is not None:
+            unread.unbuffered_active = False  # or the driver would read the rest of the rows when it is collected
         other = self._connect(server, 1.0)
         try:
             with other.cursor() as cursor:

@@ -9,17 +9,15 @@ out (`cancel`), and by the server's time limit at the latest.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from typing import Any, Protocol
 
-from .cells import failure, is_text, stopped, take
+from .cells import chunked, failure, is_text, stopped, take
 from .words import refusal, several
 
 CONNECT_SECONDS = 5
 """Seconds a server may take to accept a connection."""
 
-_CHUNK = 500
-_STREAMED = {"stream_results": True, "no_parameters": True, "max_row_buffer": _CHUNK}
+_STREAMED = {"stream_results": True, "no_parameters": True}
 _LOST = "unreachable"
 
 
@@ -170,7 +168,7 @@ class Sessions:
                 finished = True
                 return failure("only a query that gives rows is run", "not_a_query")
             columns = [column[0] for column in result.cursor.description]
-            found, truncated = take(_streamed(result, deadline), request["rows"], request["bytes"])
+            found, truncated = take(chunked(result.fetchmany, deadline), request["rows"], request["bytes"])
             finished = not truncated or session.dialect.stops
             if finished:
                 result.close()
@@ -225,13 +223,6 @@ class Sessions:
         if password := request["server"].get("password"):
             message = message.replace(password, "***")
         return message, name
-
-
-def _streamed(result: Any, deadline: float) -> Iterator[Any]:
-    while rows := result.fetchmany(_CHUNK):
-        yield from rows
-        if time.monotonic() > deadline:
-            raise TimeoutError
 
 
 def catalog(connection: Any, schema: str | None) -> list[dict[str, Any]]:
