@@ -11,10 +11,11 @@ from typing import Any, get_args
 
 import pytest
 
-from verbal.contracts import Critic, CriticContext, Observation
+from verbal.contracts import Critic, CriticContext, Match, Observation
 from verbal.errors import BudgetError, TransientError, UnknownName
 from verbal.models.scripted import ScriptedModel
 from verbal.parts import load_part, make_part, part_names
+from verbal.rows import compare, is_ordered
 from verbal.types import Attempt, Feedback, Message, Source, Step, StopReason, Task
 
 OPTIONS: dict[str, dict[str, Any]] = {"user": {"simulated": True}, "group": {"passes": 2}}
@@ -82,9 +83,25 @@ def make_group(task: Task, names: Sequence[str] = tuple(ANSWERS)) -> list[Attemp
     return [*attempts, broken]
 
 
+async def match(task: Task, answers: Sequence[str]) -> list[Match]:
+    """What an app's `match` says, on one state."""
+    gold = await execute(task, task.gold or "")
+    if gold.info["error"] or not gold.info["columns"]:
+        return [Match(None, f"the gold query does not run: {gold.info['error']}")] * len(answers)
+    found = []
+    for answer in answers:
+        seen = await execute(task, answer)
+        said = compare(seen.info, gold.info, ordered=is_ordered(task.gold or ""))
+        text = f"the query fails: {seen.info['error']}" if seen.info["error"] else said.text
+        found.append(Match(said.match, text, parts=said.parts))
+    return found
+
+
 async def make_context(task: Task, group: Sequence[Attempt], model: Any = None) -> CriticContext:
     seen = {a.id: await execute(task, a.answer) for a in group if a.answer.strip()}
-    return CriticContext(observations=seen, execute=execute, model=model or ScriptedModel(judge_reply), seed=7)
+    return CriticContext(
+        observations=seen, execute=execute, match=match, model=model or ScriptedModel(judge_reply), seed=7
+    )
 
 
 async def judged(
@@ -113,7 +130,9 @@ def critic(request: pytest.FixtureRequest) -> Critic:
 
 
 def test_the_critics_of_the_first_issue_are_there() -> None:
-    assert {"sql_result", "self_check", "judge", "group", "user"} <= set(found_critics())
+    assert {"sql_result", "self_check", "judge", "group", "user", "suite_match", "partial_match"} <= set(
+        found_critics()
+    )
 
 
 def test_it_is_a_critic(critic: Critic) -> None:
