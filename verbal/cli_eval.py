@@ -44,6 +44,9 @@ def evaluate(
     seeds: Annotated[int, typer.Option(min=1)] = 3,
     data: Annotated[Path | None, typer.Option(help="Folder of the benchmark; VERBAL_DATA if not given.")] = None,
     suite: Annotated[bool, typer.Option("--suite", help="Benchmark: right on every state of a database, too.")] = False,
+    make_suite: Annotated[
+        bool, typer.Option("--make-suite", help="Benchmark: --suite, with states made where there are none.")
+    ] = False,
     synonyms: Annotated[
         bool, typer.Option("--synonyms", help="Benchmark: the other wording of each question.")
     ] = False,
@@ -66,7 +69,7 @@ def evaluate(
     """Score a memory beside its three controls, or a benchmark (a model, or a file of predictions), with intervals."""
     limits = {"max_cost": max_cost, "max_tokens": max_tokens, "max_calls": max_calls, "max_minutes": max_minutes}
     only = {
-        "--data": data, "--suite": suite, "--synonyms": synonyms, "--databases": databases,
+        "--data": data, "--suite": suite, "--make-suite": make_suite, "--synonyms": synonyms, "--databases": databases,
         "--samples": samples > 1, "--predictions": predictions, "--out": out,
     }  # fmt: skip
     _check(benchmark, only, {"--questions": questions, "--memory": memory})
@@ -75,7 +78,8 @@ def evaluate(
         from verbal.benchmarking import run_benchmark
 
         wanted = {
-            "benchmark": benchmark, "data": _text(data), "split": split, "db": db, "limit": limit, "suite": suite,
+            "benchmark": benchmark, "data": _text(data), "split": split, "db": db, "limit": limit,
+            "suite": suite or make_suite, "make_suite": make_suite,
             "databases": tuple(d.strip() for d in databases.split(",") if d.strip()), "synonyms": synonyms,
             "samples": samples, "predictions": _text(predictions),
         }  # fmt: skip

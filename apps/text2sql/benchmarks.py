@@ -95,6 +95,7 @@ def read_benchmark(
     *,
     db: str | Path | None = None,
     suite: bool = False,
+    made: bool = False,
     synonyms: bool = False,
 ) -> Benchmark:
     """The questions of a split.
@@ -105,6 +106,7 @@ def read_benchmark(
         split: `train`, `dev` or `test`.
         db: Asked by questions that name no database, or the folder of the databases.
         suite: The states of the databases are wanted.
+        made: States are made later for databases that have none, so that none need be there.
         synonyms: The wording of `question_syn` is asked where there is one.
 
     Raises:
@@ -124,7 +126,8 @@ def read_benchmark(
         chosen = _synonyms(chosen, files[0])
     chosen = [_told(q) for q in chosen]
     if suite:
-        chosen = _with_states(chosen, [p / s for p in dict.fromkeys((files[0].parent, base)) for s in _SUITES])
+        folders = [p / s for p in dict.fromkeys((files[0].parent, base)) for s in _SUITES]
+        chosen = _with_states(chosen, folders, needed=not made)
     return Benchmark(name=title, split=split, files=tuple(files), questions=tuple(chosen))
 
 
@@ -232,17 +235,17 @@ def _dialect(db: Path | str) -> str:
         return "sqlite"
 
 
-def _with_states(questions: Sequence[Question], folders: Sequence[Path]) -> list[Question]:
+def _with_states(questions: Sequence[Question], folders: Sequence[Path], *, needed: bool) -> list[Question]:
     """The questions with the states of their databases, where there are several.
 
     Raises:
-        DataError: no database has several.
+        DataError: no database has several, and some are needed.
     """
     files = {q.db: q.info["db_id"] for q in questions if not _is_url(q.db)}
     states = {db: _states(Path(db), name, folders) for db, name in files.items()}
     several = {db: [str(p) for p in found] for db, found in states.items() if len(found) > 1}
-    if not several:
-        todo = "put the states of a database in suites/<db_id>/*.sqlite, or leave out --suite"
+    if needed and not several:
+        todo = "put the states of a database in suites/<db_id>/*.sqlite, or give --make-suite"
         raise DataError("no database has several states", where=", ".join(map(str, folders)), todo=todo)
     return [
         dataclasses.replace(q, info={**q.info, "states": several[q.db]}) if q.db in several else q for q in questions

@@ -41,6 +41,8 @@ class Asked:
     databases: tuple[str, ...] = ()
     limit: int | None = None
     suite: bool = False
+    make_suite: bool = False
+    """States are made for databases that have none (`states.py`)."""
     synonyms: bool = False
     samples: int = 1
     predictions: str | None = None
@@ -71,10 +73,11 @@ async def evaluate(
         TransientError: the model could not be reached for some questions; the same command goes on.
     """
     benchmark = read_benchmark(
-        asked.benchmark, asked.data, asked.split, db=asked.db, suite=asked.suite, synonyms=asked.synonyms
-    )
+        asked.benchmark, asked.data, asked.split, db=asked.db, suite=asked.suite, made=asked.make_suite,
+        synonyms=asked.synonyms,
+    )  # fmt: skip
     questions = benchmark.select(asked.databases, asked.limit)
-    notes = benchmark.notes(questions, suite=asked.suite, synonyms=asked.synonyms)
+    notes = benchmark.notes(questions, suite=asked.suite and not asked.make_suite, synonyms=asked.synonyms)
     if unanswerable := [q for q in questions if q.sql is None]:
         where = unanswerable[0].where
         raise DataError(f"question {unanswerable[0].id!r} has no gold query", where=where, todo="a score needs one")
@@ -85,6 +88,10 @@ async def evaluate(
     progress = progress or Progress()
     app = BenchmarkApp(questions, **(options or {}))
     try:
+        if asked.make_suite:
+            told_of = "making states of the database"
+            count = await app.make_suites(benchmark.questions, lambda name: stage(f"{told_of} {name}"))
+            notes += [f"states were made for the databases of {count} questions, which have no suite of their own"]
         stage(f"reading {len(questions)} questions")
         tasks = await asyncio.to_thread(_tasks, app, asked)
         chosen: dict[str, int] = {}

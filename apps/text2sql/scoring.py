@@ -9,6 +9,7 @@ be run for a reason that is not its own (a locked file), has no score: it is cou
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from .app import Text2Sql
 from .causes import Cause, cause_of
 from .matching import Pair, Rules, match
 from .questions import Question
+from .sources import Source
+from .states import Suite, make_states
 
 SHOWN_ROWS = 6
 """Rows of a result that are kept for who looks at a wrong answer."""
@@ -87,6 +90,34 @@ class BenchmarkApp(Text2Sql):
     def _questions(self) -> list[Question]:
         return list(self._chosen)
 
+    async def make_suites(self, questions: Sequence[Question], told: Callable[[str], None] = lambda _: None) -> int:
+        """Makes states for the databases that have none; gives the number of questions that now have some.
+
+        Args:
+            questions: All questions about the databases: their gold queries decide which states are made.
+            told: Given the name of each database before its states are made.
+
+        Raises:
+            DataError: a database cannot be read.
+        """
+        golds: dict[str, list[str]] = {}
+        for question in questions:
+            golds.setdefault(str(question.db), []).append(question.sql or "")
+        suites: dict[str, Suite] = {}
+        changed, made = [], 0
+        for question in self._chosen:
+            db, info = str(question.db), dict(question.info)
+            if "states" not in info and Source.of(db).kind == "sqlite":
+                if db not in suites:
+                    told(info["db_id"])
+                    suites[db] = await make_states(self._pool, db, golds[db])
+                if states := suites[db].of(question.sql or ""):
+                    info |= {"states": [db, *states], "made_suite": True}
+                    made += 1
+            changed.append(dataclasses.replace(question, info=info))
+        self._chosen, self._tasks = tuple(changed), None
+        return made
+
     async def compared(self, pairs: Sequence[Pair], rules: Rules) -> list[Match]:
         """The verdict on each pair of answer and gold query, over its states."""
         return await match(self._pool, pairs, rules=rules)
@@ -132,6 +163,7 @@ class Scorer:
         keys = [(t.id, a, False) for t in tasks for a in dict.fromkeys(answers[t.id]) if a.strip()]
         keys = [] if rules == "verbal" else keys  # on the own database the rows are compared here, with words
         wide = [t for t in tasks if self._suite and t.info.get("states")]
+        wide = wide if rules == "verbal" else [t for t in wide if not t.info.get("made_suite")]
         keys += [(t.id, a, True) for t in wide for a in dict.fromkeys(answers[t.id]) if a.strip()]
         by = {t.id: t for t in tasks}
         pairs = [Pair(a, by[i].gold or "", _states(by[i], several=several)) for i, a, several in keys]
@@ -182,6 +214,7 @@ class Scorer:
             error = seen.info.get("error") or not answer.strip()
             return not error and _bag(seen) == _bag(gold), None
         one, every = (published.get((task.id, answer, several)) for several in (False, True))
+        wide = wide and not task.info.get("made_suite")
         return one.right if one else False, (every.right if every else False) if wide else None
 
     def _shares(self, task: Task, answer: str, seen: Observation, gold: Observation) -> dict[str, float]:

@@ -72,6 +72,18 @@ def test_wrong_answers_have_one_cause_each(tmp_path: Path) -> None:
     assert second["gold_result"]["rows"] == [["Bob"], ["Cid"]] and second["result"]["row_count"] == 2
 
 
+def test_states_are_made_where_there_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    spider(tmp_path, suite=False)
+    answers = [RIGHT[0], "SELECT name FROM singer WHERE age >= 40", "SELECT name FROM singer WHERE age = 50", RIGHT[3]]
+    with pytest.raises(DataError, match="no database has several states"):
+        score(tmp_path, answers, suite=True)
+    found = score(tmp_path, answers, suite=True, make_suite=True)
+    assert means(found)["ex"] == 1.0 and means(found)["suite"] == 0.5 and "suite_official" not in found["scores"]
+    assert [c["cause"] for c in found["causes"]] == ["right on one state only"]
+    assert found["notes"] == ["states were made for the databases of 4 questions, which have no suite of their own"]
+
+
 def test_published_rules_drop_distinct_and_ours_do_not(tmp_path: Path) -> None:
     root = spider(tmp_path)
     entry = {"db_id": "music", "question": "Ages?", "query": "SELECT DISTINCT age > 35 FROM singer"}
