@@ -56,7 +56,7 @@ def tokens(text: str) -> int:
     ASCII), blanks nothing. `bench/schema.py` compares it with real tokenizers.
 
     >>> tokens("SELECT name FROM customer_orders"), tokens("2024-12-30"), tokens("")
-    (8, 6, 0)
+    (7, 6, 0)
     """
     count = 0
     for piece in _PIECE.findall(text):

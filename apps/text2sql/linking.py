@@ -36,7 +36,7 @@ MOST_WORDS = 400
 # Strengths of a match, then shares of scores; tuned on Spider's train databases within schemas of 200 tables.
 _FAMILY, _SYNONYM, _PIECE, _TYPO, _HINT, _ASKED = 0.75, 0.75, 0.5, 0.7, 0.7, 0.4
 _CELL, _WHOLE, _NAME, _NEIGHBOUR, _BRIDGE, _GAIN = 3.0, 1.25, 1.5, 0.3, 0.4, 0.6
-_CONTEXT, _SILENT, _KEY, _STRONG = 0.8, 0.75, 0.4, 0.5
+_CONTEXT, _SILENT, _KEY, _STRONG, _REFERENCE, _SPARE = 0.8, 0.75, 0.4, 0.5, 0.6, 0.6
 _COLUMN_SHARES = (1.0, 0.6, 0.4)
 _ENDING = re.compile(r"(?<=\w{3})(?:ings?|ed|ers?|ors?|es?|s)\Z")
 _TYPO_CUTOFF = 86.0
@@ -134,6 +134,7 @@ class Linker:
         self._names = [_Name(_words(table.name)) for table in tables]
         self._columns = [[_Name(_own_words(_words(c.name), n.words)) for c in t.columns]
                          for t, n in zip(tables, self._names, strict=True)]  # fmt: skip
+        self._away = [{name for key in t.foreign_keys for name in key.columns} for t in tables]
         self._vocabulary = self._weighed()
         self._inside = [{word for name in (own, *names) for word in name.words}
                         for own, names in zip(self._names, self._columns, strict=True)]  # fmt: skip
@@ -166,7 +167,11 @@ class Linker:
              for column, name in zip(table.columns, names, strict=True)]
             for table, names in zip(self._tables, self._columns, strict=True)
         ]  # fmt: skip
-        scores = [_NAME * own + _best(inside) for own, inside in zip(named, columns, strict=True)]
+        scores = [
+            _NAME * own + _best([score * (_REFERENCE if c.name in away else 1.0)
+                                 for c, score in zip(table.columns, inside, strict=True)])
+            for own, inside, table, away in zip(named, columns, self._tables, self._away, strict=True)
+        ]  # fmt: skip
         totals = self._spread(scores, met)
         ranked = sorted(range(len(totals)), key=lambda i: (-totals[i], i))
         best = set(ranked[:table_count])
@@ -216,7 +221,7 @@ class Linker:
         for word in dict.fromkeys(words):
             for other in SYNONYMS.get(word, ()):
                 if other in vocabulary.weights:
-                    note(other, _SYNONYM, word)
+                    note(other, _SYNONYM * (_SPARE if word in vocabulary.weights else 1.0), word)
             if len(word) >= 4:
                 for other in vocabulary.long:
                     if word != other and (word in other or (len(other) >= 5 and other in word)):
