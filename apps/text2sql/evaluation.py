@@ -72,19 +72,7 @@ async def evaluate(
         ConfigError, DataError: something cannot be used; found before the first call and the first query.
         TransientError: the model could not be reached for some questions; the same command goes on.
     """
-    benchmark = read_benchmark(
-        asked.benchmark, asked.data, asked.split, db=asked.db, suite=asked.suite, made=asked.make_suite,
-        synonyms=asked.synonyms,
-    )  # fmt: skip
-    questions = benchmark.select(asked.databases, asked.limit)
-    notes = benchmark.notes(questions, suite=asked.suite and not asked.make_suite, synonyms=asked.synonyms)
-    if unanswerable := [q for q in questions if q.sql is None]:
-        where = unanswerable[0].where
-        raise DataError(f"question {unanswerable[0].id!r} has no gold query", where=where, todo="a score needs one")
-    predicted: dict[str, str] = {}
-    if asked.predictions is not None:
-        predicted, told = read_predictions(asked.predictions, _expected(benchmark, questions, asked.predictions))
-        notes += told
+    benchmark, questions, predicted, notes = _read(asked)
     progress = progress or Progress()
     app = BenchmarkApp(questions, **(options or {}))
     try:
@@ -113,6 +101,23 @@ async def evaluate(
         todo = "give the databases that the gold queries are about"
         raise DataError(f"no gold query runs: {scored[0].gold_error}", where=str(questions[0].db), todo=todo)
     return summarise(benchmark, scored, asked, notes, study)
+
+
+def _read(asked: Asked) -> tuple[Benchmark, tuple[Question, ...], dict[str, str], list[str]]:
+    """The benchmark, its questions that are scored, predictions by id, notes."""
+    benchmark = read_benchmark(
+        asked.benchmark, asked.data, asked.split, db=asked.db, suite=asked.suite, made=asked.make_suite,
+        synonyms=asked.synonyms,
+    )  # fmt: skip
+    questions = benchmark.select(asked.databases, asked.limit)
+    notes = benchmark.notes(questions, suite=asked.suite and not asked.make_suite, synonyms=asked.synonyms)
+    if unanswerable := [q for q in questions if q.sql is None]:
+        where = unanswerable[0].where
+        raise DataError(f"question {unanswerable[0].id!r} has no gold query", where=where, todo="a score needs one")
+    if asked.predictions is None:
+        return benchmark, questions, {}, notes
+    predicted, told = read_predictions(asked.predictions, _expected(benchmark, questions, asked.predictions))
+    return benchmark, questions, predicted, [*notes, *told]
 
 
 def _expected(benchmark: Benchmark, questions: Sequence[Question], path: str) -> Sequence[Question]:
