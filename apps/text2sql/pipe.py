@@ -84,6 +84,8 @@ class Process:
         )
         assert self.process.stdin is not None and self.process.stdout is not None
         self._in, self._out = self.process.stdin.fileno(), self.process.stdout.fileno()
+        self._poll = select.poll()  # select() knows no more than 1,024 open files
+        self._poll.register(self._out, select.POLLIN)
         self._ready = False
 
     def ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any] | None:
@@ -123,7 +125,7 @@ class Process:
         found = bytearray()
         while len(found) < size:
             left = deadline - time.monotonic()
-            if left <= 0 or not select.select([self._out], [], [], left)[0]:
+            if left <= 0 or not self._poll.poll(left * 1000):
                 return None
             piece = os.read(self._out, min(size - len(found), 1 << 20))
             if not piece:

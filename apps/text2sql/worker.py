@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -205,7 +206,8 @@ class Pool:
         """Ends this thread's process and starts the next, so that no query waits for it."""
         self._drop(worker)
         if not self._closed:
-            self._worker(worker.family)
+            with suppress(EnvironmentFault):  # the next query meets it, should it last
+                self._worker(worker.family)
 
     def _drop(self, worker: Process) -> None:
         with self._lock:

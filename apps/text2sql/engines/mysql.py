@@ -28,6 +28,14 @@ _NUMBERS = {
 _CLASSES = {number: name for name, numbers in _NUMBERS.items() for number in numbers}
 
 
+def _grants(connection: Any) -> str:
+    """The statement that lists rights, those of active roles included (MariaDB lists them anyway)."""
+    if connection.dialect.is_mariadb:
+        return "SHOW GRANTS"
+    roles = connection.exec_driver_sql("SELECT CURRENT_ROLE()").scalar()  # names as the server quotes them
+    return "SHOW GRANTS" if roles in (None, "NONE") else f"SHOW GRANTS FOR CURRENT_USER() USING {roles}"
+
+
 class MySql:
     """MySQL 8 or newer, MariaDB 10.5 or newer."""
 
@@ -64,7 +72,7 @@ class MySql:
         connection.exec_driver_sql("SET SESSION TRANSACTION READ ONLY")
         name = connection.exec_driver_sql("SELECT CURRENT_USER()").scalar()
         powerful, writing = False, False
-        for (line,) in connection.exec_driver_sql("SHOW GRANTS"):
+        for (line,) in connection.exec_driver_sql(_grants(connection)):
             if found := re.match(r"GRANT (.+?) ON (\S+) TO ", line):
                 rights = {re.sub(r"\s*\(.*", "", right).strip() for right in found[1].split(",")}
                 powerful |= found[2] == "*.*" and bool(rights & _POWERFUL)

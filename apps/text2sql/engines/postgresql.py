@@ -14,8 +14,9 @@ _TEXT_TYPES = ("date", "timestamp", "timestamptz", "time", "timetz", "interval",
 _POWERFUL = ("pg_execute_server_program", "pg_read_server_files", "pg_write_server_files")
 _LIMITS = """BEGIN READ ONLY;
 SET LOCAL statement_timeout = {time}; SET LOCAL lock_timeout = {lock};
-SET LOCAL idle_in_transaction_session_timeout = {idle}; SET LOCAL cursor_tuple_fraction = 1;
-SET LOCAL client_connection_check_interval = 500"""
+SET LOCAL idle_in_transaction_session_timeout = {idle}; SET LOCAL cursor_tuple_fraction = 1"""
+_GONE = "; SET LOCAL client_connection_check_interval = 500"
+"""A server from 14 on looks so often, in milliseconds, whether the client of a running query still stands."""
 _STATES = {
     "42P01": "no_such_table", "3F000": "no_such_table", "42703": "no_such_column", "42883": "no_such_function",
     "42702": "ambiguous_column", "42725": "wrong_arguments", "42601": "syntax", "42803": "misuse_of_aggregate",
@@ -35,7 +36,7 @@ _BETTER = (("same number of columns", "set_columns"), ("data-modifying", "denied
 
 
 class PostgreSql:
-    """PostgreSQL 14 or newer."""
+    """PostgreSQL 12 or newer (before 14 what a killed process leaves there runs on until its time limit)."""
 
     hashes = False
     stops = True
@@ -95,7 +96,9 @@ class PostgreSql:
     def begin(self, connection: Any, seconds: float, wait: float) -> None:
         """One round trip; the settings end with the transaction."""
         time, lock = max(1, int(seconds * 1000)), max(1, int(wait * 1000))
-        connection.connection.dbapi_connection.execute(_LIMITS.format(time=time, lock=lock, idle=time + 5000))
+        raw = connection.connection.dbapi_connection
+        looking = _GONE if raw.info.server_version >= 140_000 else ""
+        raw.execute(_LIMITS.format(time=time, lock=lock, idle=time + 5000) + looking)
 
     def end(self, connection: Any) -> None:
         """Rolls back; locks of the session are given up too."""
