@@ -129,7 +129,8 @@ def show_event(screen: Screen, event: Any, rows: int | None = None) -> None:
     if event.kind == "asked":
         screen.print(f"understood as: {value}")
     elif event.kind == "understood":
-        screen.print(value.text, style="dim")
+        if value.text:
+            screen.print(value.text, style="dim")
     elif event.kind == "lessons":
         for lesson in value:
             trial = ", on trial" if lesson["status"] == "quarantined" else ""

@@ -171,7 +171,7 @@ class Chat:
 
     async def _why(self, rest: str) -> None:
         answer = self.last
-        lines = [f"understood: {answer.understood.text}"]
+        lines = [f"understood: {answer.understood.text}"] if answer.understood.text else []
         lines += [f"the query {answer.explanation}"] if answer.explanation else []
         if answer.agreement is not None:
             lines.append(f"{100 * answer.agreement:.0f} % of the candidate queries agree on this result")

@@ -21,7 +21,7 @@ from verbal.errors import ConfigError
 from . import answered, corrections
 from .answer import Answer, Event, Status, agreement_limits, result_fields
 from .asked import check_question, pasted_sql
-from .clarify import abstention, other_readings
+from .clarify import abstention, other_readings, understand
 from .corrections import Correction
 from .followup import followup_prompt, is_followup, parse_followup, rewritten
 from .session import Session
@@ -74,6 +74,8 @@ class Assistant(Session):
             return
         if pasted := pasted_sql(turn.asked, turn.database, self.dialect):
             answer = await self._run_pasted(turn, *pasted)
+        elif (remembered := await self._remembered(turn)) is not None:
+            answer = remembered
         else:
             await turn.look_up()
             yield Event("understood", turn.named)
@@ -94,6 +96,7 @@ class Assistant(Session):
             raise ConfigError(what, todo="give the number of a reading it showed")
         chosen = record["readings"][number - 1]
         turn = await self.begin(record["question"], record["asked"], record["task"])
+        turn.named = understand(turn.asked, turn.database)
         seen = await self.shop.app.execute(turn.task, chosen["sql"])
         for reading in record["readings"]:
             attempt = self.shop.store.attempt(reading["attempt"])
@@ -146,6 +149,20 @@ class Assistant(Session):
         why = "that is SQL and no question: it was run as it is, read-only, without a model"
         status: Status = "failed" if seen.info.get("error") else "answered"
         return self.conclude(turn, status, reason=why, attempt=attempt.id, **fields)
+
+    async def _remembered(self, turn: Turn) -> Answer | None:
+        """The person's own query for this very question, while it runs; no model has to guess it again."""
+        query = turn.task.gold
+        if not query or self.trials() is None:
+            return None
+        seen = await self.app.execute(turn.task, query)
+        if seen.info.get("error"):
+            return None
+        turn.named = understand(turn.asked, turn.database)
+        fields = result_fields(query, seen, turn.asked, turn.named, self.dialect, self.rows_cap())
+        source = str(turn.task.info.get("corrected", ""))
+        why = f"this is your own query for this question, so no model was asked (to change that: undo {source})"
+        return self.conclude(turn, "answered", reason=why, attempt=turn.pasted(query, seen).id, **fields)
 
     async def _solve(self, turn: Turn) -> Answer:
         """Candidates, their readings, and whether they are an answer."""

@@ -19,6 +19,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from verbal.contracts import Observation
@@ -65,10 +66,10 @@ class Understood:
 
     @property
     def text(self) -> str:
-        """In words, for a person."""
+        """In words, for a person; empty where nobody looked, or there was no word to look for."""
         parts = [f"{n}: {', '.join(found[:6])}" for n in ("tables", "columns", "values") if (found := getattr(self, n))]
         parts += [f"not found in the database: {', '.join(self.unknown[:8])}"] if self.unknown else []
-        return "; ".join(parts) or "no word of the question is found in the database"
+        return "; ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
@@ -111,8 +112,9 @@ def _named(name: str, content: Mapping[str, str]) -> set[str]:
     return {key for key in content if key in parts or any(_akin(key, part) for part in parts)}
 
 
-def _parts(name: str) -> set[str]:
-    return {stem(part.casefold()) for part in readable(name).split()} | {stem(name.casefold())}
+@lru_cache(maxsize=8192)
+def _parts(name: str) -> frozenset[str]:
+    return frozenset({*(stem(part.casefold()) for part in readable(name).split()), stem(name.casefold())})
 
 
 def _akin(one: str, other: str) -> bool:

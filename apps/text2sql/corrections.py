@@ -11,6 +11,8 @@ Rules:
 * An edited query has to run, read-only, and to give another result than the answer; then the reflector draws a lesson,
   which is kept when the model, shown it, gives the result of the edited query (as `loop.verify` has it). Words are the
   person's own lesson: kept as they are, and told whether they change the answer.
+* An edited query that was kept answers its own question from then on (it is the gold of that task, which no policy
+  sees), as long as it runs.
 * What is kept is quarantined, through the curator, with who said it and of which answer. Instructions to the model and
   secrets are refused.
 * Taking back appends the opposite of each operation: a lesson is retired, an outcome is balanced by its opposite at the
@@ -116,6 +118,10 @@ async def undo(store: Store, wanted: str = "", db: str = "", memory: Any = None)
         if opened is not memory:
             opened.close()
     mark_undone(store, made["id"])
+    task = store.tasks([record["task"]]).get(record["task"])
+    if made.get("before") and task is not None and task.info.get("corrected") == made["id"]:
+        gold, source = made["before"]  # where a later query stands, it stays
+        store.put_tasks([task.replace(gold=gold, info={**task.info, "corrected": source})])
     left = [c for c in answer_of(store, record["id"])["corrections"] if "undone" not in c]
     if attempt := store.attempt(record["attempt"]):
         value = left[-1]["outcome"] if left else None

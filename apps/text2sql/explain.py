@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -37,15 +38,11 @@ def explain(sql: str, dialect: str = "sqlite") -> str:
     >>> explain("SELECT COUNT(*) FROM singer WHERE Country = 'France'")
     'counts the singers whose country is France'
     """
-    import sqlglot
-    from sqlglot.errors import SqlglotError
-
+    tree = _parsed(sql, dialect)
     try:
-        tree = sqlglot.parse_one(sql, read=dialect)
-        words = _Words(dialect).query(tree)
-    except (SqlglotError, RecursionError):
+        words = " ".join(_Words(dialect).query(tree).split()) if tree is not None else ""
+    except RecursionError:
         return ""
-    words = " ".join(words.split())
     return words if len(words) <= LONGEST else words[: LONGEST - 4] + " ..."
 
 
@@ -74,14 +71,11 @@ def plural(noun: str) -> str:
 
 def warnings(sql: str, dialect: str = "sqlite") -> list[str]:
     """What a reader of the result should know that the query itself decides: samples, and limits without an order."""
-    import sqlglot
-    from sqlglot import exp
-    from sqlglot.errors import SqlglotError
-
-    try:
-        tree = sqlglot.parse_one(sql, read=dialect)
-    except (SqlglotError, RecursionError):
+    tree = _parsed(sql, dialect)
+    if tree is None:
         return []
+    from sqlglot import exp
+
     found = []
     if tree.find(exp.TableSample) or any(_is_random(order) for order in tree.find_all(exp.Order)):
         found.append("sampled: the query itself takes rows at random")
@@ -92,17 +86,26 @@ def warnings(sql: str, dialect: str = "sqlite") -> list[str]:
 
 def tables_in(sql: str, dialect: str = "sqlite") -> list[str]:
     """Tables that a query reads, in order; its own WITH names left out. Empty when it cannot be parsed."""
-    import sqlglot
-    from sqlglot import exp
-    from sqlglot.errors import SqlglotError
-
-    try:
-        tree = sqlglot.parse_one(sql, read=dialect)
-    except (SqlglotError, RecursionError):
+    tree = _parsed(sql, dialect)
+    if tree is None:
         return []
+    from sqlglot import exp
+
     own = {cte.alias.lower() for cte in tree.find_all(exp.CTE)}
     names = [table.name for table in tree.find_all(exp.Table) if table.name and table.name.lower() not in own]
     return list(dict.fromkeys(names))
+
+
+@lru_cache(maxsize=256)
+def _parsed(sql: str, dialect: str) -> exp.Expr | None:
+    """The syntax tree, which nobody changes; an answer asks for it several times."""
+    import sqlglot
+    from sqlglot.errors import SqlglotError
+
+    try:
+        return sqlglot.parse_one(sql, read=dialect)
+    except (SqlglotError, RecursionError):
+        return None
 
 
 def _is_random(order: exp.Expr) -> bool:

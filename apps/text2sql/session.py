@@ -23,7 +23,7 @@ from verbal.types import Task
 from . import answered
 from .answer import Answer, Status
 from .clarify import Reading
-from .turn import Turn
+from .turn import Turn, folded
 
 DEFAULT_STORE = "runs/verbal.db"
 """Where answers are kept when no store is named."""
@@ -86,16 +86,14 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._started and self._shop is not None:
-            self._shop.store.finish_run(self._run, "done")
+            self._shop.store.finish_run(self._run, "done" if kind is None else "stopped")
         await self._stack.aclose()
 
     async def _open(self) -> None:
-        from verbal.study import open_pinned
-
         given = self._given_store
         store = given if isinstance(given, Store) else self._stack.enter_context(Store(given))
         while not self._run or store.run(self._run) is not None:
-            self._run = f"{answered.PREFIX}{uuid.uuid4().hex[:5]}"
+            self._run = f"{answered.PREFIX}{session_id()}"
         name, _, version = self._wanted.partition("@")
         app = self._given_app or await self._make_app()
         probe: Task = app.task("?", id=f"{answered.PREFIX}open")
@@ -119,6 +117,8 @@ class Session:
         )  # fmt: skip
         self._known = self._shop.memory
         if self.pinned:
+            from verbal.study import open_pinned
+
             self._known = open_pinned(self._shop, self.memory, int(version))
             self._stack.callback(self._known.close)
 
@@ -165,9 +165,15 @@ class Session:
         return self.shop.app
 
     async def task(self, asked: str) -> Task:
-        """The task that a whole question is: the same for the same question of the same database."""
-        digest = hashlib.sha256(f"{self.location}\0{asked}".encode("utf-8", "surrogatepass")).hexdigest()[:12]
-        made: Task = await asyncio.to_thread(self.app.task, asked, id=f"{answered.PREFIX}{digest}")
+        """The task that a whole question is: the same for the same question of the same database.
+
+        Its gold is the query that a person gave for it, if one did.
+        """
+        digest = hashlib.sha256(f"{self.location}\0{folded(asked)}".encode("utf-8", "surrogatepass")).hexdigest()[:12]
+        name = f"{answered.PREFIX}{digest}"
+        made: Task = await asyncio.to_thread(self.app.task, asked, id=name)
+        if (known := self.shop.store.tasks([name]).get(name)) is not None:
+            made = made.replace(gold=known.gold, info={**made.info, "corrected": known.info.get("corrected", "")})
         self.shop.store.put_tasks([made])
         return made
 
@@ -199,6 +205,11 @@ class Session:
         return self.shop.memory
 
 
+def session_id() -> str:
+    """A new session's name, short enough to be typed; the lots of its answers are drawn from it."""
+    return uuid.uuid4().hex[:5]
+
+
 def location_of(db: str | Path) -> str:
     """How a database is called in the store: its absolute path, or its URL without the password.
 
@@ -223,4 +234,4 @@ def _dialect(location: str) -> str:
     return Source.of(location).dialect
 
 
-__all__ = ["DEFAULT_STORE", "Session", "location_of", "memory_of"]
+__all__ = ["DEFAULT_STORE", "Session", "location_of", "memory_of", "session_id"]

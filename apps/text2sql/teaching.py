@@ -7,7 +7,7 @@ from typing import Any
 
 from verbal.contracts import Observation
 from verbal.errors import ConfigError, DataError
-from verbal.types import Attempt, MemoryOp, Reflection
+from verbal.types import Attempt, MemoryOp, Reflection, Task
 
 from . import answered, corrections
 from .answer import Answer, result_fields
@@ -90,12 +90,16 @@ async def _by_query(
     own = turn.pasted(query, right)
     fields = result_fields(query, right, turn.asked, turn.named, session.dialect, session.rows_cap())
     answer = session.conclude(turn, "answered", attempt=own.id, **fields)
-    return await _file(session, record, attempt, "sql", lesson, told, answer, said=said, query=query)
+    made = await _file(session, record, attempt, "sql", lesson, told, answer, said=said, query=query, task=turn.task)
+    # Asked again, the question gets this query; a policy never sees the gold of a task.
+    info = {**turn.task.info, "corrected": made.id}
+    session.shop.store.put_tasks([turn.task.replace(gold=query, info=info)])
+    return made
 
 
 async def _file(
     session: Session, record: answered.Record, attempt: Attempt | None, kind: str, lesson: Reflection | None, told: str,
-    answer: Answer | None, *, said: str, query: str = "",
+    answer: Answer | None, *, said: str, query: str = "", task: Task | None = None,
 ) -> Correction:  # fmt: skip
     """Writes lesson and outcome as one, and what the person said of the attempt."""
     store, memory, ops = session.shop.store, session.trials(), list[MemoryOp]()
@@ -112,7 +116,8 @@ async def _file(
         told += "; nothing new was filed, for it is known"
     made = answered.add_correction(
         store, record["id"],
-        {"kind": kind, "outcome": 0.0, "memory": session.memory, "ops": logged, "words": said, "sql": query},
+        {"kind": kind, "outcome": 0.0, "memory": session.memory, "ops": logged, "words": said, "sql": query,
+         "before": [task.gold, task.info.get("corrected", "")] if task else None},
     )  # fmt: skip
     return Correction(
         id=made["id"], answer_id=record["id"], kind=kind, kept=True, says=told, credited=credited, answer=answer,

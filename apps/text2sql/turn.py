@@ -78,7 +78,7 @@ class Turn:
     def _own(self) -> list[Reflection]:
         """Lessons that were drawn from the same question."""
         items: Mapping[str, Reflection] = getattr(self.memory, "items", dict)()
-        own = [r for r in items.values() if r.status != "retired" and _folded(r.when) == _folded(self.asked)]
+        own = [r for r in items.values() if r.status != "retired" and folded(r.when) == folded(self.asked)]
         return own[-self.shop.recipe.memory.k :]
 
     def told_lessons(self) -> list[dict[str, Any]]:
@@ -178,8 +178,9 @@ def _minus(now: Usage, before: Usage) -> Usage:
     )  # fmt: skip
 
 
-def _folded(text: str) -> str:
+def folded(text: str) -> str:
+    """A question without what does not change it: capitals, spacing, the mark at its end."""
     return " ".join(text.casefold().split()).rstrip("?.! ")
 
 
-__all__ = ["Turn", "broken"]
+__all__ = ["Turn", "broken", "folded"]
