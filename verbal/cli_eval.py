@@ -27,8 +27,6 @@ from verbal.options import (
     command_options,
 )
 
-_RUN = "eval"
-
 
 def evaluate(
     benchmark: Annotated[str, typer.Argument(help="spider, bird, or a folder or file in such a layout.")] = "",
@@ -37,7 +35,7 @@ def evaluate(
     memory: Annotated[str, typer.Option(help="NAME or NAME@VERSION; without one only the no-memory arms run.")] = "",
     recipe: Annotated[str, typer.Option(help="A shipped recipe or a .toml file.")] = "reflect",
     model: Model = "",
-    run: Annotated[str, typer.Option(help="Name of the run.")] = _RUN,
+    run: Annotated[str, typer.Option(help="Name of the run; eval, or made of the benchmark's, if not given.")] = "",
     split: Annotated[str, typer.Option(help="Split to evaluate on.")] = "dev",
     test: Annotated[bool, typer.Option("--test", help="Score the adopted version on the sealed tasks, once.")] = False,
     limit: Limit = None,
@@ -45,11 +43,9 @@ def evaluate(
     data: Annotated[Path | None, typer.Option(help="Folder of the benchmark; VERBAL_DATA if not given.")] = None,
     suite: Annotated[bool, typer.Option("--suite", help="Benchmark: right on every state of a database, too.")] = False,
     make_suite: Annotated[
-        bool, typer.Option("--make-suite", help="Benchmark: --suite, with states made where there are none.")
+        bool, typer.Option("--make-suite", help="The same; states are made if there are none.")
     ] = False,
-    synonyms: Annotated[
-        bool, typer.Option("--synonyms", help="Benchmark: the other wording of each question.")
-    ] = False,
+    synonyms: Annotated[bool, typer.Option("--synonyms", help="Benchmark: the other wording of questions.")] = False,
     databases: Annotated[str, typer.Option(help="Benchmark: only these databases, a,b.")] = "",
     samples: Annotated[int, typer.Option(min=1, help="Benchmark: answers to draw for pass@k.")] = 1,
     predictions: Annotated[
@@ -68,6 +64,7 @@ def evaluate(
 ) -> None:
     """Score a memory beside its three controls, or a benchmark (a model, or a file of predictions), with intervals."""
     limits = {"max_cost": max_cost, "max_tokens": max_tokens, "max_calls": max_calls, "max_minutes": max_minutes}
+    run = run or ("" if benchmark else "eval")
     only = {
         "--data": data, "--suite": suite, "--make-suite": make_suite, "--synonyms": synonyms, "--databases": databases,
         "--samples": samples > 1, "--predictions": predictions, "--out": out,
@@ -83,8 +80,7 @@ def evaluate(
             "databases": tuple(d.strip() for d in databases.split(",") if d.strip()), "synonyms": synonyms,
             "samples": samples, "predictions": _text(predictions),
         }  # fmt: skip
-        name = "" if run == _RUN else run
-        found = run_benchmark(options, store, wanted, run=name, out=out, test=test, quiet=json_)
+        found = run_benchmark(options, store, wanted, run=run, out=out, test=test, quiet=json_)
         return emit(found, json_)
     from verbal.learning import run_eval
 
