@@ -32,6 +32,7 @@ from schema_gold import WIDE, Need, baseline, database_path, need, noisy, questi
 
 from verbal.apps.text2sql import profile_cache, schema
 from verbal.apps.text2sql.compact import render, tokens
+from verbal.apps.text2sql.linking import fit
 from verbal.apps.text2sql.profile import profile, profile_file
 from verbal.apps.text2sql.schema import Table, read_tables, schema_text
 from verbal.apps.text2sql.values import Database
@@ -175,16 +176,13 @@ def budgeted(rows: Sequence[dict[str, Any]], databases: dict[str, Database]) -> 
     for wording, key in WORDINGS.items():
         for budget in BUDGETS:
             rows_, over = list[tuple[bool, bool]](), 0
-            plain = {name: render(database.tables, budget=budget) for name, database in databases.items()}
+            bare = {name: render(database.tables, budget=budget) for name, database in databases.items()}
             unlinked = []
             for name, text, wanted in asked(rows, databases, key):
-                database = databases[name]
-                linked = database.linker.link(text, database.values([text], fuzzy=True))
-                linked = replace(linked, table_count=5, column_count=12) if budget < 1000 else linked
-                shown = render(database.tables, budget=budget, linked=linked)
+                shown = fit(databases[name], text, budget)
                 over += shown.tokens > budget or tokens(shown.text) > budget
                 rows_.append((wanted.tables <= shown.tables, wanted.columns <= shown.columns))
-                unlinked.append(wanted.columns <= plain[name].columns)
+                unlinked.append(wanted.columns <= bare[name].columns)
             found.setdefault(wording, {})[str(budget)] = {
                 "tables_named": share([a for a, _ in rows_]),
                 "columns_shown": share([b for _, b in rows_]),

@@ -12,13 +12,15 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from verbal.errors import ConfigError
 from verbal.models.embedded.lexicon import ABBREVIATIONS, ASKING, CLOSED, SYNONYMS, noun, root, stem
 from verbal.models.embedded.words import atoms, identifier_words
 
+from .compact import Rendering, render, tokens
 from .schema import Table
 
 if TYPE_CHECKING:
@@ -29,6 +31,9 @@ TABLES = 8
 
 COLUMNS = 40
 """Columns that count as linked, if not said otherwise."""
+
+LADDER = ((TABLES, COLUMNS), (5, 15), (3, 8), (1, 3))
+"""Tables and columns that count as linked in `fit`, each pair when the one before it does not fit."""
 
 MOST_WORDS = 400
 """Words of a question that are looked at; a longer text is read up to there."""
@@ -109,6 +114,43 @@ def link(
     return linker.link(question, found, hints=hints, table_count=table_count, column_count=column_count)
 
 
+def fit(
+    database: Database,
+    question: str,
+    budget: int,
+    *,
+    hints: Iterable[str] = (),
+    cells: Sequence[Cell] | None = None,
+) -> Rendering:
+    """The schema as one text of at most `budget` tokens: in full where it fits, else compact around the question.
+
+    Where not even what is linked fits, less of it counts as linked (`LADDER`): the best tables and columns stay.
+
+    Args:
+        database: Whose schema.
+        question: What it is for.
+        budget: Tokens at most, as `compact.tokens` counts them.
+        hints: Lessons that go with the question.
+        cells: As for `link`.
+
+    Raises:
+        ConfigError: the best table with its keys and three columns does not fit.
+    """
+    if (size := tokens(database.schema)) <= budget:
+        columns = frozenset((table.name, column.name) for table in database.tables for column in table.columns)
+        return Rendering(database.schema, size, (), columns, frozenset(table.name for table in database.tables))
+    tables = database.linker.tables
+    linked = link(database, question, hints=hints, cells=cells)
+    for table_count, column_count in LADDER[:-1]:
+        try:
+            counts = replace(linked, table_count=table_count, column_count=column_count)
+            return render(tables, budget=budget, linked=counts)
+        except ConfigError:
+            continue
+    table_count, column_count = LADDER[-1]
+    return render(tables, budget=budget, linked=replace(linked, table_count=table_count, column_count=column_count))
+
+
 @dataclass(slots=True)
 class _Name:
     words: tuple[str, ...]
@@ -130,7 +172,7 @@ class Linker:
 
     def __init__(self, tables: Sequence[Table]) -> None:
         """Splits and weighs the names of `tables`."""
-        self._tables = tuple(tables)
+        self.tables = self._tables = tuple(tables)
         self._names = [_Name(_words(table.name)) for table in tables]
         self._columns = [[_Name(_own_words(_words(c.name), n.words)) for c in t.columns]
                          for t, n in zip(tables, self._names, strict=True)]  # fmt: skip

@@ -31,7 +31,7 @@ def kept(path: Path, make: Callable[[], Profile], folder: Path | None = None) ->
     """The profile of the file at `path`: from disk, else made and put there.
 
     Args:
-        path: A database file.
+        path: A file that holds a whole database, of any engine; a folder's profile is made each time.
         make: Profiles it.
         folder: Where profiles are; None is the user's cache folder.
     """

@@ -12,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from verbal.apps.text2sql import fuzzy, values
+from verbal.apps.text2sql.compact import tokens
 from verbal.apps.text2sql.fuzzy import NearCells, allowed
-from verbal.apps.text2sql.linking import Linker, link
+from verbal.apps.text2sql.linking import LADDER, Linker, fit, link
 from verbal.apps.text2sql.schema import Column, ForeignKey, Table
 from verbal.apps.text2sql.values import Cell, Database
+from verbal.errors import ConfigError
 
 SCRIPT = """
 CREATE TABLE customers (customer_id INTEGER PRIMARY KEY, customer_name TEXT, cust_addr TEXT, city TEXT);
@@ -97,6 +99,19 @@ def test_tables_can_be_given(database: Database) -> None:
     tables = database.tables[-2:]
     assert {s.table for s in link(database, "customers", tables).tables} == {"staff", "audit_log"}
     assert link(database, "customers", (), cells=()).tables == ()
+
+
+def test_a_schema_that_fits_is_shown_in_full_and_another_around_the_question(database: Database) -> None:
+    question = "What do paper cups cost?"
+    whole = fit(database, question, 1_000)
+    assert whole.text == database.schema and len(whole.columns) == 19 and len(whole.tables) == 6
+    sizes = [fit(database, question, budget) for budget in (200, 100, 60, 40)]
+    for budget, found in zip((200, 100, 60, 40), sizes, strict=True):
+        assert tokens(found.text) <= found.tokens <= budget
+        assert ("products", "title") in found.columns and "products (" in found.text
+    assert len(sizes[0].columns) > len(sizes[-1].columns) >= LADDER[-1][1]
+    with pytest.raises(ConfigError, match="the linked part of the schema needs"):
+        fit(database, question, 10)
 
 
 def test_a_key_to_a_table_that_is_not_there() -> None:

@@ -7,11 +7,12 @@ import os
 import sqlite3
 import stat
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sql_places import SERVERS, duckdb_place, files_place, sqlite_place
 
 from verbal.apps.text2sql import profile as profiles
 from verbal.apps.text2sql import profile_cache
@@ -19,7 +20,9 @@ from verbal.apps.text2sql.linking import link
 from verbal.apps.text2sql.profile import catalog_tables, profile, profile_file
 from verbal.apps.text2sql.profile_cache import content_hash, from_json, to_json
 from verbal.apps.text2sql.schema import Column, Table, schema_text
+from verbal.apps.text2sql.sources import Source
 from verbal.apps.text2sql.values import Database
+from verbal.apps.text2sql.worker import Limits, Pool
 from verbal.errors import DataError
 
 SCRIPT = """
@@ -290,6 +293,36 @@ def _catalog() -> dict[str, Any]:
             {"name": "orders", "schema": "sales", "columns": orders, "primary_key": [], "foreign_keys": []},
         ]
     }
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "duckdb", "files", *SERVERS])
+def test_any_engine_through_the_pool(kind: str, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        if kind in SERVERS:
+            place = stack.enter_context(SERVERS[kind]())
+        else:
+            place = {"sqlite": sqlite_place, "duckdb": duckdb_place, "files": files_place}[kind](tmp_path)
+        source, pool = Source.of(place.db), stack.enter_context(closing(Pool(1, Limits())))
+
+        def query(sql: str) -> list[Any]:
+            result = pool.run_now(source, sql)
+            if result.error is not None:
+                raise DataError(f"{sql}: {result.error}")
+            return list(result.rows)
+
+        before = place.state()
+        found = profile(query, pool.catalog_now(source), source.dialect)
+        database = Database.of(source.location, found, query)
+        cells = database.values(["'x' or 'y'"])
+        assert place.state() == before
+    t, u = found.profiles
+    assert [(c.name, c.kind, c.low, c.high, c.distinct, round(c.nulls, 2)) for c in t.columns] == [
+        ("a", "number", 1, 3, 3, 0.0), ("b", "text", "x", "y", 2, 0.33), ("c", "number", 0.5, 1.5, 2, 0.33),
+    ]  # fmt: skip
+    assert t.columns[1].examples == ("x", "y") and (t.rows, t.whole) == (3, True)
+    assert [str(cell) for cell in cells] == ["'x' in t.b", "'y' in t.b"]
+    if place.keys:
+        assert [(k.columns, k.target, k.declared) for k in u.foreign_keys] == [(("a",), "t", True)]
 
 
 def test_a_catalog_with_keys_across_schemas() -> None:
