@@ -173,7 +173,7 @@ def _near_rows(first: Row, second: Row) -> bool:
 
 
 def _near(a: Any, b: Any) -> bool:
-    if isinstance(a, float) and isinstance(b, int | float) or isinstance(b, float) and isinstance(a, int):
+    if (isinstance(a, float) and isinstance(b, int | float)) or (isinstance(b, float) and isinstance(a, int)):
         return a == b or math.isclose(a, b, rel_tol=NEAR, abs_tol=1e-9)
     return bool(a == b)
 

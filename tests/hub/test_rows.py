@@ -57,7 +57,8 @@ def test_one_other_cell_breaks(rows: list[Any], row: int, column: int) -> None:
     ("first", "second", "equal"),
     [
         (0.1 + 0.2, 0.3, True), (1e6 + 1e-7, 1e6, True), (12345678.00, 12345678.01, False), (1.0, 1, True),
-        (2**53 + 1, float(2**53), True), (2**53 + 1, 2**53, False), (1e-12, 0.0, True), ("1", 1, False), (b"a", "a", False), (None, 0, False),
+        (2**53 + 1, float(2**53), True), (2**53 + 1, 2**53, False),
+        (1e-12, 0.0, True), ("1", 1, False), (b"a", "a", False), (None, 0, False),
         (float("inf"), float("inf"), True), (float("nan"), float("nan"), True), (1e300 * 10, -1e300 * 10, False),
     ],
 )  # fmt: skip

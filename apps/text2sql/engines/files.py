@@ -99,6 +99,11 @@ class Files:
         """Forgets a gold result."""
         self._held[path].gold.pop(sql, None)
 
+    def close(self) -> None:
+        """Lets go of all files."""
+        for path in list(self._held):
+            self._close(path)
+
     def _open(self, path: str, stat: tuple[int, ...], wait: float) -> File:
         connection = _copied(path, stat) or connect(path, wait)
         connection.text_factory = str

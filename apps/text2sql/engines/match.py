@@ -71,6 +71,12 @@ class Matcher:
         ]
         return {"verdicts": verdicts}
 
+    def close(self) -> None:
+        """Lets go of all files."""
+        self._files.close()
+        if self._cache is not None:
+            self._cache.close()
+
     def _group(
         self, group: dict[str, Any], paths: list[str], request: dict[str, Any], known: dict[str, os.stat_result | None]
     ) -> list[Verdict]:
