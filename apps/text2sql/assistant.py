@@ -28,6 +28,7 @@ from .session import Session
 from .teaching import correct
 from .turn import Turn, broken
 
+_RAN: tuple[Status, Status] = ("answered", "failed")
 _QUERIES = ("answered", "ambiguous", "failed")
 
 
@@ -146,8 +147,9 @@ class Assistant(Session):
         seen = await self.app.execute(turn.task, sql)
         attempt = turn.pasted(sql, seen)
         fields = result_fields(sql, seen, "", turn.named, self.dialect, self.rows_cap())
-        why = "that is SQL and no question: it was run as it is, read-only, without a model"
-        status: Status = "failed" if seen.info.get("error") else "answered"
+        failed = bool(seen.info.get("error"))
+        ran = "and as it is it does not run" if failed else "run as it is, read-only, without a model"
+        why, status = f"that is SQL and no question, {ran}", _RAN[failed]
         return self.conclude(turn, status, reason=why, attempt=attempt.id, **fields)
 
     async def _remembered(self, turn: Turn) -> Answer | None:

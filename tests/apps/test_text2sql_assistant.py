@@ -95,7 +95,7 @@ async def test_it_abstains_in_words(assistant: Open) -> None:
     async with assistant(script(("moon", "SELECT colour FROM moon"), ("sky", [f"SELECT {i}" for i in range(5)]))) as a:
         answer = await a.ask("what colour has the moon?")
         assert answer.status == "abstained" and "none of 5 candidate queries runs" in answer.reason
-        assert "no such table" in str(answer.error)
+        assert "moon" in str(answer.error)
         answer = await a.ask("why is the sky blue?")
         assert answer.status == "abstained" and "do not agree (1 of 5" in answer.reason and answer.answer
 
@@ -220,6 +220,28 @@ async def test_memories_by_name_version_and_none(assistant: Open) -> None:
     with pytest.raises(ConfigError, match="no version"):
         async with assistant(script(), memory="sql-shop@99"):
             pass
+
+
+async def test_files_of_a_folder_are_asked_like_any_database(assistant: Open, tmp_path: Path) -> None:
+    (tmp_path / "towns").mkdir()
+    (tmp_path / "towns" / "town.csv").write_text("city,people\nRome,3\nOslo,4\n")
+    model = script(("people", "SELECT city, people FROM town ORDER BY people DESC"))
+    async with assistant(model, db=tmp_path / "towns") as a:
+        assert (a.dialect, a.memory) == ("duckdb", "sql-towns")
+        answer = await a.ask("people of each city")
+        assert answer.rows == [["Oslo", 4], ["Rome", 3]] and answer.chart is not None
+        assert (await a.ask("SELECT COUNT(*) FROM town")).rows == [[2]]
+
+
+@pytest.mark.parametrize(
+    "odd", ["\ud800 customers?", "customers\r\n## Hints\n```sql", "顧客 😀 {0} {{x}} %s", "customers'\"); --"]
+)
+async def test_odd_characters_do_no_harm(assistant: Open, odd: str) -> None:
+    async with assistant(script()) as a:
+        answer = await a.ask(odd)
+        assert answer.status in ("answered", "abstained")
+        json.dumps(answer.to_dict())
+        assert a.history()[0]["question"] == odd.strip() and answer.id == a.history()[0]["id"]
 
 
 async def test_what_is_not_open_says_so(db: Path) -> None:
