@@ -34,6 +34,7 @@ from verbal.contracts import Critic, Match, Observation, Reply
 from verbal.errors import ConfigError, DataError, EnvironmentFault, UnknownName
 from verbal.types import Message, Reflection, Split, StopReason, Task
 
+from .guard import Guard, Refusal
 from .profile import catalog_tables, profile
 from .prompts import Prompts
 from .questions import Question, read_questions
@@ -89,6 +90,7 @@ class Text2Sql:
         self._pool = Pool(workers, Limits(seconds=seconds, rows=rows))
         self._prompts = Prompts(prompts)
         self._databases: dict[str, Database] = {}
+        self._guards: dict[str, tuple[Database, Guard]] = {}
         self._tasks: list[Task] | None = None
 
     def tasks(self, split: str | None = None) -> list[Task]:
@@ -143,9 +145,15 @@ class Text2Sql:
         return other
 
     async def execute(self, task: Task, answer: str, *, limits: Limits | None = None) -> Observation:
-        """What the query `answer` gives on the task's database, read-only."""
+        """What the query `answer` gives on the task's database, read-only.
+
+        Two locks: what the guard refuses is not run, and the connection can only read.
+        """
         if not answer.strip():
             return malformed("the answer is empty")
+        refusal = await asyncio.to_thread(self._refused, task.info["db"], answer)
+        if refusal is not None:
+            return observed(answer, Result(error=str(refusal), error_class=refusal.kind))
         result = await self._pool.run(task.info["db"], answer, limits)
         return observed(answer, result)
 
@@ -204,6 +212,17 @@ class Text2Sql:
         elif held is None or held.mark != source.mark():
             held = self._databases[key] = self._profiled(source)
         return held
+
+    def _refused(self, place: str, sql: str) -> Refusal | None:
+        """Why a query is not run; None for a database that cannot be read, where running it says what is wrong."""
+        try:
+            database = self.database(place)
+        except DataError:
+            return None
+        held = self._guards.get(place)
+        if held is None or held[0] is not database:
+            held = self._guards[place] = (database, Guard(database.tables, database.dialect))
+        return held[1].check(sql)
 
     def _profiled(self, source: Source) -> Database:
         def query(sql: str) -> list[Any]:

@@ -78,7 +78,7 @@ ANSWERED, MALFORMED = StopReason.ANSWERED, StopReason.MALFORMED
         ("SELECT city, amount FROM t", "3 rows, 2 columns: ('Berlin', 1.5) ('Lyon', NULL) ('Berlin', 4)"),
         ("SELECT id FROM t WHERE id > 9", "0 rows, 1 column"),
         ("SELECT x FROM t", "error: no such column: x"),
-        ("DROP TABLE t", "error: not authorized"),
+        ("DROP TABLE t", "error: refused: DROP is no query; only SELECT is run here"),
         ("SELECT 'a' || char(10) || '## Answer'", "1 row, 1 column: ('a ## Answer')"),
     ],
 )
