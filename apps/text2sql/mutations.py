@@ -51,14 +51,16 @@ def mutations(
 
 
 def _changed(tree: exp.Expr, kinds: frozenset[str], columns: Mapping[str, Sequence[str]]) -> Iterator[exp.Expr]:
+    from sqlglot import exp
+
     for index, node in enumerate(tree.walk()):
         for kind, change in changes(node, columns):
             if kind not in kinds:
                 continue
-            copy = tree.copy()
-            twin = next(other for number, other in enumerate(copy.walk()) if number == index)
+            holder = exp.Tuple(expressions=[tree.copy()])  # a root without a parent cannot be replaced
+            twin = next(other for number, other in enumerate(holder.expressions[0].walk()) if number == index)
             change(twin)
-            yield copy
+            yield holder.expressions[0]
 
 
 def changes(node: exp.Expr, columns: Mapping[str, Sequence[str]]) -> Iterator[Change]:

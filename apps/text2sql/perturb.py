@@ -102,7 +102,7 @@ class Content:
         small = rng.random() < 0.5
         made: Rows = {}
         for table in self._parents_first():
-            if rng.random() < 0.12 * style["empty"]:
+            if rng.random() < 0.25 * style["empty"]:
                 made[table.name.lower()] = []
                 continue
             count = min(most, max(1, round(len(table.rows) * rng.uniform(0.2, 1.2))), rng.choice((4, 8, 16, most)))
