@@ -37,6 +37,7 @@ Fetch Distinct Qualify Table TableAlias Alias Aliases Star Identifier DataType D
 Window WindowSpec Values Tuple Lateral Unnest Cube Rollup GroupingSets WithinGroup IgnoreNulls RespectNulls JSONPath
 JSONPathRoot JSONPathKey JSONPathSubscript JSONPathPart JSONPathWildcard Var Collate Kwarg OrderedSet
 NamedWindow Windows Recursive JSONKeyValue JSONPathSelector JSONPathSlice Slice WithOrdinality Tag Paren LimitOptions
+Filter
 """
 """sqlglot's nodes that queries are made of, besides conditions, literals and functions."""
 _NEVER = """
@@ -106,6 +107,9 @@ class Guard:
         logging.getLogger("sqlglot").setLevel(logging.ERROR)  # what it cannot read is refused, not logged
         try:
             tokens = sqlglot.tokenize(sql, read=self._dialect)
+            for token in tokens:  # `LIMIT a % b` is not read; `*` binds as `%` does, so the tree is the same
+                if token.token_type == sqlglot.TokenType.MOD:
+                    token.token_type = sqlglot.TokenType.STAR
             parsed = sqlglot.Dialect.get_or_raise(self._dialect).parser().parse(tokens, sql)
         except sqlglot.errors.ParseError as error:
             found = error.errors[0] if error.errors else {}
