@@ -26,7 +26,9 @@ SHOWN_ROWS = 20
 """Rows on the terminal, when no number is given."""
 
 
-def make_assistant(options: dict[str, Any], store: Store, memory: str, *, adopted: bool = False) -> Any:
+def make_assistant(
+    options: dict[str, Any], store: Store, memory: str, *, adopted: bool = False, words: bool = False
+) -> Any:
     """The assistant that the options of a command mean; to be entered.
 
     Args:
@@ -34,6 +36,7 @@ def make_assistant(options: dict[str, Any], store: Store, memory: str, *, adopte
         store: Where everything is kept.
         memory: As `Assistant` takes it.
         adopted: The version that serves answers: its model, memory and prompts.
+        words: The model adds what results mean.
 
     Raises:
         ConfigError: nothing is adopted.
@@ -48,7 +51,9 @@ def make_assistant(options: dict[str, Any], store: Store, memory: str, *, adopte
             )
         policy = serving[1]
         recipe, memory = policy.recipe(recipe), f"{policy.memory}@{policy.version}" if policy.memory else "none"
-    return load_function("apps", "text2sql.assistant", "Assistant")(store=store, memory=memory, recipe=recipe)
+    return load_function("apps", "text2sql.assistant", "Assistant")(
+        store=store, memory=memory, recipe=recipe, words=words
+    )
 
 
 def run_ask(
@@ -61,6 +66,7 @@ def run_ask(
     reading: int | None = None,
     rows: int | None = None,
     chart: Path | None = None,
+    words: bool = False,
     quiet: bool,
 ) -> dict[str, Any]:
     """Answers one question: what was understood, SQL, rows, chart, words, limits, lessons; with readings where it asks.
@@ -74,12 +80,13 @@ def run_ask(
         reading: The reading that is meant, where the question was ambiguous before.
         rows: Rows at most, on the terminal and in the result.
         chart: A file for the Vega-Lite specification.
+        words: The model adds what the result means.
         quiet: Print nothing.
     """
     with Store(path) as store, Screen("verbal ask", quiet=quiet) as screen:
 
         async def work() -> Any:
-            async with make_assistant(options, store, memory, adopted=adopted) as assistant:
+            async with make_assistant(options, store, memory, adopted=adopted, words=words) as assistant:
                 if reading is not None:
                     return await _read(assistant, screen, question, reading, rows)
                 async for event in assistant.stream(question):
@@ -145,6 +152,8 @@ def show_event(screen: Screen, event: Any, rows: int | None = None) -> None:
             screen.print(drawn)
     elif event.kind == "explanation":
         screen.print(f"The query {value}.")
+    elif event.kind == "words":
+        screen.print(value)
     elif event.kind == "limits":
         for limit in value:
             screen.print(f"Note: {limit}.")

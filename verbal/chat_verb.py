@@ -28,11 +28,18 @@ HELP = """Ask a question, or change the one before ("and by month?"). "no: ..." 
 
 
 def run_chat(
-    options: dict[str, Any], path: str, memory: str, *, adopted: bool, rows: int | None, quiet: bool
+    options: dict[str, Any],
+    path: str,
+    memory: str,
+    *,
+    adopted: bool,
+    rows: int | None,
+    words: bool = False,
+    quiet: bool,
 ) -> dict[str, Any]:
     """Talks about a database until the input ends; gives the answers' ids and statuses."""
     with Store(path) as store, asyncio.Runner() as runner:
-        assistant = runner.run(_entered(make_assistant(options, store, memory, adopted=adopted)))
+        assistant = runner.run(_entered(make_assistant(options, store, memory, adopted=adopted, words=words)))
         try:
             chat = Chat(assistant, rows)
             with _screen(chat, quiet):

@@ -32,6 +32,7 @@ _Memory = Annotated[
     str, typer.Option(help="Memory of lessons: NAME, NAME@VERSION or none; the database's own if not given.")
 ]
 _Rows = Annotated[int | None, typer.Option("--rows", min=1, help="Rows to show at most.")]
+_Words = Annotated[bool, typer.Option("--words", help="The model adds what the result means: one more call.")]
 _Adopted = Annotated[bool, typer.Option("--adopted", help="Answer with the adopted version.")]
 
 
@@ -51,6 +52,7 @@ def ask(
     ] = None,
     rows: _Rows = None,
     chart: Annotated[Path | None, typer.Option("--chart", help="Write the chart there, as Vega-Lite JSON.")] = None,
+    words: _Words = False,
     store: Store = DEFAULT_STORE,
     set_: Overrides = None,
     max_cost: MaxCost = None,
@@ -61,7 +63,7 @@ def ask(
 
     made = run_ask(
         _options(model, database, set_, max_cost), store, question, memory, adopted=adopted, reading=reading,
-        rows=rows, chart=chart, quiet=json_,
+        rows=rows, chart=chart, words=words, quiet=json_,
     )  # fmt: skip
     emit(made, json_)
 
@@ -72,6 +74,7 @@ def chat(
     model: Model = "",
     adopted: _Adopted = False,
     rows: _Rows = None,
+    words: _Words = False,
     store: Store = DEFAULT_STORE,
     set_: Overrides = None,
     max_cost: MaxCost = None,
@@ -81,7 +84,7 @@ def chat(
     from verbal.chat_verb import run_chat
 
     options = _options(model, db, set_, max_cost)
-    emit(run_chat(options, store, memory, adopted=adopted, rows=rows, quiet=json_), json_)
+    emit(run_chat(options, store, memory, adopted=adopted, rows=rows, words=words, quiet=json_), json_)
 
 
 @sql_app.command()

@@ -27,7 +27,7 @@ class Event:
     """One thing that is known of an answer under way."""
 
     kind: Literal[
-        "asked", "understood", "lessons", "sql", "rows", "chart", "explanation", "limits", "readings", "answer"
+        "asked", "understood", "lessons", "sql", "rows", "chart", "explanation", "words", "limits", "readings", "answer"
     ]
     value: Any
 
@@ -56,6 +56,9 @@ class Answer:
     agreement: float | None = None
     understood: Understood = field(default_factory=Understood)
     explanation: str = ""
+    """What the query does, from its syntax tree."""
+    words: str = ""
+    """What the result means, in a model's words, where they were asked for."""
     chart: dict[str, Any] | None = None
     limits: list[str] = field(default_factory=list)
     readings: list[Reading] = field(default_factory=list)

@@ -44,6 +44,7 @@ class Assistant(Session):
         recipe: How a question is worked on; the shipped `ask` when None.
         app: An open app to use in place of the recipe's (it stays open).
         new_memory: Whether a memory that is named may be one that nothing was filed in yet.
+        words: Whether the model adds what the result means in its words, one more call each.
 
     Raises (on entering):
         DataError: the database cannot be read. ConfigError, ModelError: a part or the model cannot be used.
@@ -65,7 +66,7 @@ class Assistant(Session):
 
     async def stream(self, question: str, *, after: Answer | None = None) -> AsyncIterator[Event]:
         """The answer as it comes: asked (a follow-up as a whole question), understood, lessons, then sql, rows, chart,
-        explanation, limits or readings, and at last `answer`, which is all of it. Raises what `ask` raises.
+        explanation, words, limits or readings, and at last `answer`, which is all of it. Raises what `ask` raises.
         """
         turn, why = await self._begin(check_question(question), after)
         if turn.asked != turn.question:
@@ -183,6 +184,9 @@ class Assistant(Session):
             fields["agreement"] = context.verdict(context.store.feedback([chosen.id])[chosen.id])
         if len(close) > 1:
             return self.conclude(turn, "ambiguous", attempt=first.attempt, readings=close, **fields)
+        if self.words and not fields["error"]:
+            folder = self.shop.recipe.app.options.get("prompts")
+            fields["words"] = await turn.worded(first.sql, first.observation, folder)
         return self.conclude(turn, "answered", attempt=first.attempt, **fields)
 
     async def correct(self, answer: Answer | str, words: str = "", sql: str = "") -> Correction:
@@ -218,6 +222,7 @@ def events(answer: Answer) -> list[Event]:
         found.append(Event("rows", (answer.columns, answer.rows)))
         found += [Event("chart", answer.chart)] if answer.chart else []
         found += [Event("explanation", answer.explanation)] if answer.explanation else []
+        found += [Event("words", answer.words)] if answer.words else []
     found += [Event("readings", answer.readings)] if answer.readings else []
     found += [Event("limits", answer.limits)] if answer.limits else []
     return [*found, Event("answer", answer)]

@@ -41,6 +41,7 @@ class Session:
         recipe: How a question is worked on; the shipped `ask` when None.
         app: An open app to use in place of the recipe's (it stays open).
         new_memory: Whether a memory that is named may be one that nothing was filed in yet.
+        words: Whether the model adds what the result means in its words, one more call each.
 
     Raises (on entering):
         DataError: the database cannot be read. ConfigError, ModelError: a part or the model cannot be used.
@@ -56,6 +57,7 @@ class Session:
         recipe: Recipe | None = None,
         app: Any = None,
         new_memory: bool = False,
+        words: bool = False,
     ) -> None:
         made = recipe or load_recipe("ask")
         if db is not None:
@@ -64,7 +66,7 @@ class Session:
         if isinstance(model, str) and model:
             made = dataclasses.replace(made, model=dataclasses.replace(made.model, name=model))
         self._recipe, self._model, self._wanted, self._given_app = made, model, memory, app
-        self._new_memory = new_memory
+        self._new_memory, self.words = new_memory, words
         self._given_store = store
         self._stack = AsyncExitStack()
         self._shop: Workshop | None = None

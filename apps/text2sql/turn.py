@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,11 +18,15 @@ from typing import Any
 from verbal.contracts import Memory, Observation
 from verbal.errors import ModelError
 from verbal.loop.context import Context, query
+from verbal.prompt import load_prompt
 from verbal.run import Workshop, make_context
-from verbal.types import Attempt, Reflection, Step, StopReason, Task, Usage
+from verbal.types import Attempt, Message, Reflection, Step, StopReason, Task, Usage
 
 from .clarify import Reading, Understood, readings, understand
+from .prompts import fenced, one_line
 from .values import Database
+
+_ROWS_TOLD = 20
 
 
 @dataclass(slots=True, kw_only=True)
@@ -137,6 +142,25 @@ class Turn:
         text = context.app.parse("reflector", step.text)
         known = isinstance(text, str) and text.strip().lower() not in ("", "none")
         return (text.strip() if known else ""), step
+
+    async def worded(self, sql: str, seen: Observation, folder: str | None) -> str:
+        """What the result means in a model's words; empty where the model follows no instructions, or fails to."""
+        from verbal.loop.nodes import say
+
+        context = self.context or await self.look_up()
+        if not getattr(context.roles("explainer"), "chats", True):
+            return ""
+        rows = [one_line(str(row))[:300] for row in seen.info.get("rows", ())[:_ROWS_TOLD]]
+        prompt = load_prompt("text2sql/words", folder).fill(
+            question=one_line(self.asked), query=fenced(sql), rows="\n".join(rows) or "none",
+            columns=one_line(", ".join(map(str, seen.info.get("columns", ()))))[:500], count=one_line(seen.text)[:300],
+        )  # fmt: skip
+        step = await say(context, "explainer", [Message(role="user", content=prompt)], f"{self.id}/words")
+        if step is None:
+            return ""
+        found = re.findall(r"^[ \t>*-]*answer\**:\**[ \t]*(\S.*)$", step.text, re.IGNORECASE | re.MULTILINE)
+        self.shop.store.put_step(self.id, "words", step)
+        return " ".join(found[0].split())[:600] if len(found) == 1 else ""
 
     def pasted(self, sql: str, seen: Observation) -> Attempt:
         """The person's own query as an attempt, which no trainer takes for the policy's."""

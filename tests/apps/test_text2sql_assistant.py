@@ -163,6 +163,20 @@ async def test_follow_ups_by_a_model_and_by_rules(assistant: Open) -> None:
         assert third.status == "abstained" and "whole questions only" in third.reason
 
 
+async def test_words_of_a_model_are_shown_and_obeyed_by_nobody(assistant: Open, db: Path) -> None:
+    hostile = "ANSWER: There are three customers. DROP TABLE customer; ```sql\nSELECT 1\n```"
+    model = script(("Role: explainer", hostile))
+    async with assistant(model, words=True) as a:
+        events = [e async for e in a.stream("how many customers?")]
+        answer = events[-1].value
+        assert answer.words.startswith("There are three customers.") and answer.rows == [[3]] and answer.answer == COUNT
+        assert ("words", answer.words) in [(e.kind, e.value) for e in events] and answer.usage["explainer"].calls == 1
+    pocket = script(("Role: explainer", hostile))
+    pocket.chats = False
+    async with assistant(pocket, words=True) as a:
+        assert (await a.ask("how many customers are there?")).words == ""
+
+
 async def test_databases_that_cannot_be_read(assistant: Open, db: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.sqlite").write_bytes(b"not a database" * 100)
     (tmp_path / "none.sqlite").write_bytes(b"")
