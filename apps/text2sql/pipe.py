@@ -34,6 +34,7 @@ MEMORY_BYTES: dict[Family, int] = {"sqlite": 768 * 2**20, "duckdb": 1536 * 2**20
 GRACE = 0.25
 """Seconds after the time limit until a process is ended."""
 
+_PIECE = 1 << 16
 _LAST = 0.15
 """Seconds more for a reply that has begun."""
 _START = 20.0
@@ -86,6 +87,7 @@ class Process:
         self._in, self._out = self.process.stdin.fileno(), self.process.stdout.fileno()
         self._poll = select.poll()  # select() knows no more than 1,024 open files
         self._poll.register(self._out, select.POLLIN)
+        self._held = bytearray()
         self._ready = False
 
     def ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any] | None:
@@ -114,24 +116,26 @@ class Process:
             raise EOFError("the worker process ended") from error
 
     def _receive(self, deadline: float) -> dict[str, Any] | None:
-        head = self._read(4, deadline)
-        body = None if head is None else self._read(struct.unpack(">I", head)[0], deadline + _LAST)
-        if body is None:
+        """The next frame: a 4-byte length and JSON."""
+        if not self._filled(4, deadline):
             return None
+        size = 4 + struct.unpack(">I", self._held[:4])[0]
+        if not self._filled(size, deadline + _LAST):
+            return None
+        body, self._held = self._held[4:size], self._held[size:]
         reply: dict[str, Any] = json.loads(body)
         return reply
 
-    def _read(self, size: int, deadline: float) -> bytes | None:
-        found = bytearray()
-        while len(found) < size:
+    def _filled(self, size: int, deadline: float) -> bool:
+        while len(self._held) < size:
             left = deadline - time.monotonic()
             if left <= 0 or not self._poll.poll(left * 1000):
-                return None
-            piece = os.read(self._out, min(size - len(found), 1 << 20))
+                return False
+            piece = os.read(self._out, _PIECE)
             if not piece:
                 raise EOFError("the worker process ended")
-            found += piece
-        return bytes(found)
+            self._held += piece
+        return True
 
     def end(self) -> None:
         """Ends the process, from any thread; one that talks to a server may cancel there what it runs."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
-import queue
+import select
 import signal
 import struct
 import sys
@@ -117,9 +117,11 @@ def _encoded(reply: dict[str, Any]) -> bytes:
         return json.dumps(failure("out of memory: the rows need more than they may use", "too_big")).encode()
 
 
-def _listen(requests: queue.SimpleQueue[bytes], engines: dict[str, Engine]) -> None:
-    while (frame := read_frame(sys.stdin.buffer)) is not None:
-        requests.put(frame)
+def _attend(engines: dict[str, Engine]) -> None:
+    """Waits for the parent's end of the pipe to close, and reads nothing."""
+    closed = select.poll()
+    closed.register(sys.stdin.fileno(), 0)
+    closed.poll()
     _leave(engines)
 
 
@@ -143,31 +145,33 @@ def _engine(kind: str, engines: dict[str, Engine]) -> Engine:
 
 def main(kind: str, memory: int) -> None:
     """Answers requests until standard input ends; `kind` of engine is loaded before `memory` bytes are the limit."""
-    requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     engines: dict[str, Engine] = {}
     engine = _engine(kind, engines)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # a thread of its own waits for it, whatever runs
-    for watch in (
-        threading.Thread(target=_obey, args=(engines,)),
-        threading.Thread(target=_listen, args=(requests, engines)),
-    ):
-        watch.daemon = True
-        watch.start()
+    for target in (_obey, _attend):
+        threading.Thread(target=target, args=(engines,), daemon=True).start()
     limit_memory(memory)
-    out = sys.stdout.buffer
+    out, asked = sys.stdout.buffer, select.poll()
+    asked.register(sys.stdin.fileno(), select.POLLIN)
     write_frame(out, b'{"state": "ready"}')
     while True:
-        try:
-            request = json.loads(requests.get(timeout=IDLE))
-        except queue.Empty:
+        if not asked.poll(IDLE * 1000):
             engine.idle()
             continue
-        limit_cpu(math.inf)
-        reply = None
-        if not engine.is_open(request):
-            write_frame(out, b'{"state": "opening"}')
-            reply = engine.open(request)
-            write_frame(out, b'{"state": "open"}')
-        if request.get("op", "query") == "query":
-            limit_cpu(float(request["seconds"]))
-        write_frame(out, _encoded(answer(request, engine) if reply is None else reply))
+        frame = read_frame(sys.stdin.buffer)
+        if frame is None:
+            _leave(engines)
+        else:
+            _serve(json.loads(frame), engine, out)
+
+
+def _serve(request: dict[str, Any], engine: Engine, out: BinaryIO) -> None:
+    limit_cpu(math.inf)
+    reply = None
+    if not engine.is_open(request):
+        write_frame(out, b'{"state": "opening"}')
+        reply = engine.open(request)
+        write_frame(out, b'{"state": "open"}')
+    if request.get("op", "query") == "query":
+        limit_cpu(float(request["seconds"]))
+    write_frame(out, _encoded(answer(request, engine) if reply is None else reply))
