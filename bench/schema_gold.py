@@ -18,7 +18,7 @@ from typing import Any
 import sqlglot
 from sqlglot import exp
 
-from verbal.apps.text2sql.schema import Table, read_tables
+from verbal.apps.text2sql.schema import Table, read_catalog
 
 WIDE = 200
 """Tables of the large schemas."""
@@ -105,26 +105,28 @@ def database_path(data: Path, name: str) -> Path:
 def widened(data: Path, name: str, others: Iterable[str], folder: Path, rows: int = 200) -> Path:
     """The database `name` in one file with tables of `others`, `WIDE` in all, the first `rows` rows of each."""
     path = folder / f"{name}_wide.sqlite"
-    order = list(others)
-    Random(name).shuffle(order)
+    rng, order = Random(name), [other for other in others if other != name]
+    rng.shuffle(order)
     taken: set[str] = set()
+    chosen: dict[str, list[str]] = {}
+    for source in [name, *order]:  # all tables of a database or none, so that keys stay whole
+        names = [table.name for table in read_catalog(database_path(data, source))] if len(taken) < WIDE else []
+        if names and not taken & {n.lower() for n in names} and len(taken) + len(names) <= WIDE:
+            chosen[source] = names
+            taken |= {n.lower() for n in names}
+    places = list(chosen)
+    rng.shuffle(places)  # the tables that are asked for stand anywhere among the others
     with closing(sqlite3.connect(path)) as connection:
         connection.text_factory = lambda b: b.decode("utf-8", "replace")
         connection.execute("PRAGMA journal_mode = OFF")
-        for source in [name, *order]:
-            if len(taken) >= WIDE:
-                break
-            copied(connection, database_path(data, source), taken, rows if source != name else 1_000_000)
-        connection.commit()
+        for source in places:
+            most = rows if source != name else 1_000_000
+            copied(connection, database_path(data, source), chosen[source], most)
     return path
 
 
-def copied(connection: sqlite3.Connection, source: Path, taken: set[str], rows: int) -> None:
-    """Copies the tables of `source` whose names are free; all or none, so that keys stay whole."""
-    names = [t.name for t in read_tables(source)]
-    if any(name.lower() in taken for name in names) or len(taken) + len(names) > WIDE:
-        return
-    connection.commit()
+def copied(connection: sqlite3.Connection, source: Path, names: Sequence[str], rows: int) -> None:
+    """Copies tables of `source`."""
     connection.execute("ATTACH ? AS far", (str(source),))
     for name in names:
         (sql,) = connection.execute(
@@ -133,7 +135,6 @@ def copied(connection: sqlite3.Connection, source: Path, taken: set[str], rows: 
         quoted = '"' + name.replace('"', '""') + '"'
         connection.execute(sql)
         connection.execute(f"INSERT INTO main.{quoted} SELECT * FROM far.{quoted} LIMIT {rows}")
-        taken.add(name.lower())
     connection.commit()
     connection.execute("DETACH far")
 

@@ -178,6 +178,11 @@ class Linker:
                          for t, n in zip(tables, self._names, strict=True)]  # fmt: skip
         self._away = [{name for key in t.foreign_keys for name in key.columns} for t in tables]
         self._vocabulary = self._weighed()
+        self._holders: dict[str, set[tuple[int, int]]] = defaultdict(set)
+        for i, (own, names) in enumerate(zip(self._names, self._columns, strict=True)):
+            for j, name in enumerate([own, *names], start=-1):
+                for word in name.words:
+                    self._holders[word].add((i, j))
         self._inside = [{word for name in (own, *names) for word in name.words}
                         for own, names in zip(self._names, self._columns, strict=True)]  # fmt: skip
         self._place = place = {table.name: i for i, table in enumerate(tables)}
@@ -203,12 +208,7 @@ class Linker:
             for word, strength in self._met(_asked(hint), _HINT).items():
                 met[word] = max(met.get(word, 0.0), strength)
         hits = _hits(cells)
-        named = [self._score(name, met) for name in self._names]
-        columns = [
-            [self._score(name, met) + hits.get((table.name, column.name), 0.0)
-             for column, name in zip(table.columns, names, strict=True)]
-            for table, names in zip(self._tables, self._columns, strict=True)
-        ]  # fmt: skip
+        named, columns = self._scored(met, hits)
         scores = [
             _NAME * own + _best([score * (_REFERENCE if c.name in away else 1.0)
                                  for c, score in zip(table.columns, inside, strict=True)])
@@ -217,9 +217,10 @@ class Linker:
         totals = self._spread(scores, met)
         ranked = sorted(range(len(totals)), key=lambda i: (-totals[i], i))
         best = set(ranked[:table_count])
+        joins = {i: self._joins(i, best) for i in best}
         flat = [
             ColumnScore(table.name, column.name, score + totals[i] * (_CONTEXT if score else _SILENT) +
-                        (_KEY * totals[i] if i in best and column.name in self._joins(i, best) else 0.0))
+                        (_KEY * totals[i] if column.name in joins.get(i, ()) else 0.0))
             for i, table in enumerate(self._tables)
             for column, score in zip(table.columns, columns[i], strict=True)
         ]  # fmt: skip
@@ -231,6 +232,22 @@ class Linker:
             table_count,
             column_count,
         )
+
+    def _scored(
+        self, met: Mapping[str, float], hits: Mapping[tuple[str, str], float]
+    ) -> tuple[list[float], list[list[float]]]:
+        """What the names of tables and of columns score by themselves, and columns by their cells."""
+        named, columns = [0.0] * len(self._tables), [[0.0] * len(names) for names in self._columns]
+        for i, j in {place for word in met for place in self._holders[word]}:
+            if j < 0:
+                named[i] = self._score(self._names[i], met)
+            else:
+                columns[i][j] = self._score(self._columns[i][j], met)
+        for (table, column), score in hits.items():
+            if (at := self._place.get(table)) is not None:
+                for j, one in enumerate(self._tables[at].columns):
+                    columns[at][j] += score if one.name == column else 0.0
+        return named, columns
 
     def _weighed(self) -> _Vocabulary:
         names = [*self._names, *(name for inside in self._columns for name in inside)]
