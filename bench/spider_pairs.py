@@ -33,9 +33,9 @@ def data_folder(parser: argparse.ArgumentParser) -> Path | None:
     return Path(known)
 
 
-def golds(data: Path) -> list[tuple[str, str]]:
-    """The different (database, gold query) of Spider dev."""
-    lines = (json.loads(line) for line in (data / "spider" / "dev.jsonl").read_text(encoding="utf-8").splitlines())
+def golds(data: Path, split: str = "dev") -> list[tuple[str, str]]:
+    """The different (database, gold query) of Spider dev or train."""
+    lines = (json.loads(line) for line in (data / "spider" / f"{split}.jsonl").read_text(encoding="utf-8").splitlines())
     return list(dict.fromkeys((q["db_id"], q["query"]) for q in lines))
 
 
@@ -65,16 +65,16 @@ def real(data: Path) -> list[Row]:
     return list(found)
 
 
-def mutated(data: Path, per_gold: int = 80) -> list[Row]:
+def mutated(data: Path, per_gold: int = 80, split: str = "dev") -> list[Row]:
     """Neighbours of all gold queries, at most `per_gold` of each."""
     from verbal.parts import load_function
 
     mutations = load_function("apps", "text2sql.mutations", "mutations")
     kinds = load_function("apps", "text2sql.mutations", "ALL")
     content = load_function("apps", "text2sql.perturb", "Content")
-    columns = {db: content(database(data, db), []).columns for db, _ in dict(golds(data)).items()}
+    columns = {db: content(database(data, db), []).columns for db in dict(golds(data, split))}
     found = []
-    for db, gold in golds(data):
+    for db, gold in golds(data, split):
         others = mutations(gold, kinds, columns[db])
         step = max(1.0, len(others) / per_gold)
         found += [Row(db, gold, others[int(i * step)], False) for i in range(min(len(others), per_gold))]
