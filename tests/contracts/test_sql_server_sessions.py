@@ -56,6 +56,8 @@ def test_a_closed_pool_leaves_nothing_on_the_server(server: Place) -> None:
 
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_worker_that_dies_leaves_nothing_on_the_server_for_long(server: Place, sign: signal.Signals) -> None:
+    if sign == signal.SIGSTOP and server.kind == "mysql":
+        pytest.skip("shown with PostgreSQL: what the parent does with a worker that is deaf")
     pool = Pool(1)
     try:
         thread = hang(pool, server, 1)
