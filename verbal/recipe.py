@@ -45,6 +45,8 @@ class ModelTable:
     temperature: float = 0.8
     """Of every attempt but the first, which is greedy."""
     max_tokens: int = 1024
+    logprobs: bool = False
+    """Ask for the log-probabilities of the tokens of attempts (for the critic `vote`); some providers give none."""
     concurrency: int = 20
     """Calls under way at once, to start with; it adapts."""
     timeout: float = 120.0
@@ -67,6 +69,12 @@ class LoopTable:
     """Attempts in a row on one task, the first included (graph `reflect`)."""
     samples: int = 8
     """Attempts side by side on one task (graphs `group` and `self_play`)."""
+    most: int = 0
+    """Graph `group`: attempts drawn at most until `samples` of them run; 0 draws `samples`, whether they run or not."""
+    empty: bool = True
+    """With `most`: an answer whose result is empty counts as one that runs."""
+    wave: int = 0
+    """Graph `group`: attempts drawn at once; 0 is all. In waves, drawing ends when the verdict cannot change."""
     turns: int = 8
     """Model replies in one attempt before it is stopped."""
     timeout: float | None = None
@@ -169,6 +177,11 @@ class Recipe:
             raise ConfigError(
                 f"{', '.join(f'{k} is {v}' for k, v in low.items())}, at least 1 is needed", where=self.name
             )
+        if negative := [k for k in ("most", "wave") if getattr(self.loop, k) < 0]:
+            raise ConfigError(f"loop.{negative[0]} is below 0", where=self.name, todo="give 0 (off) or more")
+        if 0 < self.loop.most < self.loop.samples:
+            what = f"loop.most is {self.loop.most}, below loop.samples, which is {self.loop.samples}"
+            raise ConfigError(what, where=self.name, todo="give more, or 0 to draw once")
         if self.model.cache not in CACHES:
             raise UnknownName.of("cache mode", self.model.cache, CACHES, where=f"recipe {self.name}: model.cache")
         if self.loop.graph not in GRAPHS:

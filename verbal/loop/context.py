@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -98,6 +99,10 @@ class Context:
         return Sampling(
             temperature=0.0 if greedy else table.temperature, max_tokens=table.max_tokens, seed=self.draw(*parts)
         )
+
+    def solving(self, *parts: object, greedy: bool = False) -> Sampling:
+        """The same for an attempt: with log-probabilities where the recipe asks for them."""
+        return dataclasses.replace(self.sampling(*parts, greedy=greedy), logprobs=self.recipe.model.logprobs)
 
     def attempt(self, id: str) -> Attempt | None:
         """The attempt of that id as the store keeps it, or None."""

@@ -7,7 +7,7 @@ reflect:    retrieve -> attempt -> judge -> (solved) finish
 
             (with `loop.lessons = "all"` a solved attempt is reflected on too, and then the episode ends)
 
-group:      retrieve -> sample -> compare -> contrast -> choose
+group:      retrieve -> sample -> compare -> contrast -> choose        (nodes in sampling.py)
 
 self_play:  propose -> validate -> answer -> reward        (nodes in self_play.py)
 """
@@ -21,7 +21,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 
 from verbal.errors import UnknownName
-from verbal.loop import nodes, self_play
+from verbal.loop import nodes, sampling, self_play
 from verbal.loop.context import Context
 from verbal.loop.nodes import State
 
@@ -58,7 +58,7 @@ def _reflect() -> Any:
 
 def _group() -> Any:
     graph = StateGraph(State, context_schema=Context)
-    graph.add_sequence([nodes.retrieve, nodes.sample, nodes.compare, nodes.contrast, nodes.choose])
+    graph.add_sequence([nodes.retrieve, sampling.sample, sampling.compare, nodes.contrast, sampling.choose])
     graph.add_edge(START, "retrieve")
     return graph
 

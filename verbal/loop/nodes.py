@@ -47,7 +47,7 @@ async def attempt(state: State, runtime: Runtime[Context]) -> State:
         hints=[*await context.hints(task), *own],
         earlier=earlier,
         # A first attempt is greedy, and so is one that has a new lesson to go by.
-        sampling=context.sampling(
+        sampling=context.solving(
             task.id, round_, greedy=round_ == 0 or (own != [] and own[-1].attempts[-1] == earlier[-1].id)
         ),
     )
@@ -158,55 +158,6 @@ async def _reflect(context: Context, newest: Attempt, correction: str = "") -> N
     step = await say(context, "reflector", messages, newest.id, greedy=newest.round == 0)
     if step is not None:
         await context.store.together(partial(context.store.put_step, newest.id, "reflect", step))
-
-
-async def sample(state: State, runtime: Runtime[Context]) -> State:
-    """K attempts side by side, drawn in one call; those the store has already are not drawn again."""
-    context = runtime.context
-    task, k = context.tasks[state["task"]], context.recipe.loop.samples
-    ids = [context.attempt_id(task.id, i) for i in range(k)]
-    hints = await context.hints(task)
-    if not all(context.attempt(i) for i in ids):
-        environment = context.app.environment()
-        try:
-            messages = await environment.start(unsealed(task), hints=hints)
-        finally:
-            await environment.aclose()
-        sampling = context.sampling(task.id, "group")
-        replies: list[Reply | ModelError]
-        try:
-            replies = [*await context.roles("solver").generate(messages, k, sampling)]
-        except STOPS:
-            raise
-        except ModelError as failure:  # of all of them together: each is an attempt that failed
-            replies = [failure] * k
-        for i, reply in enumerate(replies):
-            await make_attempt(context, task, round_=0, hints=hints, sampling=sampling, sample=i, reply=reply)
-    return {"attempts": ids}
-
-
-async def compare(state: State, runtime: Runtime[Context]) -> State:
-    """Feedback of every critic on the whole group."""
-    context = runtime.context
-    group = [a for i in state["attempts"] if (a := context.attempt(i))]
-    known = context.store.feedback(state["attempts"])
-    wanted = {c.name for c in context.critics}
-    if not all(wanted <= {f.critic for f in known[a.id]} for a in group):
-        await context.judge(context.tasks[state["task"]], group)
-    return {}
-
-
-async def choose(state: State, runtime: Runtime[Context]) -> State:
-    """Closes the group: the attempt of highest verdict is chosen, ties by a seeded draw, all pairs by verdict kept."""
-    context, ids = runtime.context, state["attempts"]
-    known = context.store.feedback(ids)
-    values = {i: v for i in ids if (v := context.verdict(known[i])) is not None}
-    best = [i for i in ids if values.get(i) == max(values.values(), default=None)] or ids
-    chosen = best[context.draw(state["task"], "choose") % len(best)]
-    pairs = tuple((a, b) for a in values for b in values if values[a] > values[b])
-    group = Group(task=state["task"], attempts=tuple(ids), preferences=pairs, chosen=chosen)
-    await context.put_group(group)
-    return {"solved": values.get(chosen) == 1.0}
 
 
 async def finish(state: State, runtime: Runtime[Context]) -> State:
