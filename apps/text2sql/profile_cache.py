@@ -43,7 +43,8 @@ def kept(path: Path, make: Callable[[], Profile], folder: Path | None = None) ->
     found = _read(where)
     if found is None:
         found = make()
-        _write(where, found)
+        if _unchanged(path, key):  # else nobody knows which content it describes
+            _write(where, found)
     return found
 
 
@@ -86,6 +87,13 @@ def from_json(text: str) -> Profile:
     """
     data: dict[str, Any] = json.loads(text)
     return Profile(data["dialect"], tuple(_table(table) for table in data["profiles"]))
+
+
+def _unchanged(path: Path, key: str) -> bool:
+    try:
+        return content_hash(path) == key
+    except OSError:
+        return False
 
 
 def _table(data: dict[str, Any]) -> TableProfile:

@@ -18,7 +18,7 @@ from verbal.apps.text2sql import profile as profiles
 from verbal.apps.text2sql import profile_cache
 from verbal.apps.text2sql.linking import link
 from verbal.apps.text2sql.profile import catalog_tables, profile, profile_file
-from verbal.apps.text2sql.profile_cache import content_hash, from_json, to_json
+from verbal.apps.text2sql.profile_cache import content_hash, from_json, kept, to_json
 from verbal.apps.text2sql.schema import Column, Table, schema_text
 from verbal.apps.text2sql.sources import Source
 from verbal.apps.text2sql.values import Database
@@ -122,6 +122,20 @@ def test_a_change_of_the_file_or_of_its_log_is_a_new_content(path: Path, cache: 
         connection.commit()
         assert content_hash(path) != wal
         assert profile_file(path, cache).profiles[0].rows == 4
+
+
+def test_a_profile_of_a_file_that_changed_meanwhile_is_not_kept(path: Path, cache: Path) -> None:
+    found = profile_file(path, cache)
+    (file,) = cache.iterdir()
+    file.unlink()
+
+    def slow() -> profiles.Profile:
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("DELETE FROM flight")
+            connection.commit()
+        return found
+
+    assert kept(path, slow, cache) is found and list(cache.iterdir()) == []
 
 
 def test_a_cache_that_cannot_be_written_costs_time_only(path: Path, tmp_path: Path) -> None:
