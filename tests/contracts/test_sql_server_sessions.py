@@ -39,6 +39,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Place]:
 
 def hang(pool: Pool, place: Place, seconds: float) -> threading.Thread:
     """A query that runs for long, once it runs."""
+    assert pool.run_now(place.db, "SELECT 1").error is None  # the session stands
     thread = threading.Thread(target=pool.run_now, args=(place.db, place.endless[0], Limits(seconds=seconds)))
     thread.start()
     while place.running() == 0 and thread.is_alive():
