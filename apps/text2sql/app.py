@@ -129,6 +129,7 @@ class Text2Sql:
         """
         if not question.strip():
             raise DataError("the question is empty", todo="ask something")
+        question = question.encode("utf-8", "replace").decode("utf-8")  # half a character is nothing that can be kept
         place = self._own_db() if db is None else _place(db)
         base = place.rpartition("/")[2]
         name = id or "ask-" + hashlib.sha256(f"{base}\0{question}\0{gold}".encode()).hexdigest()[:12]

@@ -27,20 +27,20 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9_.:-]")
 
 
 def one_line(text: str) -> str:
-    """`text` with every run of white space as one space, so that it cannot start a heading or a fence."""
-    return re.sub(r"```+", "'''", " ".join(text.split()))
+    """`text` with every run of white space as one space: it cannot start a heading or a fence, nor be a hint."""
+    return _TAG.sub("&lt;", re.sub(r"```+", "'''", " ".join(text.split())))
 
 
 def fenced(sql: str) -> str:
     """`sql` in a fence that nothing inside can close; lines that start with # are moved in by one space."""
-    body = re.sub(r"```+", "'''", sql.strip())
+    body = _TAG.sub("&lt;", re.sub(r"```+", "'''", sql.strip()))
     return f"```sql\n{re.sub(r'(?m)^#', ' #', body)}\n```"
 
 
 def hint_line(hint: Reflection) -> str:
     """A reflection as one `<hint id="...">...</hint>` line whose text cannot close the tag."""
     text = hint.text if not hint.boundary else f"{hint.text} (not for: {hint.boundary})"
-    return f'<hint id="{_UNSAFE.sub("_", hint.id)}">{_TAG.sub("&lt;", one_line(text))}</hint>'
+    return f'<hint id="{_UNSAFE.sub("_", hint.id)}">{one_line(text)}</hint>'
 
 
 class Prompts:
