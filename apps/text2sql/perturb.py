@@ -9,7 +9,9 @@ from a seed.
 from __future__ import annotations
 
 import random
+import re
 import sqlite3
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import closing
@@ -20,6 +22,9 @@ from urllib.parse import quote
 
 MOST_READ = 2_000
 """Rows read of each table."""
+
+WRITE_SECONDS = 10.0
+"""Time to write one content: a schema may have checks that take long."""
 
 Rows = dict[str, list[list[Any]]]
 """Rows of each table."""
@@ -65,7 +70,7 @@ class Content:
         with closing(sqlite3.connect(f"file:{quote(str(Path(path).resolve()))}?mode=ro", uri=True)) as connection:
             connection.text_factory = lambda value: value.decode("utf-8", "replace")
             made = "SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%'"
-            entries = [e for e in connection.execute(made) if not e[2].upper().startswith("CREATE VIRTUAL")]
+            entries = [e for e in connection.execute(made) if re.match(r"CREATE\s+(TABLE|VIEW)\b", e[2], re.IGNORECASE)]
             self.schema = [sql for kind, _, sql in entries if kind == "table"]
             self.schema += [sql for kind, _, sql in entries if kind == "view"]
             self.tables = {name.lower(): _table(connection, name) for kind, name, _ in entries if kind == "table"}
@@ -171,9 +176,16 @@ class Content:
         return list(done.values())
 
     def write(self, rows: Rows, path: Path) -> None:
-        """Makes the SQLite file `path` of a content; rows that its constraints do not let in are left out."""
+        """Makes the SQLite file `path` of a content; rows that its constraints do not let in are left out.
+
+        Raises:
+            sqlite3.Error: it cannot be written, or takes longer than `WRITE_SECONDS`.
+        """
         path.unlink(missing_ok=True)
         with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            deadline = time.monotonic() + WRITE_SECONDS
+            connection.set_progress_handler(lambda: time.monotonic() > deadline, 10_000)
+            connection.execute("PRAGMA trusted_schema = 0")
             connection.execute("PRAGMA journal_mode = OFF")
             connection.execute("PRAGMA synchronous = OFF")
             connection.execute("BEGIN")

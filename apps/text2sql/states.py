@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from verbal.errors import DataError
+from verbal.types import Task
 
 from .check import keyed
 from .matching import Pair, match
@@ -95,6 +96,27 @@ async def make_states(
             where=str(root),
             todo="see that both can be read and written",
         ) from error
+
+
+async def with_states(pool: Pool, tasks: Sequence[Task], **options: Any) -> list[Task]:
+    """The tasks with made states in `info["states"]`: one suite for each SQLite file, of the golds of its tasks.
+
+    Tasks without gold, and those that have states, stay as they are. `options` are those of `make_states`.
+
+    Raises:
+        DataError: a database cannot be read, or the folder cannot be written.
+    """
+    golds: dict[str, list[str]] = {}
+    for task in tasks:
+        if task.gold and not task.info.get("states"):
+            golds.setdefault(str(task.info["db"]), []).append(task.gold)
+    suites = {db: await make_states(pool, db, of_db, **options) for db, of_db in golds.items()}
+    return [
+        task.replace(info={**task.info, "states": suites[str(task.info["db"])].of(task.gold)})
+        if task.gold and not task.info.get("states")
+        else task
+        for task in tasks
+    ]
 
 
 async def _make(
@@ -225,4 +247,4 @@ def _read(home: Path) -> Suite | None:
         return None
 
 
-__all__ = ["Suite", "fewest", "make_states"]
+__all__ = ["Suite", "fewest", "make_states", "with_states"]

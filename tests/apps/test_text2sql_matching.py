@@ -146,6 +146,29 @@ async def test_a_process_that_dies_costs_nobody_else(states: tuple[str, ...], tm
         pool.close()
 
 
+async def test_a_query_that_heeds_no_deadline_is_ended_with_its_process(
+    pool: Pool, states: tuple[str, ...], tmp_path: Path
+) -> None:
+    many = "printf('%.*c', {}, 'a')"
+    deaf = f"SELECT name FROM person WHERE instr({many.format(10**6)}, {many.format(5 * 10**5)} || 'b')"  # one step
+    pairs = [Pair(sql, GOLD, states[:1]) for sql in (GOLD, deaf, "SELECT 1")]
+    found = await match(pool, pairs, cache=tmp_path / "c", limits=Limits(seconds=0.2))
+    assert [f.right for f in found] == [True, False, False] and "ended its worker process" in found[1].text
+
+
+def test_a_file_that_changed_meanwhile_is_not_cached(tmp_path: Path) -> None:
+    path, cache = make(tmp_path / "a.sqlite", [(1, "Ada", 36)]), tmp_path / "gold.sqlite"
+    matcher = Matcher(watched=False)
+    matcher.match(request([path], None))
+    matcher._cache = GoldCache(str(cache))
+    held = next(iter(matcher._files._held.values()))
+    assert matcher._key(held, GOLD)
+    held.mark = ""
+    os.utime(path, ns=(1, 1))
+    assert matcher._key(held, GOLD) == ""
+    matcher.close()
+
+
 async def test_a_file_that_changes_is_read_again(pool: Pool, tmp_path: Path) -> None:
     path = make(tmp_path / "live.sqlite", [(1, "Ada", 36)])
     sql = "SELECT name FROM person WHERE age > 30"

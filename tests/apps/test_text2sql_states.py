@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from verbal.apps.text2sql.matching import Pair, match
 from verbal.apps.text2sql.mutations import ALL, BASIC, mutations
 from verbal.apps.text2sql.perturb import Content
-from verbal.apps.text2sql.states import fewest, make_states
+from verbal.apps.text2sql.states import fewest, make_states, with_states
 from verbal.apps.text2sql.worker import Limits, Pool
 from verbal.errors import DataError
+from verbal.types import Task
 
 SHOP = """
 CREATE TABLE "city of" (code TEXT PRIMARY KEY, name TEXT, size REAL);
@@ -162,6 +163,13 @@ async def test_the_same_seed_makes_the_same_suite_and_the_cache_keeps_it(pool: P
     assert [Path(s).read_bytes() for s in first.states] != [Path(s).read_bytes() for s in other.states]
     Path(first.states[0]).unlink()
     assert (await make_states(pool, db, GOLDS, folder=tmp_path / "a", candidates=8)).states == first.states
+
+
+async def test_tasks_get_states(pool: Pool, db: Path, tmp_path: Path) -> None:
+    base = Task(id="a", kind="text2sql", messages=(), gold=GOLDS[0], info={"db": str(db)})
+    tasks = [base, base.replace(id="b", gold=None), base.replace(id="c", info={"db": str(db), "states": ["x"]})]
+    first, second, third = await with_states(pool, tasks, folder=tmp_path, candidates=6)
+    assert first.info["states"] and second == tasks[1] and third == tasks[2]
 
 
 async def test_ties_that_the_gold_leaves_open_are_not_judged(pool: Pool, db: Path, tmp_path: Path) -> None:

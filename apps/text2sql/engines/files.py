@@ -125,6 +125,17 @@ class Files:
         file.connection.close()
 
 
+def is_unchanged(file: File) -> bool:
+    """Whether the file is still the one that was opened.
+
+    Raises:
+        OSError: it is gone.
+    """
+    found = os.stat(file.path)
+    stat: tuple[int, ...] = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+    return file.stat == ((*stat, *_log_stat(file.path)) if file.log else stat)
+
+
 def _copied(path: str, stat: tuple[int, ...]) -> sqlite3.Connection | None:
     """A copy in memory that can only be read; None for a file that is large, or that somebody writes to."""
     beside = (path + "-journal", path + "-wal")
@@ -158,4 +169,4 @@ def _log_stat(path: str) -> tuple[int, ...]:
     return (stat.st_size, stat.st_mtime_ns)
 
 
-__all__ = ["CELL_BYTES", "Failure", "File", "Files", "Gold"]
+__all__ = ["CELL_BYTES", "Failure", "File", "Files", "Gold", "is_unchanged"]

@@ -18,7 +18,7 @@ from typing import Any
 from verbal.rows import Row, compare, is_ordered, same
 
 from . import test_suite
-from .files import Failure, File, Files, Gold
+from .files import Failure, File, Files, Gold, is_unchanged
 from .gold_cache import GoldCache, content_mark
 from .sqlite import VALUE_BYTES, classify
 
@@ -190,20 +190,25 @@ class Matcher:
             raise Failure("it gives more rows than are fetched", "too_big")
         columns = [column[0] for column in cursor.description]
         gold = Gold(rows, columns, time.perf_counter() - started, _size(rows))
-        if self._cache is not None and gold.seconds >= self._slow:
-            self._cache.put(self._key(file, sql), columns, rows, gold.seconds)
+        if self._cache is not None and gold.seconds >= self._slow and (key := self._key(file, sql)):
+            self._cache.put(key, columns, rows, gold.seconds)
         return gold
 
     def _kept_gold(self, file: File, sql: str) -> Gold | None:
-        if self._cache is None or not self._cache.filled():
+        if self._cache is None or not self._cache.filled() or not (key := self._key(file, sql)):
             return None
-        kept = self._cache.get(self._key(file, sql))
+        kept = self._cache.get(key)
         return None if kept is None else Gold(kept[1], kept[0], kept[2], _size(kept[1]))
 
     def _key(self, file: File, sql: str) -> str:
+        """The key of a gold query in the cache; "" when the file is no longer what was opened."""
         if not file.mark:
-            file.mark = content_mark(file.path, file.stat)
-        return GoldCache.key(file.mark, sql)
+            try:
+                mark = content_mark(file.path, file.stat)
+                file.mark = mark if is_unchanged(file) else ""
+            except OSError:
+                return ""
+        return GoldCache.key(file.mark, sql) if file.mark else ""
 
     # running ------------------------------------------------------------------------------------------------------
 
