@@ -39,7 +39,7 @@ _LAST = 0.15
 """Seconds more for a reply that has begun."""
 _START = 20.0
 """Seconds a new process may take to be ready."""
-_OPENING: dict[Family, float] = {"sqlite": 5.0, "duckdb": 60.0, "server": 15.0}
+OPENING: dict[Family, float] = {"sqlite": 5.0, "duckdb": 60.0, "server": 15.0}
 """Seconds to open a database that takes its time (a server far away, files that are read into memory)."""
 _LEAVING = 1.5
 """Seconds a process may take to cancel what it runs on a server."""
@@ -87,6 +87,8 @@ class Process:
         self._in, self._out = self.process.stdin.fileno(), self.process.stdout.fileno()
         self._poll = select.poll()  # select() knows no more than 1,024 open files
         self._poll.register(self._out, select.POLLIN)
+        self.opened = True
+        """False after a database that did not open in time."""
         self._held = bytearray()
         self._ready = False
 
@@ -103,7 +105,8 @@ class Process:
         self._send(json.dumps(request).encode())
         reply = self._receive(time.monotonic() + seconds + GRACE)
         if reply is not None and reply.get("state") == "opening":
-            opened = self._receive(time.monotonic() + _OPENING[self.family])
+            opened = self._receive(time.monotonic() + OPENING[self.family])
+            self.opened = opened is not None
             reply = None if opened is None else self._receive(time.monotonic() + seconds + GRACE)
         return reply
 

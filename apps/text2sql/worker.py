@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from verbal.errors import DataError, EnvironmentFault
 
-from .pipe import FAMILIES, Family, Process
+from .pipe import FAMILIES, OPENING, Family, Process
 from .sources import Source, request_of
 
 T = TypeVar("T")
@@ -176,8 +176,10 @@ class Pool:
             )
         if reply is None:
             self._replace(worker)
-            late = f"stopped after {limits.seconds:g} s"
-            return Result(error=late, error_class="timeout", seconds=time.monotonic() - started)
+            late, kind = f"stopped after {limits.seconds:g} s", "timeout"
+            if not worker.opened:
+                late, kind = f"the database did not open within {OPENING[worker.family]:g} s", "unreachable"
+            return Result(error=late, error_class=kind, seconds=time.monotonic() - started)
         rows = tuple(tuple(row) for row in reply.pop("rows", ()))
         return Result(rows=rows, columns=tuple(reply.pop("columns", ())), **reply)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 from sql_places import SERVERS, Place
 
+from verbal.apps.text2sql import pipe
 from verbal.apps.text2sql.worker import Limits, Pool
 from verbal.errors import DataError
 
@@ -93,3 +95,11 @@ def test_accounts_with_too_many_rights_and_wrong_logins_are_refused(pool: Pool) 
             pool.catalog_now(wrong)
         assert "s3cret" not in str(caught.value)
         assert pool.run_now(wrong.replace(str(parts.port), "9"), "SELECT 1").error_class == "unreachable"
+
+
+def test_a_server_that_does_not_answer_is_unreachable(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(pipe.OPENING, "server", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://ann@127.0.0.1:{silent.getsockname()[1]}/shop"
+        result = pool.run_now(url, "SELECT 1", Limits(seconds=60))
+    assert (result.error_class, result.error) == ("unreachable", "the database did not open within 0.3 s")
