@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import tomllib
 import types
 import typing
@@ -20,6 +21,9 @@ from typing import Any
 from verbal.errors import ConfigError, UnknownName
 from verbal.parts import load_part
 from verbal.prompt import load_prompt
+
+
+_PASSWORD = re.compile(r"([A-Za-z][\w+.-]*://[^\s:/@\"\\]*):[^\s/@\"\\]*@")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,8 +165,8 @@ class Recipe:
     limits: LimitsTable = field(default_factory=LimitsTable)
 
     def to_dict(self) -> dict[str, Any]:
-        """The recipe as plain JSON types."""
-        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        """The recipe as plain JSON types, as it is kept: without the passwords of URLs."""
+        plain: dict[str, Any] = json.loads(_PASSWORD.sub(r"\1@", json.dumps(dataclasses.asdict(self))))
         return plain
 
     def resolve(self) -> list[str]:

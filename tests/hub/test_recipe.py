@@ -156,3 +156,11 @@ def test_options_of_a_memory_are_tried_before_anything_is_paid_for(said: str, mo
     check_memory(load_recipe("reflect"))
     with pytest.raises(VerbalError):
         check_memory(load_recipe("reflect", [said]))
+
+
+def test_what_is_kept_of_a_recipe_has_no_password_of_a_url() -> None:
+    url = "postgresql://ann:s3cr3t@db.example:5432/shop?sslmode=require"
+    recipe = parse_recipe(f'[app.options]\ndb = "{url}"\nquestions = "a:b@c.jsonl"\n')
+    assert recipe.app.options["db"] == url
+    kept = recipe.to_dict()["app"]["options"]
+    assert kept == {"db": "postgresql://ann@db.example:5432/shop?sslmode=require", "questions": "a:b@c.jsonl"}
