@@ -22,6 +22,8 @@ from verbal.types import Attempt, Feedback, Task
 from .sql_result import SqlResult
 
 Mode = Literal["faithful", "hardened"]
+"""Whose rules: the paper's, or those that close its holes."""
+
 Table = Mapping[str, Any]
 """A result: `columns` (names) and `rows`."""
 
