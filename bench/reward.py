@@ -5,11 +5,11 @@
 `pairs`: different gold queries of Spider dev and train against themselves on one state (Spider's own databases), as
 the official evaluator was timed (240 pairs/s); `suite`: the same for dev on the official suites, where no first
 difference ends it. `predictions` and `suite_predictions`: different queries of InterCode's agents, as a reward sees
-them. Each runs with nothing known (`cold`: databases closed, no gold result) and again (`warm`: as from the second answer of a
-group on). Headlines: cold for one state, warm for suites (the goal speaks of cached gold results); both are printed.
-The bound opens the file, runs both queries and compares two lists. The official evaluator (see bench/evaluator.py) runs
-the same pairs, or every n-th where that would take minutes: as it is by default, which the ratios are to, and with
-DISTINCT kept, which spares it a parser and is what our default rules do.
+them. Each runs with nothing known (`cold`: databases closed, no gold result) and again (`warm`: as from the second
+answer of a group on). Headlines: cold for one state, warm for suites (the goal speaks of cached gold results); both are
+printed. The bound opens the file, runs both queries and compares two lists. The official evaluator (bench/evaluator.py)
+runs the same pairs (of `suite_predictions` every n-th): as it is by default, which the ratios are to, and with DISTINCT
+kept, which spares it a parser and is what our default rules do.
 `batch`: 1,024 candidates, 8 for each question, in one call, cold, as a trainer asks. Gold results are not read from
 the cache file.
 """
@@ -110,7 +110,7 @@ def measure(data: Path, folder: Path | None, scratch: Path, limit: int) -> dict[
                 table[f"{kind}_{processes}"] = round(rate, 1)
         table["bare_sqlite"] = round(bare(pairs), 1)
         if module is not None:
-            fewer = sampled(chosen, 150 if many else 1000)
+            fewer = sampled(chosen, 300 if many else 4000)
             for key, keep in (("official", False), ("official_keep_distinct", True)):
                 table[key] = round(officially(module, fewer, lambda db, i=int(many): where[db][i] or "", keep), 1)
             table["official_pairs"] = len(fewer)

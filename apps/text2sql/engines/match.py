@@ -25,7 +25,7 @@ from .sqlite import VALUE_BYTES, classify
 GOLD_BYTES = 96 * 2**20
 """Memory for gold results, about."""
 
-SLOW = 0.002
+SLOW = 0.01
 """Seconds a gold query takes to be worth a row in the file."""
 
 _CHUNK_CELLS = 1024
@@ -261,8 +261,11 @@ def _fetched(cursor: sqlite3.Cursor, most: int, size: int) -> list[Row]:
 
 
 def _size(rows: list[Row]) -> int:
-    """Bytes of a result in memory, about."""
-    return 200 + (56 + 36 * len(rows[0])) * len(rows) + _text_size(rows) if rows else 200
+    """Bytes of a result in memory, about: the text of some rows stands for that of all."""
+    if not rows:
+        return 200
+    some = rows[:: 1 + len(rows) // 64]
+    return 200 + (56 + 36 * len(rows[0])) * len(rows) + _text_size(some) * len(rows) // len(some)
 
 
 def _text_size(rows: list[Row]) -> int:
