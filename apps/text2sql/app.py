@@ -35,7 +35,8 @@ from verbal.errors import ConfigError, DataError, EnvironmentFault, UnknownName
 from verbal.types import Message, Reflection, Split, StopReason, Task
 
 from .guard import Guard, Refusal
-from .profile import catalog_tables, profile
+from .profile import Profile, catalog_tables, profile
+from .profile_cache import kept
 from .prompts import Prompts
 from .questions import Question, read_questions
 from .replies import parse_hint, parse_proposal, parse_scores, parse_sql, parse_verdict
@@ -65,6 +66,8 @@ class Text2Sql:
         workers: int = 2,
         prompts: str | None = None,
         cache: str | Path | None = None,
+        budget: int | None = None,
+        fuzzy: bool = False,
     ) -> None:
         """Opens nothing yet, but checks that the files are there.
 
@@ -77,18 +80,22 @@ class Text2Sql:
             workers: Processes that run queries.
             prompts: A folder with prompts of the user's.
             cache: Where the demo database is built; None is the user's cache folder.
+            budget: Tokens of a schema at most, about (`linking.fit`); None shows all of it.
+            fuzzy: Whether misspelled values of a question are looked for too.
 
         Raises:
             DataError: a file is missing or cannot be read. ConfigError: a limit is not positive.
         """
-        if min(seconds, rows, workers) <= 0:
-            raise ConfigError(f"limits must be positive: seconds={seconds}, rows={rows}, workers={workers}")
+        if min(seconds, rows, workers, 1 if budget is None else budget) <= 0:
+            given = f"seconds={seconds}, rows={rows}, workers={workers}, budget={budget}"
+            raise ConfigError(f"limits must be positive: {given}")
         self._demo = db is None and questions is None
         self._cache = None if cache is None else Path(cache)
         self._questions_file = None if questions is None else Path(questions).resolve()
         self._db = None if db is None else _place(db, folders=questions is not None)
         self._pool = Pool(workers, Limits(seconds=seconds, rows=rows))
-        self._prompts = Prompts(prompts)
+        self._prompt_options: dict[str, Any] = {"budget": budget, "fuzzy": fuzzy}
+        self._prompts = Prompts(prompts, **self._prompt_options)
         self._databases: dict[str, Database] = {}
         self._guards: dict[str, tuple[Database, Guard]] = {}
         self._tasks: list[Task] | None = None
@@ -142,7 +149,7 @@ class Text2Sql:
     def with_prompts(self, folder: str | None) -> Text2Sql:
         """The same app with the prompts of a folder: workers and databases are shared, and closed with this one."""
         other = copy.copy(self)
-        other._prompts, other._tasks = Prompts(folder), None
+        other._prompts, other._tasks = Prompts(folder, **self._prompt_options), None
         return other
 
     async def execute(self, task: Task, answer: str, *, limits: Limits | None = None) -> Observation:
@@ -235,7 +242,12 @@ class Text2Sql:
         tables = catalog_tables(self._pool.catalog_now(source))
         if not tables:
             raise DataError("the database holds no table", where=source.location, todo="name one that holds tables")
-        return Database.of(source.location, profile(query, tables, source.dialect), query, source.mark())
+
+        def make() -> Profile:
+            return profile(query, tables, source.dialect)
+
+        found = kept(Path(source.location), make) if source.kind == "duckdb" else make()
+        return Database.of(source.location, found, query, source.mark())
 
     async def preflight(self, split: str | None = None) -> int:
         """The number of gold queries that ran: all of them.

@@ -46,9 +46,15 @@ def hint_line(hint: Reflection) -> str:
 class Prompts:
     """Fills `prompts/text2sql/*.md` (or a folder of the user's with the same names)."""
 
-    def __init__(self, folder: str | None = None) -> None:
-        """`folder`: holds `text2sql/solver.md` and so on; files that are not there are the package's."""
-        self._folder = folder
+    def __init__(self, folder: str | None = None, *, budget: int | None = None, fuzzy: bool = False) -> None:
+        """Reads nothing yet.
+
+        Args:
+            folder: Holds `text2sql/solver.md` and so on; files that are not there are the package's.
+            budget: Tokens of a schema at most, about; what a question does not touch is shortened first.
+            fuzzy: Look for misspelled values as well.
+        """
+        self._folder, self._budget, self._fuzzy = folder, budget, fuzzy
 
     def template(self, role: str) -> Prompt:
         """The template of a role."""
@@ -58,7 +64,7 @@ class Prompts:
         self, database: Database, task: Task, hints: Sequence[Reflection] = (), tried: Sequence[str] = ()
     ) -> list[Message]:
         """Asks for a query. `tried`: queries that failed."""
-        fields = _common(database, task, hints, tried)
+        fields = self._common(database, task, hints, tried)
         return self._filled("solver", **fields, tried="\n".join(fenced(sql) for sql in tried) or NONE)
 
     def critic(
@@ -71,7 +77,7 @@ class Prompts:
     ) -> list[Message]:
         """Asks whether a query is right, given its result; when wrong, where, and for a corrected one."""
         sql = _answer(attempt)
-        fields = _common(database, task, hints, [sql])
+        fields = self._common(database, task, hints, [sql])
         return self._filled("critic", **fields, sql=fenced(sql) if sql else NONE, result=one_line(observation.text))
 
     def reflector(
@@ -88,7 +94,7 @@ class Prompts:
         `guidance`: what kind of lesson is wanted, in place of the usual one.
         """
         sql = _answer(attempt)
-        fields = _common(database, task, (), [sql, correction])
+        fields = self._common(database, task, (), [sql, correction])
         del fields["hints"]
         result = one_line(observation.text)
         return self._filled(
@@ -109,30 +115,35 @@ class Prompts:
     ) -> list[Message]:
         """Asks for one score per candidate."""
         lines = [f"SQL{index}: {one_line(sql) or NONE}" for index, sql in enumerate(answers)]
-        fields = _common(database, task, hints, answers)
+        fields = self._common(database, task, hints, answers)
         return self._filled("judge", **fields, candidates="\n".join(lines) or NONE)
+
+    def _common(
+        self, database: Database, task: Task, hints: Sequence[Reflection] = (), queries: Sequence[str] = ()
+    ) -> dict[str, str]:
+        question = one_line(str(task.info["question"]))
+        told = [hint.text for hint in hints]
+        cells = database.values([question, *told, *_strings(queries)], fuzzy=self._fuzzy)
+        schema = database.schema
+        if self._budget is not None:
+            from .linking import fit
+
+            schema = fit(database, question, self._budget, hints=told, cells=cells).text
+        if evidence := one_line(str(task.info.get("evidence") or "")):  # what BIRD tells beside a question
+            question += f"\nEvidence: {evidence}"
+        return {
+            "engine": ENGINES[database.dialect],
+            "schema": schema,
+            "values": "\n".join(str(cell) for cell in cells) or NONE,
+            "hints": "\n".join(hint_line(hint) for hint in hints) or NONE,
+            "question": question,
+        }
 
     def _filled(self, role: str, **fields: str) -> list[Message]:
         prompt, engine = self.template(role), fields.pop("engine", "SQLite")
         if engine != "SQLite":  # the templates say SQLite; what is filled in stays as it is
             prompt = replace(prompt, body=prompt.body.replace("SQLite", engine))
         return [Message(role="user", content=prompt.fill(**fields))]
-
-
-def _common(
-    database: Database, task: Task, hints: Sequence[Reflection] = (), queries: Sequence[str] = ()
-) -> dict[str, str]:
-    question = one_line(str(task.info["question"]))
-    if evidence := one_line(str(task.info.get("evidence") or "")):  # what BIRD tells beside a question
-        question += f"\nEvidence: {evidence}"
-    cells = database.values([question, *(hint.text for hint in hints), *_strings(queries)])
-    return {
-        "engine": ENGINES[database.dialect],
-        "schema": database.schema,
-        "values": "\n".join(str(cell) for cell in cells) or NONE,
-        "hints": "\n".join(hint_line(hint) for hint in hints) or NONE,
-        "question": question,
-    }
 
 
 def _strings(queries: Sequence[str]) -> list[str]:

@@ -308,3 +308,21 @@ async def test_other_engines_answer_with_prompts_that_name_them(tmp_path: Path) 
         assert seen.info["rows"] == [[10.5]]
     finally:
         await app.aclose()
+
+
+async def test_a_schema_fits_its_budget_and_misspelled_values_are_found(tmp_path: Path) -> None:
+    path = tmp_path / "wide.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        for n in range(60):
+            connection.execute(f"CREATE TABLE table_{n} (id INTEGER PRIMARY KEY, note_{n} TEXT, amount_{n} REAL)")
+        connection.execute("CREATE TABLE singer (id INTEGER PRIMARY KEY, country TEXT)")
+        connection.execute("INSERT INTO singer VALUES (1, 'Netherlands')")
+        connection.commit()
+    whole, small = Text2Sql(path, workers=1), Text2Sql(path, workers=1, budget=300, fuzzy=True)
+    try:
+        texts = [app.task("Which singer comes from Netherlnads?").messages[0].content for app in (whole, small)]
+        assert len(texts[1]) < len(texts[0]) / 2
+        assert "singer" in texts[1] and "'Netherlands'" in texts[1]
+    finally:
+        await whole.aclose()
+        await small.aclose()
