@@ -17,7 +17,7 @@ _TAG = re.compile(r"<score>(.*?)</score>", re.IGNORECASE | re.DOTALL)
 _GRADE = r"([-+]?[0-9]+(?:\.[0-9]+)?)(?:\s*/\s*([0-9]+(?:\.[0-9]+)?))?"
 _WHOLE = re.compile(rf"[\s*_`]*{_GRADE}[\s*_`]*")
 _LAST = re.compile(rf"(?<![\w.,/+-]){_GRADE}(?![\w,/])")
-_CLOSING = re.compile(r"</(?=(?:task|answer|result|candidates)\b)", re.IGNORECASE)
+_CLOSING = re.compile(r"</(?=(?:task|answer|result|candidates|test)\b)", re.IGNORECASE)
 
 
 class Judge:
