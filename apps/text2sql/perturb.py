@@ -97,7 +97,9 @@ class Content:
                 key[0] for key in parent.keys if len(key) == 1
             ]
             known = {row[keys[0]] for row in parent.rows} if keys else set()
-            if keys and parent is not table and all(row[place] in known or row[place] is None for row in table.rows):
+            whole = len(parent.rows) < MOST_READ
+            kept = not whole or all(row[place] in known or row[place] is None for row in table.rows)
+            if keys and parent is not table and kept:
                 table.columns[place].parent = (other.lower(), keys[0])
 
     def other(self, seed: str, most: int = 40) -> Rows:

@@ -35,6 +35,7 @@ VERSION = 1
 _LIMITS = Limits(seconds=0.5, rows=20_000)
 _DEPTH = 3
 _NEIGHBOURS = 40
+_SLICE = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ async def make_states(
         seed: Decides the contents.
         most: Most states.
         candidates: Contents tried.
-        seconds: Time after which no more contents are tried (the suite then depends on the machine's speed).
+        seconds: Time after which no more is tried (the suite then depends on the machine's speed).
 
     Raises:
         DataError: the database cannot be read, or the folder cannot be written.
@@ -126,8 +127,12 @@ async def _make(
     seed, most, candidates, seconds = options
     started = time.monotonic()
     pairs = [(gold, wrong) for gold in golds for wrong in _neighbours(gold, content)]
-    alive = await _same(pool, pairs, db)
-    survivors = [pair for pair, same in zip(pairs, alive, strict=True) if same]
+    alive: list[bool | None] = []
+    for start in range(0, len(pairs), _SLICE):  # on a large database each of them may take its time
+        if time.monotonic() - started > seconds / 2:
+            break
+        alive += await _same(pool, pairs[start : start + _SLICE], db)
+    survivors = [pair for pair, same in zip(pairs, alive, strict=False) if same]
     wanted = survivors + [(gold, other) for gold in golds for other in _wrapped(gold)]
     killed: dict[int, set[int]] = {}
     for number in range(candidates):
