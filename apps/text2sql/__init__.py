@@ -1,6 +1,7 @@
 """Questions about SQLite databases: the app `text2sql`."""
 
-from .app import SqlEnvironment, Text2Sql
+from .app import Text2Sql
+from .environment import SqlEnvironment
 from .replies import Proposal, Verdict
 from .worker import Limits, Pool, Result
 

@@ -3,7 +3,7 @@
 What the loop uses beside the `App` contract (any app that learns by reflection has the same):
 
 * `app.messages(role, task, **fields)` gives the prompt of a role. Fields:
-    solver     hints=(), tried=()
+    solver     hints=(), tried=(), examples=()
     critic     attempt, observation, hints=()
     reflector  attempt, observation, correction
     proposer   level; `task` may be None (the app's own database is asked about)
@@ -26,14 +26,17 @@ from __future__ import annotations
 import asyncio
 import copy
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from verbal.contracts import Critic, Match, Observation, Reply
-from verbal.errors import ConfigError, DataError, EnvironmentFault, UnknownName
-from verbal.types import Message, Reflection, Split, StopReason, Task
+from verbal.contracts import Critic, Match, Observation
+from verbal.errors import ConfigError, DataError, UnknownName
+from verbal.types import Message, Reflection, Split, Task
 
+from .chain import environment_of
+from .environment import SqlEnvironment, malformed, observed
+from .examples import Examples, Shot
 from .guard import Guard, Refusal
 from .profile import Profile, catalog_tables, profile
 from .profile_cache import kept
@@ -46,9 +49,6 @@ from .worker import Limits, Pool, Result
 
 ROLES = ("solver", "critic", "reflector", "proposer", "judge")
 """Roles that have a prompt."""
-
-SHOWN_ROWS = 3
-"""Rows that an observation's text shows."""
 
 
 class Text2Sql:
@@ -68,6 +68,9 @@ class Text2Sql:
         cache: str | Path | None = None,
         budget: int | None = None,
         fuzzy: bool = False,
+        examples: int = 0,
+        examples_from: str | Path | None = None,
+        chain: str = "",
     ) -> None:
         """Opens nothing yet, but checks that the files are there.
 
@@ -82,9 +85,12 @@ class Text2Sql:
             cache: Where the demo database is built; None is the user's cache folder.
             budget: Tokens of a schema at most, about (`linking.fit`); None shows all of it.
             fuzzy: Whether misspelled values of a question are looked for too.
+            examples: Train questions with their queries shown before a question, like ones (`examples.py`).
+            examples_from: A questions file whose train questions they are; None takes those of `questions`.
+            chain: How an attempt goes, where it takes several turns: `din` or `dail` (`chain.py`).
 
         Raises:
-            DataError: a file is missing or cannot be read. ConfigError: a limit is not positive.
+            DataError: a file is missing or cannot be read. ConfigError: a limit is not positive; no such chain.
         """
         if min(seconds, rows, workers, 1 if budget is None else budget) <= 0:
             given = f"seconds={seconds}, rows={rows}, workers={workers}, budget={budget}"
@@ -94,6 +100,9 @@ class Text2Sql:
         self._questions_file = None if questions is None else Path(questions).resolve()
         self._db = None if db is None else _place(db, folders=questions is not None)
         self._pool = Pool(workers, Limits(seconds=seconds, rows=rows))
+        self._environment = environment_of(chain, examples)
+        self._examples, self._examples_from = examples, examples_from
+        self._known: Examples | None = None
         self._prompt_options: dict[str, Any] = {"budget": budget, "fuzzy": fuzzy}
         self._prompts = Prompts(prompts, **self._prompt_options)
         self._databases: dict[str, Database] = {}
@@ -144,7 +153,33 @@ class Text2Sql:
 
     def environment(self) -> SqlEnvironment:
         """A fresh environment, for one task."""
-        return SqlEnvironment(self)
+        return self._environment(self)
+
+    def opening(
+        self, task: Task, hints: Sequence[Reflection] = (), tried: Sequence[str] = (), template: str = "solver"
+    ) -> list[Message]:
+        """What opens an attempt: the solver's prompt, with examples where these were asked for."""
+        if template != "solver" or not self._examples:
+            return self.messages("solver", task, hints=hints, tried=tried, template=template)
+        shots = self.examples(task, tried[-1] if tried else None)
+        return self.messages("solver", task, hints=hints, tried=tried, examples=shots)
+
+    def examples(self, task: Task, preliminary: str | None = None) -> list[Shot]:
+        """Train questions like that of a task, the most alike last; `preliminary` is a first query for it.
+
+        Raises:
+            ConfigError: there is no train question with a query. DataError: the file of examples cannot be read.
+        """
+        if self._known is None:
+            if self._examples_from is None:
+                self._known = Examples.of(self.tasks("train"), self.database)
+            else:
+                self._known = Examples.read(Path(self._examples_from), self.database)
+        return self._known.near(task, self._examples, preliminary)
+
+    def turn(self, task: Task, name: str, **fields: str) -> str:
+        """A later message of a chain: the prompt `text2sql/NAME` for the task's engine."""
+        return self._prompts.turn(self.database(task.info["db"]), name, **fields)
 
     def with_prompts(self, folder: str | None) -> Text2Sql:
         """The same app with the prompts of a folder: workers and databases are shared, and closed with this one."""
@@ -254,8 +289,11 @@ class Text2Sql:
 
         Raises:
             DataError: a database cannot be read, or a gold query does not run (names its question, file and line).
+            ConfigError: there is nothing to take examples from.
         """
         tasks = [task for task in self.tasks(split) if task.gold is not None]
+        if self._examples and tasks:
+            await asyncio.to_thread(self.examples, tasks[0])
         results = await asyncio.gather(*(self.execute(task, task.gold or "") for task in tasks))
         failed = [(t, o) for t, o in zip(tasks, results, strict=True) if o.info.get("error")]
         if failed:
@@ -307,87 +345,9 @@ class Text2Sql:
             raise DataError(error.what, where=question.where or error.where, todo=error.todo) from error
 
 
-class SqlEnvironment:
-    """One question's world: one prompt, one query, one look at its result."""
-
-    def __init__(self, app: Text2Sql) -> None:
-        """`app` owns the workers and databases; this holds only its task."""
-        self._app = app
-        self._task: Task | None = None
-
-    async def start(self, task: Task, *, hints: Sequence[Reflection] = (), tried: Sequence[str] = ()) -> list[Message]:
-        """The solver's prompt.
-
-        Raises:
-            EnvironmentFault: it was started before.
-        """
-        if self._task is not None:
-            raise EnvironmentFault("an environment serves one task", todo="make another with app.environment()")
-        self._task = task
-        return await asyncio.to_thread(self._app.messages, "solver", task, hints=hints, tried=tried)
-
-    async def step(self, reply: Reply) -> Observation:
-        """Runs the last ```sql block of the reply; a reply without one is an observation that says so."""
-        if self._task is None:
-            raise EnvironmentFault("the environment was not started", todo="call start(task) first")
-        sql = parse_sql(reply.text)
-        if sql is not None:
-            return await self._app.execute(self._task, sql)
-        if reply.finish == "length":
-            return malformed("the reply was cut at its token limit before its query ended", StopReason.LENGTH)
-        if not reply.text.strip():
-            return malformed("the reply is empty")
-        return malformed("the reply holds no query: no closed block that starts with ```sql")
-
-    async def aclose(self) -> None:
-        """Forgets the task; the app's workers stay warm."""
-        self._task = None
-
-
 def _place(db: str | Path, *, folders: bool = False) -> str:
     """Where a database is, without a password; with `folders` a folder of databases will do as well."""
     if folders and Path(db).is_dir():
         return str(Path(db).resolve())
     source = Source.of(db)
     return source.location if source.kind in ("postgresql", "mysql") else str(Path(source.location).resolve())
-
-
-def malformed(what: str, stop: StopReason = StopReason.MALFORMED) -> Observation:
-    """The observation of a reply that holds no query."""
-    info = {"columns": [], "rows": [], "row_count": 0, "error": what, "error_class": "no_answer", "seconds": 0.0}
-    return Observation(text=f"error: {what}", done=True, stop=stop, info={**info, "truncated": False})
-
-
-def observed(answer: str, result: Result) -> Observation:
-    """A query's result as an observation: words for a prompt, rows for critics."""
-    info: Mapping[str, Any] = {
-        "columns": list(result.columns),
-        "rows": [list(row) for row in result.rows],
-        "row_count": len(result.rows),
-        "error": result.error,
-        "error_class": result.error_class,
-        "seconds": result.seconds,
-        "truncated": result.truncated,
-    }
-    return Observation(text=_words(result), done=True, answer=answer, info=dict(info))
-
-
-def _words(result: Result) -> str:
-    if result.error is not None:
-        return f"error: {result.error}"
-    rows, columns = len(result.rows), len(result.columns)
-    count = f"{'more than ' if result.truncated else ''}{rows} row{'' if rows == 1 else 's'}"
-    head = f"{count}, {columns} column{'' if columns == 1 else 's'}"
-    if not rows:
-        return head
-    shown = ["(" + ", ".join(_shown(cell) for cell in row[:8]) + ")" for row in result.rows[:SHOWN_ROWS]]
-    return f"{head}: {' '.join(shown)}{' ...' if rows > SHOWN_ROWS else ''}"
-
-
-def _shown(cell: Any) -> str:
-    if cell is None:
-        return "NULL"
-    if isinstance(cell, str):
-        text = " ".join(cell.split())
-        return "'" + (text if len(text) <= 40 else text[:40] + "...") + "'"
-    return f"{cell:.6g}" if isinstance(cell, float) else str(cell)

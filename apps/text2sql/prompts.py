@@ -14,6 +14,7 @@ from verbal.contracts import Observation
 from verbal.prompt import Prompt, load_prompt
 from verbal.types import Attempt, Message, Reflection, Task
 
+from .examples import Shot
 from .values import Database
 
 NONE = "none"
@@ -43,6 +44,11 @@ def hint_line(hint: Reflection) -> str:
     return f'<hint id="{_UNSAFE.sub("_", hint.id)}">{one_line(text)}</hint>'
 
 
+def shown_examples(examples: Sequence[Shot]) -> str:
+    """Questions with their queries, without schema."""
+    return "\n\n".join(f"Question: {one_line(shot.question)}\n{fenced(shot.sql)}" for shot in examples) or NONE
+
+
 class Prompts:
     """Fills `prompts/text2sql/*.md` (or a folder of the user's with the same names)."""
 
@@ -61,11 +67,23 @@ class Prompts:
         return load_prompt(f"text2sql/{role}", self._folder)
 
     def solver(
-        self, database: Database, task: Task, hints: Sequence[Reflection] = (), tried: Sequence[str] = ()
+        self,
+        database: Database,
+        task: Task,
+        hints: Sequence[Reflection] = (),
+        tried: Sequence[str] = (),
+        examples: Sequence[Shot] = (),
+        template: str = "solver",
     ) -> list[Message]:
-        """Asks for a query. `tried`: queries that failed."""
-        fields = self._common(database, task, hints, tried)
-        return self._filled("solver", **fields, tried="\n".join(fenced(sql) for sql in tried) or NONE)
+        """Asks for a query, or opens a chain with its own template. `tried`: queries that failed."""
+        fields = self._common(database, task, hints, tried) | {"tried": "\n".join(fenced(s) for s in tried) or NONE}
+        if examples:
+            return self._filled("solver_dail", **fields, examples=shown_examples(examples))
+        return self._filled(template, **fields)
+
+    def turn(self, database: Database, name: str, **fields: str) -> str:
+        """A later message of a chain, from the template of that name."""
+        return self._filled(name, engine=ENGINES[database.dialect], **fields)[0].content
 
     def critic(
         self,
