@@ -23,8 +23,8 @@ DIGITS = 12
 NEAR = 1e-10
 """Relative distance of two numbers that count as equal: the noise of adding in another order, far below a cent."""
 
-_STEPS = 400
-"""Pairs of columns tried, at most, to find the order of the columns."""
+_STEPS, _CELLS = 400, 4_000_000
+"""Pairs of columns tried, and cells looked at, at most, to find the order of the columns (30 pairs at least)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,8 @@ def _order(ours: list[Row], right: list[Row]) -> tuple[int, ...] | None:
         return None
     # Columns that few could stand for come first.
     places = sorted(range(len(theirs)), key=lambda j: (bags.count(wanted[j]), j))
-    found = _place(mine, theirs, bags, wanted, places, [], [_STEPS])
+    steps = max(30, min(_STEPS, _CELLS // (len(ours) * len(mine))))
+    found = _place(mine, theirs, bags, wanted, places, [], [steps])
     return None if found is None else tuple(i for _, i in sorted(zip(places, found, strict=True)))
 
 
@@ -146,7 +147,8 @@ def _place(
         if steps[0] < 0:
             return None
         if Counter(zip(*(mine[k] for k in (*taken, i)), strict=True)) == goal:
-            found = _place(mine, theirs, bags, wanted, places, [*taken, i], steps)
+            steps = max(30, min(_STEPS, _CELLS // (len(ours) * len(mine))))
+    found = _place(mine, theirs, bags, wanted, places, [*taken, i], steps)
             if found is not None:
                 return found
     return None

@@ -18,10 +18,10 @@ from .sqlite import STEPS, _prepared, authorize, classify, connect
 CELL_BYTES = 2**20
 """Longest text or blob of a prediction's result."""
 
-HELD_FILES = 400
+HELD_FILES = 360
 """Connections held open: those of some suites."""
 
-PAGE_BYTES, HELD_BYTES = 2 * 2**20, 96 * 2**20
+PAGE_BYTES, HELD_BYTES = 2 * 2**20, 48 * 2**20
 """What is kept of one file in memory, and of all (SQLite's heap has a ceiling). A smaller file is read as a whole."""
 
 
