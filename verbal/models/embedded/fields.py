@@ -83,3 +83,5 @@ class Fields:
     tried: tuple[str, ...] = ()
     """SQL of earlier attempts that failed; the model does not answer with one of these again."""
     candidates: tuple[str, ...] = ()
+    results: tuple[str, ...] = ()
+    """What execution said of each candidate; empty where the prompt does not show it."""

@@ -167,8 +167,9 @@ class EmbeddedModel:
         """One line a candidate: the probability that the critic would call it right."""
         lines: list[str] = []
         tokens = 0
-        for place, sql in enumerate(fields.candidates):
-            encoded = encode(replace(fields, sql=sql))
+        results = fields.results or ("",) * len(fields.candidates)
+        for place, (sql, result) in enumerate(zip(fields.candidates, results, strict=True)):
+            encoded = encode(replace(fields, sql=sql, result=result))
             self._fits(encoded, decoder)
             tokens += len(encoded.tokens)
             lines.append(f"SQL{place}: {decoder.right(encoded):.2f}")

@@ -26,7 +26,7 @@ _KEY = re.compile(r"^\s*PRIMARY KEY \((.*)\),?$", re.IGNORECASE)
 _FOREIGN = re.compile(rf"^\s*FOREIGN KEY \((.*?)\) REFERENCES ({_NAME}) \((.*?)\),?$", re.IGNORECASE)
 _LITERAL = re.compile(r"'((?:[^']|'')*)'")
 _DATE = re.compile(r"'\d{4}-\d\d-\d\d[^']*' to '")
-_CANDIDATE = re.compile(r"^SQL\d+: *(.*)$", re.MULTILINE)
+_CANDIDATE = re.compile(r"^SQL\d+: *(.*)(?:\n  result: *(.*))?$", re.MULTILINE)
 
 
 def read_prompt(contents: Sequence[tuple[str, str]]) -> Fields:
@@ -51,6 +51,7 @@ def read_prompt(contents: Sequence[tuple[str, str]]) -> Fields:
     earlier = [text for author, text in contents[place + 1 :] if author == "assistant"]
     tried = [sql for part in (sections.get("tried", ""), *earlier) for sql in fences(part)]
     level = sections.get("level", "")
+    candidates = _CANDIDATE.findall(sections.get("candidates", ""))
     return Fields(
         role=role,
         schema=read_schema(sections.get("schema", "")),
@@ -62,7 +63,8 @@ def read_prompt(contents: Sequence[tuple[str, str]]) -> Fields:
         right=_sql(sections, "right sql"),
         level=int(level) if level.isdigit() else 0,
         tried=tuple(tried),
-        candidates=tuple(_CANDIDATE.findall(sections.get("candidates", ""))),
+        candidates=tuple(sql for sql, _ in candidates),
+        results=tuple(result for _, result in candidates),
     )
 
 
