@@ -147,8 +147,7 @@ def _place(
         if steps[0] < 0:
             return None
         if Counter(zip(*(mine[k] for k in (*taken, i)), strict=True)) == goal:
-            steps = max(30, min(_STEPS, _CELLS // (len(ours) * len(mine))))
-    found = _place(mine, theirs, bags, wanted, places, [*taken, i], steps)
+            found = _place(mine, theirs, bags, wanted, places, [*taken, i], steps)
             if found is not None:
                 return found
     return None
