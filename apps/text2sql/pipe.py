@@ -31,7 +31,7 @@ FAMILIES: dict[str, Family] = {
 MEMORY_BYTES: dict[Family, int] = {"sqlite": 768 * 2**20, "duckdb": 1536 * 2**20, "server": 512 * 2**20}
 """Address space a process may take beyond what it has when it is ready (SQLite itself has less: `HEAP_BYTES`)."""
 
-GRACE = 0.25
+GRACE = 0.2
 """Seconds after the time limit until a process is ended."""
 
 _PIECE = 1 << 16
