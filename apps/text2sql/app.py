@@ -170,12 +170,15 @@ class Text2Sql:
         Raises:
             ConfigError: there is no train question with a query. DataError: the file of examples cannot be read.
         """
+        return self._examples_known().near(task, self._examples, preliminary)
+
+    def _examples_known(self) -> Examples:
         if self._known is None:
             if self._examples_from is None:
                 self._known = Examples.of(self.tasks("train"), self.database)
             else:
                 self._known = Examples.read(Path(self._examples_from), self.database)
-        return self._known.near(task, self._examples, preliminary)
+        return self._known
 
     def turn(self, task: Task, name: str, **fields: str) -> str:
         """A later message of a chain: the prompt `text2sql/NAME` for the task's engine."""
@@ -292,8 +295,8 @@ class Text2Sql:
             ConfigError: there is nothing to take examples from.
         """
         tasks = [task for task in self.tasks(split) if task.gold is not None]
-        if self._examples and tasks:
-            await asyncio.to_thread(self.examples, tasks[0])
+        if self._examples:
+            await asyncio.to_thread(self._examples_known)
         results = await asyncio.gather(*(self.execute(task, task.gold or "") for task in tasks))
         failed = [(t, o) for t, o in zip(tasks, results, strict=True) if o.info.get("error")]
         if failed:

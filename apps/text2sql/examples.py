@@ -168,7 +168,7 @@ def skeleton(sql: str) -> str:
     except SqlglotError:
         return ""
     found: list[str] = []
-    for token, follows in zip(tokens, [*(t.text for t in tokens[1:]), ""], strict=True):
+    for token, follows in zip(tokens, [*(t.text for t in tokens[1:]), ""], strict=False):
         text, quoted = token.text.upper(), token.token_type is TokenType.IDENTIFIER
         if token.token_type in (TokenType.STRING, TokenType.NUMBER):
             found.append("?")
@@ -176,7 +176,7 @@ def skeleton(sql: str) -> str:
             continue
         elif not quoted and (text in _KEYWORDS or follows == "(" or not _NAME.match(text)):
             found.append(text)
-        elif not found or found[-1] not in ("_", ")"):  # `a.b`, `a AS b` and `a b` are one name, `(...) b` is none
+        elif not found or found[-1] not in ("_", "?", ")", "END"):  # `a.b`, `a AS b` and `a b` are one name
             found.append("_")
     return " ".join(found)
 
