@@ -120,17 +120,32 @@ def _calls_per_task(shop: Workshop) -> dict[str, tuple[int, int]]:
 
     options = {name: critics.options.get(name, {}) for name in critics.names}
     judge = drawn("judge", int(options["judge"].get("samples", 1))) if "judge" in options else 0
-    # A listwise judge reads a whole group several times, again where a reply cannot be read; never a single attempt.
-    listwise = 3 * int(options["group"].get("passes", 5)) if "group" in options else 0
+    comparing = _compared(options, loop.samples)
     lesson = int(loop.critique) + int(loop.reflect)
+    wave, more = min(loop.wave or loop.samples, loop.samples), max(0, loop.most - loop.samples)
+    least, waves = drawn("solver", wave), drawn("solver", loop.samples) + more
+    if loop.wave and least == 1:
+        waves = -(-loop.samples // wave) + more
     learn = {
         "reflect": (1, loop.rounds * (1 + judge + lesson)),
-        "group": (drawn("solver", loop.samples), drawn("solver", loop.samples) + loop.samples * judge + listwise),
-        "self_play": (loop.samples + 2, 2 + loop.samples * (1 + judge) + listwise + int(loop.reflect)),
+        "group": (least, waves + max(loop.samples, loop.most) * judge + comparing),
+        "self_play": (loop.samples + 2, 2 + loop.samples * (1 + judge) + comparing + int(loop.reflect)),
     }
     # Scoring asks the critic that decides, and no other.
     score = (1, loop.rounds * (1 + (judge if critics.verdict == "judge" else 0)))
     return {"learn": learn[loop.graph], "score": score}
+
+
+def _compared(options: Mapping[str, Mapping[str, Any]], answers: int) -> int:
+    """The most calls that critics make which compare the answers of a group; for a single attempt they make none."""
+    calls = 0
+    if "group" in options:  # again where a reply cannot be read
+        calls += 3 * int(options["group"].get("passes", 5))
+    if "tournament" in options:
+        calls += answers * (answers - 1)
+    if "unit_tests" in options:
+        calls += 3 + 3 * int(options["unit_tests"].get("tests", 5))
+    return calls
 
 
 async def _prompts(shop: Workshop, tasks: Sequence[Task], solver: ModelCalls) -> tuple[list[int], Usage]:
