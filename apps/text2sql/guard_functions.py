@@ -40,15 +40,47 @@ json_extract_path_text jsonb_extract_path jsonb_extract_path_text jsonb_array_le
 jsonb_object_keys json_agg jsonb_agg json_object_agg jsonb_object_agg json_build_object json_build_array to_json
 to_jsonb row_to_json jsonb_extract jsonb_extract_scalar jsonb_contains jsonb_exists parse_json json_parse
 json_array_agg array array_length array_size cardinality array_contains array_has list_contains array_to_string
-array_join unnest explode list struct struct_extract row filter grouping grouping_id typeof
+array_join unnest explode list struct struct_extract row filter grouping grouping_id typeof all some columns
+rand random md5 sha sha1 sha2 sha256 to_base64 from_base64 uuid gen_random_uuid json_set json_insert json_replace
+json_remove json_patch json_pretty json_merge_patch json_search json_overlaps json_exists json_arrayagg
+json_objectagg json_strip_nulls map map_keys map_values array_append array_prepend array_cat array_concat array_remove
+array_replace array_position array_positions array_reverse array_max array_min array_to_json gcd lcm curdate curtime
+utc_date utc_time utc_timestamp sysdate clock_timestamp statement_timestamp transaction_timestamp isfinite
+similarity word_similarity
 """
 _OWN = {
-    "sqlite": "glob like likelihood likely unlikely printf",
+    "sqlite": "glob like likelihood likely unlikely printf quote unhex subtype match highlight snippet bm25 unistr",
     "duckdb": """list_aggregate list_sum list_avg list_count list_distinct list_sort list_value array_distinct
     array_sort array_slice epoch epoch_ms strptime string_split str_split string_split_regex suffix prefix fsum favg
-    histogram arbitrary datesub hamming printf isnan isinf is_nan is_inf even gcd lcm jaccard""",
-    "postgres": "to_hex width_bucket regexp_match regexp_split_to_array isfinite date_bin",
-    "mysql": "elt field find_in_set mid strcmp interval std conv crc32 isnull",
+    histogram arbitrary datesub hamming printf isnan isinf is_nan is_inf even jaccard
+    list_transform list_apply array_transform transform list_filter array_filter list_reduce list_min list_max
+    list_median list_mode list_any_value list_first list_last list_string_agg list_concat list_cat list_append
+    list_prepend list_position list_indexof list_has list_has_any list_has_all list_unique list_zip list_reverse
+    list_reverse_sort list_extract list_element list_select list_where list_intersect array_intersect array_unique
+    array_has_all array_has_any array_zip flatten element_at map_extract map_entries map_from_entries map_concat
+    map_contains to_map struct_pack struct_insert struct_keys to_days to_hours to_minutes to_months to_weeks to_years
+    to_microseconds to_milliseconds epoch_us epoch_ns julian make_timestamp_ms time_bucket today century decade era
+    millennium isoyear datepart datetrunc get_current_timestamp get_current_time try_strptime ago days_in_month bar
+    strip_accents nfc_normalize left_grapheme length_grapheme strlen ord editdist3 mismatches jaro_similarity
+    damerau_levenshtein format_bytes pg_typeof url_decode url_encode regexp_escape regexp_split_to_array product mad
+    sem entropy quantile_cont approx_top_k histogram_exact reservoir_quantile geomean geometric_mean weighted_avg
+    wavg count_star arg_max_null arg_min_null bitstring_agg kahan_sum sumkahan hash from_json json_structure
+    json_extract_string json_transform json_group_structure gamma lgamma bit_count greatest_common_divisor
+    least_common_multiple switch fill""",
+    "postgres": """to_hex width_bucket regexp_match regexp_split_to_array date_bin array_dims array_lower array_upper
+    array_ndims array_fill trim_array multirange lower_inc upper_inc isempty daterange int4range int8range numrange
+    tsrange tstzrange range_agg to_tsvector to_tsquery plainto_tsquery phraseto_tsquery websearch_to_tsquery ts_rank
+    ts_rank_cd ts_headline jsonb_set jsonb_insert jsonb_pretty jsonb_typeof json_typeof
+    jsonb_path_query jsonb_path_query_first jsonb_path_exists jsonb_build_object jsonb_build_array jsonb_strip_nulls
+    jsonb_each_text json_each_text make_time timezone scale min_scale trim_scale encode decode sha224 sha384 sha512
+    random_normal num_nulls num_nonnulls unaccent levenshtein_less_equal metaphone dmetaphone hstore akeys avals
+    st_distance st_dwithin st_contains st_within st_intersects st_area st_length st_x st_y st_makepoint st_point
+    st_setsrid st_transform st_geomfromtext st_astext st_asgeojson st_buffer st_centroid""",
+    "mysql": """elt field find_in_set mid strcmp interval std conv crc32 isnull yearweek bin oct ord quote insert space
+    make_set export_set inet_aton inet_ntoa get_format microsecond json_depth json_array_append json_array_insert
+    json_merge_preserve json_contains_path json_schema_valid bit_count weight_string
+    st_distance st_distance_sphere st_contains st_within st_intersects st_area st_length st_x st_y st_geomfromtext
+    st_astext st_asgeojson point""",
 }
 
 FUNCTIONS = {dialect: frozenset(f"{_COMMON} {own}".split()) for dialect, own in _OWN.items()}

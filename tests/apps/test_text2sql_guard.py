@@ -83,7 +83,7 @@ def test_what_is_usual_in_a_dialect_passes(dialect: str, sql: str) -> None:
     ("sql", "kind", "says"),
     [
         ("SELECT a FROM", "syntax", "line 1"),
-        ("SELECT 'open", "syntax", "not read"),
+        ("SELECT 'open", "syntax", "not closed"),
         ("", "empty", "no statement"),
         ("-- only words", "empty", "no statement"),
         ("SELECT 1; SELECT 2", "several_statements", "2 statements"),
