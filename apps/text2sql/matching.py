@@ -152,7 +152,7 @@ _known: WeakKeyDictionary[Pool, OrderedDict[int, int]] = WeakKeyDictionary()
 
 
 def _homes(pool: Pool) -> OrderedDict[int, int]:
-    """Hash of a gold query and its states -> the process that has its results."""
+    """Hash of a gold query and its states, or of states -> the process that has results, or has them open."""
     homes = _known.setdefault(pool, OrderedDict())
     while len(homes) > _REMEMBERED:
         homes.popitem(last=False)
@@ -169,12 +169,11 @@ class _Work:
         self._lock = threading.Lock()
 
     def take(self, lane: int) -> list[_Group]:
-        """The next groups for a process: its own first, then those that are nobody's, then another's."""
+        """The next groups for a process: its own, those on its databases, those that are nobody's, then another's."""
         with self._lock:
             if not self.left:
                 return []
-            home = [self.homes.get(hash((g.gold, g.states))) for g in self.left]
-            order = sorted(range(len(self.left)), key=lambda i: 0 if home[i] == lane else 1 if home[i] is None else 2)
+            order = sorted(range(len(self.left)), key=lambda i: self._distance(self.left[i], lane))
             taken: list[int] = []
             size = 0
             for i in order:
@@ -187,7 +186,13 @@ class _Work:
             self.left = [group for i, group in enumerate(self.left) if i not in gone]
             for group in groups:
                 self.homes[hash((group.gold, group.states))] = lane
+                self.homes.setdefault(hash(group.states), lane)
             return groups
+
+    def _distance(self, group: _Group, lane: int) -> int:
+        own = self.homes.get(hash((group.gold, group.states)))
+        home = self.homes.get(hash(group.states)) if own is None else own
+        return 2 if home is None else 3 if home != lane else 0 if own is not None else 1
 
     def settle(self, group: _Group, sql: str, verdict: list[Any]) -> None:
         """Writes a verdict down for all pairs that wait for it."""
