@@ -223,6 +223,9 @@ async def test_drawing_ends_when_the_majority_cannot_change(folder: Path) -> Non
     agreed = World(lambda i, seed: sql(RIGHT))
     made, chosen, _ = await run(folder, agreed, "majority", "loop.wave=2", "loop.samples=7")
     assert agreed.drawn == [2, 2] and len(made) == 4 and chosen.answer == RIGHT
+    shipped = World(lambda i, seed: sql(RIGHT))
+    await run(folder, shipped, "majority", file="shipped.db")
+    assert shipped.drawn == [6], "of 10, 4 more could not change what 6 say"
     split = World(lambda i, seed: sql([RIGHT, WRONG][i]))
     made, _, _ = await run(folder, split, "majority", "loop.wave=2", "loop.samples=6", file="split.db")
     assert split.drawn == [2, 2, 2]
