@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 import sqlite3
+import uuid
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,6 +19,7 @@ from hypothesis import strategies as st
 
 from verbal.apps.text2sql import Text2Sql
 from verbal.apps.text2sql.guard import DEEPEST, MOST_CHARACTERS, Guard, check
+from verbal.apps.text2sql.guard_functions import FUNCTIONS
 from verbal.apps.text2sql.schema import Column, Table, read_catalog
 from verbal.apps.text2sql.worker import Limits, Pool
 
@@ -73,6 +78,14 @@ def test_queries_pass_in_every_dialect(dialect: str, sql: str) -> None:
         ("duckdb", "SELECT * EXCLUDE (a) FROM t QUALIFY ROW_NUMBER() OVER () = 1"),
         ("postgres", "SELECT a::text, DATE_TRUNC('month', NOW()) FROM t WHERE b ILIKE 'x' -- by month"),
         ("mysql", "SELECT `a`, DATE_FORMAT(NOW(), '%Y') FROM `t` /* plain */"),
+        ("mysql", "SELECT 'O\\'Brien', 'a''b' FROM t # it's\nWHERE a = 1 -- don't"),
+        ("sqlite", "/* it's */ SELECT a -- don't\nFROM t WHERE b = 'it''s -- no /* comment' AND b <> \"x\""),
+        ("sqlite", "WITH a AS (SELECT * FROM z), z AS (SELECT 1 AS k) SELECT k FROM a"),
+        ("sqlite", "SELECT random(), hex(b), quote(b) FROM t"),
+        ("postgres", "SELECT $x$ it's $x$, E'a\\'b', U&'x' FROM t /* a /* b */ c */"),
+        ("postgres", "SELECT a AT TIME ZONE 'UTC', (ARRAY[1, 2])[1], b::jsonb ->> 'k' FROM t WHERE a = ANY (ARRAY[1])"),
+        ("duckdb", "SELECT [x * 2 FOR x IN [1, 2]], list_transform([1], y -> y + 1), {'k': 1} FROM t USING SAMPLE 5"),
+        ("duckdb", "SELECT b.field.deeper FROM t"),
     ],
 )
 def test_what_is_usual_in_a_dialect_passes(dialect: str, sql: str) -> None:
@@ -105,6 +118,120 @@ def test_what_is_usual_in_a_dialect_passes(dialect: str, sql: str) -> None:
 def test_a_refusal_says_what_where_and_what_to_do(sql: str, kind: str, says: str) -> None:
     refusal = GUARDS["sqlite"].check(sql)
     assert refusal is not None and refusal.kind == kind and says in str(refusal)
+
+
+@pytest.mark.parametrize("opening", ["DATE(", "STRUCT(", "CAST(DATE(", "(", "f(", "CASE WHEN (", "(SELECT "])
+@pytest.mark.parametrize("dialect", GUARDS)
+def test_nesting_never_takes_the_parser_long(dialect: str, opening: str) -> None:
+    closing = {"CAST(DATE(": ") AS INT)", "CASE WHEN (": ") THEN 1 END"}.get(opening, ")")
+    refusal = GUARDS[dialect].check("SELECT " + opening * 60 + "1" + closing * 60)  # 2 ** 60 steps without a budget
+    assert refusal is not None and refusal.kind in ("too_big", "denied")
+
+
+def test_what_the_parser_cannot_take_is_refused() -> None:
+    refusal = GUARDS["sqlite"].check("SELECT VAR_MAP(a) FROM t")  # raises an IndexError in sqlglot 30.30
+    assert refusal is not None and refusal.kind in ("syntax", "denied")
+
+
+def test_a_catalog_may_be_names_alone_and_more_functions_may_be_allowed() -> None:
+    guard = Guard({"My Table": ["x"], "sales.orders": ["id"]}, "postgres", allow=("slugify",))
+    assert guard.check('SELECT slugify(x) FROM "My Table"') is None
+    assert guard.check("SELECT id FROM sales.orders AS o WHERE o.id > 1") is None
+    for sql, kind in (("SELECT id FROM orders", "no_such_table"), ("SELECT id FROM hr.orders", "denied")):
+        refusal = guard.check(sql)
+        assert refusal is not None and refusal.kind == kind
+    assert Guard({"t": ["x"]}, "postgres").check("SELECT slugify(x) FROM t") is not None
+
+
+def test_functions_of_the_engines_that_do_more_than_compute_are_not_on_the_list() -> None:
+    duckdb = pytest.importorskip("duckdb")
+    with duckdb.connect() as connection:
+        rows = connection.execute("SELECT DISTINCT function_name, function_type FROM duckdb_functions()").fetchall()
+    tables = {name for name, kind in rows if kind in ("table", "pragma", "table_macro")}
+    harmless = {"unnest", "json_each", "json_tree", "histogram"}
+    assert not (tables - harmless) & FUNCTIONS["duckdb"]
+    doubtful = re.compile(
+        r"read|write|file|glob|scan|pragma|duckdb_|setting|setseed|getenv|variable|sleep|nextval|currval|txid"
+        r"|checkpoint|query|execute|serialize|secret|connection|current_(user|role|database|schema|catalog)|version|_log$"
+    )
+    named = {name for name, _ in rows if doubtful.search(name)}
+    assert named & FUNCTIONS["duckdb"] == set()
+    with closing(sqlite3.connect(":memory:")) as connection:
+        names = {row[0] for row in connection.execute("SELECT name FROM pragma_function_list")}
+    outside = {"load_extension", "fts3_tokenizer", "sqlite_log", "readfile", "writefile", "edit", "changes", "zeroblob"}
+    assert not FUNCTIONS["sqlite"] & (outside | {name for name in names if name.startswith(("sqlite_", "rtree"))})
+
+
+# what a parser and an engine may read differently ---------------------------------------------------------------------
+
+_SIGNS = "/* */ -- -- ' '' \" ` [ ] \\ \\' $$ $a$ { } {# #} # {% 1 a E' x' /*! + | ( ) % ; * / {x evil() 'x' ,1"
+_SPACES = ["\n", "\r", " ", "\t", "\x0b", "\x00", "\u00a0", "-- ", " AS a", " AS a$x$", ", evil() "]
+PIECES = st.sampled_from([*re.split(" ", _SIGNS), *_SPACES])
+SOUPS = st.lists(PIECES, min_size=1, max_size=9).map(lambda pieces: "SELECT 1" + "".join(pieces))
+
+
+@settings(max_examples=400, deadline=None)
+@given(SOUPS, st.sampled_from([", evil()", "\n, evil()", " evil() --'", ", evil() */", "{x evil()} -- #}"]))
+def test_what_passes_calls_nothing_that_is_not_on_the_list(soup: str, end: str) -> None:
+    sql = soup + end
+    if GUARDS["sqlite"].check(sql) is None:
+        with closing(sqlite3.connect(":memory:")) as connection:
+            connection.create_function("evil", 0, lambda: "EVIL")
+            assert "EVIL" not in _rows(connection, sql), sql
+    if GUARDS["duckdb"].check(sql) is None:
+        duckdb = pytest.importorskip("duckdb")
+        with duckdb.connect() as connection:
+            connection.execute("CREATE MACRO evil() AS 'EV' || 'IL'")
+            assert "EVIL" not in _rows(connection, sql), sql
+
+
+def _rows(connection: Any, sql: str) -> str:
+    try:
+        return repr(connection.execute(sql).fetchall())
+    except Exception:  # most soups are no SQL
+        return ""
+
+
+@pytest.mark.parametrize("variable", ["VERBAL_TEST_POSTGRES", "VERBAL_TEST_MYSQL"])
+def test_what_passes_calls_nothing_on_a_server(variable: str) -> None:
+    if not os.environ.get(variable):
+        pytest.skip(f"no server: set {variable} to the URL of a throw-away one")
+    from sqlalchemy import create_engine
+
+    postgres = variable.endswith("POSTGRES")
+    _, _, address = os.environ[variable].partition("://")
+    engine = create_engine(f"{'postgresql+psycopg' if postgres else 'mysql+pymysql'}://{address}")
+    guard, body = GUARDS["postgres" if postgres else "mysql"], "'EV' || 'IL'" if postgres else "CONCAT('EV', 'IL')"
+    name = f"evil_{uuid.uuid4().hex[:8]}"
+    made = (
+        f"RETURNS text LANGUAGE sql AS $$ SELECT {body} $$" if postgres else f"RETURNS text DETERMINISTIC RETURN {body}"
+    )
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql(f"CREATE FUNCTION {name}() {made}")
+        raw = connection.connection.dbapi_connection
+        try:
+
+            @settings(max_examples=300, deadline=None)
+            @given(SOUPS, st.sampled_from([", evil()", "\n, evil()", ", evil() */", "{x evil()} -- #}", "{x evil()}"]))
+            def passes(soup: str, end: str) -> None:
+                sql = (soup + end).replace("evil", name)
+                if guard.check(sql) is None:
+                    assert raw is not None
+                    with closing(raw.cursor()) as cursor:
+                        assert "EVIL" not in _answer(cursor, sql), sql
+
+            passes()
+        finally:
+            connection.exec_driver_sql(f"DROP FUNCTION {name}{'()' if postgres else ''}")
+    engine.dispose()
+
+
+def _answer(cursor: Any, sql: str) -> str:
+    try:
+        cursor.execute(sql)
+        return repr(cursor.fetchall())
+    except Exception:  # most soups are no SQL
+        return ""
 
 
 def test_places_are_those_of_the_text() -> None:
