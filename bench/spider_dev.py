@@ -53,7 +53,9 @@ def main() -> None:
         print("skipped: no data (give --data DIR, the folder that holds spider/)")
         return
     with tempfile.TemporaryDirectory() as folder:
-        found = asyncio.run(measure(Path(options.data).resolve(), Path(folder), options))
+        data = Path(options.data).resolve()
+        found = asyncio.run(measure(data, Path(folder), options))
+        found["arms"] |= learned(data, Path(folder), options)
     options.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(found["arms"], indent=2))
 
@@ -70,7 +72,6 @@ async def measure(data: Path, folder: Path, options: argparse.Namespace) -> dict
                 print(name, json.dumps(arms[name]), flush=True)
     finally:
         await app.aclose()
-    arms |= learned(data, folder, options)
     return {"model": "embedded", "questions": len(tasks), "samples": options.samples, "arms": arms}
 
 
