@@ -22,7 +22,6 @@ from verbal.errors import ConfigError, UnknownName
 from verbal.parts import load_part
 from verbal.prompt import load_prompt
 
-
 _PASSWORD = re.compile(r"([A-Za-z][\w+.-]*://[^\s:/@\"\\]*):[^\s/@\"\\]*@")
 
 
