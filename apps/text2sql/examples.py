@@ -12,6 +12,7 @@ Differs: weighted words and word pairs stand for an embedding of the masked ques
 
 from __future__ import annotations
 
+import heapq
 import math
 import re
 from collections import Counter
@@ -72,6 +73,8 @@ class Examples:
         seen = Counter(term for bag in bags.values() for term in bag)
         self._rarity = {term: 1 + math.log(len(shots) / count) for term, count in seen.items()}
         self._vectors = {id: self._unit(bag) for id, bag in bags.items()}
+        self._keys = {s.id: (_folded(s.question), s.db, _folded(s.sql)) for s in shots}
+        self._shapes: dict[str, list[str]] | None = None
         self._where: dict[str, list[str]] = {}
         for id, bag in bags.items():
             for term in bag:
@@ -109,25 +112,31 @@ class Examples:
         for term, weight in vector.items():
             for id in self._where.get(term, ()):
                 likeness[id] = likeness.get(id, 0.0) + weight * self._vectors[id][term]
-        shape = skeleton(preliminary) if preliminary else ""
-        hidden = self._hidden(task)
-        ranked = sorted(
+        near, hidden = self._near(preliminary) if preliminary else set(), self._hidden(task)
+        ranked = heapq.nsmallest(
+            k,
             (id for id in self._shots if id not in hidden),
-            key=lambda id: (
-                not (shape and overlap(shape, skeleton(self._shots[id].sql)) >= NEAR), -likeness.get(id, 0.0), id,
-            ),
-        )  # fmt: skip
-        return [self._shots[id] for id in ranked[:k]][::-1]
+            key=lambda id: (id not in near, -likeness.get(id, 0.0), id),
+        )
+        return [self._shots[id] for id in ranked][::-1]
+
+    def _near(self, preliminary: str) -> set[str]:
+        """Examples whose skeleton is near that of a query."""
+        shape = skeleton(preliminary)
+        if self._shapes is None:
+            self._shapes = {}
+            for shot in self._shots.values():
+                self._shapes.setdefault(skeleton(shot.sql), []).append(shot.id)
+        return {id for other, ids in self._shapes.items() if shape and overlap(shape, other) >= NEAR for id in ids}
 
     def _hidden(self, task: Task) -> set[str]:
         """What would give the answer away: the task itself, its words, and on its database its gold query."""
-        own = self._shots.get(task.id)
+        own = self._keys.get(task.id)
         words, db = _folded(str(task.info["question"])), str(task.info["db"])
-        gold = _folded(own.sql) if own else None
         return {
-            s.id
-            for s in self._shots.values()
-            if s.id == task.id or _folded(s.question) == words or (s.db == db and _folded(s.sql) == gold)
+            id
+            for id, (asked, where, gold) in self._keys.items()
+            if id == task.id or asked == words or (own is not None and where == db and gold == own[2])
         }
 
     def _unit(self, bag: Counter[str]) -> dict[str, float]:
@@ -183,8 +192,13 @@ def skeleton(sql: str) -> str:
 
 def overlap(first: str, second: str) -> float:
     """How alike two skeletons are: Jaccard similarity of their tokens and pairs of tokens, counted. Range: [0, 1]."""
-    a, b = _bag(first.split()), _bag(second.split())
+    a, b = _pieces(first), _pieces(second)
     return sum((a & b).values()) / (sum((a | b).values()) or 1)
+
+
+@lru_cache(maxsize=16_384)
+def _pieces(shape: str) -> Counter[str]:
+    return _bag(shape.split())
 
 
 def _bag(words: Sequence[str]) -> Counter[str]:
