@@ -29,10 +29,10 @@ from verbal.types import Task
 
 HERE = Path(__file__).parent
 SELECTORS: dict[str, tuple[str, ...]] = {
-    "majority": (),
+    "majority": ("loop.wave=0",),
     "confidence": (),
-    "paverl": ("critics.options={group={passes=5}}",),
-    "paverl_preview": ("critics.options={group={passes=5,previews=true}}",),
+    "paverl": ("critics.options.group.passes=5",),
+    "paverl_preview": ("critics.options.group.passes=5",),
     "tournament": (),
     "chess": (),
 }
