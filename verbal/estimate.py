@@ -126,13 +126,15 @@ def _calls_per_task(shop: Workshop) -> dict[str, tuple[int, int]]:
     least, waves = drawn("solver", wave), drawn("solver", loop.samples) + more
     if loop.wave and least == 1:
         waves = -(-loop.samples // wave) + more
+    turns = min(loop.turns, int(getattr(shop.app, "turns", 1)))
+    later, most = turns - 1, max(loop.samples, loop.most)  # the first turns of a group are drawn together
     learn = {
-        "reflect": (1, loop.rounds * (1 + judge + lesson)),
-        "group": (least, waves + max(loop.samples, loop.most) * judge + comparing),
-        "self_play": (loop.samples + 2, 2 + loop.samples * (1 + judge) + comparing + int(loop.reflect)),
+        "reflect": (turns, loop.rounds * (turns + judge + lesson)),
+        "group": (least + wave * later, waves + most * (later + judge) + comparing),
+        "self_play": (loop.samples + 2, 2 + loop.samples * (turns + judge) + comparing + int(loop.reflect)),
     }
     # Scoring asks the critic that decides, and no other.
-    score = (1, loop.rounds * (1 + (judge if critics.verdict == "judge" else 0)))
+    score = (turns, loop.rounds * (turns + (judge if critics.verdict == "judge" else 0)))
     return {"learn": learn[loop.graph], "score": score}
 
 

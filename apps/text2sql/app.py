@@ -184,6 +184,11 @@ class Text2Sql:
         """A later message of a chain: the prompt `text2sql/NAME` for the task's engine."""
         return self._prompts.turn(self.database(task.info["db"]), name, **fields)
 
+    @property
+    def turns(self) -> int:
+        """Replies that an attempt takes."""
+        return self._environment.turns
+
     def with_prompts(self, folder: str | None) -> Text2Sql:
         """The same app with the prompts of a folder: workers and databases are shared, and closed with this one."""
         other = copy.copy(self)

@@ -38,6 +38,7 @@ class Din(Chain):
     """DIN-SQL: link, class, query, correction."""
 
     template = "din_link"
+    turns = 4
     draft: Observation
     """What the query of the third turn gave."""
 
@@ -62,6 +63,8 @@ class Din(Chain):
 
 class Dail(Chain):
     """DAIL-SQL: a preliminary query, then examples that are like the question and like that query."""
+
+    turns = 2
 
     async def after(self, task: Task, reply: Reply) -> Observation:
         """Without a preliminary query the questions alone select the examples."""

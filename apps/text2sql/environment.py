@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from verbal.contracts import Observation, Reply
 from verbal.errors import EnvironmentFault
@@ -23,6 +23,9 @@ SHOWN_ROWS = 3
 
 class SqlEnvironment:
     """One question's world: one prompt, one query, one look at its result."""
+
+    turns: ClassVar[int] = 1
+    """Replies that an attempt takes."""
 
     def __init__(self, app: Text2Sql) -> None:
         """`app` owns the workers and databases; this holds only its task."""

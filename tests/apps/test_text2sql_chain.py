@@ -15,6 +15,7 @@ import pytest_asyncio
 from verbal.apps.text2sql import Text2Sql
 from verbal.contracts import Environment, Reply
 from verbal.errors import ConfigError, EnvironmentFault, UnknownName
+from verbal.estimate import estimate
 from verbal.models.scripted import ScriptedModel
 from verbal.recipe import load_recipe
 from verbal.run import learn, open_workshop
@@ -149,6 +150,8 @@ async def test_the_recipes_end_to_end(file: Path, tmp_path: Path, name: str, tur
     with Store(tmp_path / "v.db") as store:
         async with open_workshop(load_recipe(name, given), store, run="r", model=model) as shop:
             tasks = [t for t in shop.app.tasks() if t.id == "t1"]
+            expected = await estimate(shop, tasks, passes={"learn": 1})
+            assert (expected.calls_low, expected.calls_high) == (turns, turns)
             summary = await learn(shop, tasks, run="r")
             again = model.calls
             await learn(shop, tasks, run="r")
@@ -177,3 +180,16 @@ async def test_gold_is_not_in_a_chain(din: Text2Sql) -> None:
     assert isinstance(secret, Task)
     opening, seen = await played(din, LINKED, CLASSED, QUERY, RIGHT)
     assert not any("top_secret" in text for text in (opening, *(s.text for s in seen)))
+
+
+async def test_a_group_of_chains_lies_within_its_estimate(file: Path, tmp_path: Path) -> None:
+    given = [f"app.options.questions='{file}'", "app.options.chain='din'", "app.options.workers=1", "loop.samples=3"]
+    model = ScriptedModel(chain_reply)
+    with Store(tmp_path / "v.db") as store:
+        async with open_workshop(load_recipe("majority", [*given, "model.cache='off'"]), store, run="r",
+                                 model=model) as shop:  # fmt: skip
+            expected = await estimate(shop, shop.app.tasks()[:1], passes={"learn": 1})
+            summary = await learn(shop, shop.app.tasks()[:1], run="r")
+        made = store.attempts("r")
+    assert expected.calls_low <= model.calls == 1 + len(made) * 3 <= expected.calls_high
+    assert summary.solved == 1 and {len(a.steps) for a in made} == {4}
