@@ -181,8 +181,10 @@ def installed(venv: Path) -> dict[str, str]:
         command = [str(venv / "bin" / "python"), "-m", "pip", "install", "-q", package]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
-            last = [x for x in done.stderr.splitlines() if x.startswith("ERROR") and len(x) < 200]
-            wants = sorted(set(re.findall(r"Requires-Python (\S+)", done.stderr)))
+            last = [
+                x.removeprefix("ERROR: ") for x in done.stderr.splitlines() if x.startswith("ERROR") and len(x) < 200
+            ]
+            wants = sorted(set(re.findall(r"Requires-Python ([^\s;]+)", done.stderr)))
             reasons[name] = (
                 f"pip: {last[-1] if last else 'failed'}{'; asks for Python ' if wants else ''}{', '.join(wants)}"
             )
