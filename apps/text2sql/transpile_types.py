@@ -11,6 +11,7 @@ Kind = Literal["number", "text", "mixed", ""]
 
 _NUMBERS = ("INT", "DOUBLE", "FLOAT", "REAL", "DEC", "NUMERIC", "BIGINT", "HUGEINT", "SERIAL", "BOOL")
 _TEXTS = ("CHAR", "TEXT", "STRING", "CLOB", "DATE", "TIME")
+_NUMBER = r"^\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _GIVES_NUMBER = {"Count", "Sum", "Avg", "Length", "Abs", "Round", "Neg", "Add", "Sub", "Mul", "Div", "Mod"}
 _GIVES_TEXT = {"Lower", "Upper", "Substring", "DPipe", "Trim", "TimeToStr", "GroupConcat", "Concat"}
 
@@ -163,27 +164,24 @@ def _within(work: Work, node: Any, scope: Scope) -> None:
 
 
 def as_number(work: Work, node: Any, *, above: bool = False) -> Any:
-    """What SQLite takes a text for as a number: NULL stays NULL, a text that is none is 0.
+    """What SQLite takes a text for as a number: NULL stays NULL, else the number it begins with, else 0.
 
-    Where it is compared (`above`) such a text is more than any number.
+    Where it is compared (`above`) the whole text must be a number, and one that is not is more than any number.
     """
     exp = work.exp
+    double = exp.DataType.build("DOUBLE")
+    if work.write == "mysql":
+        return exp.Cast(this=node.copy(), to=double)
     other: Any = exp.Literal.number(0)
     if above:
-        other = exp.Cast(this=exp.Literal.string("Infinity"), to=exp.DataType.build("DOUBLE"))
-        if work.write == "mysql":
-            other = exp.Literal.number("1e308")
-    if work.write == "duckdb":
-        cast = exp.TryCast(this=node.copy(), to=exp.DataType.build("DOUBLE"))
-        return exp.Case(ifs=[exp.If(this=exp.Is(this=node.copy(), expression=exp.Null()), true=exp.Null())],
-                        default=exp.Coalesce(this=cast, expressions=[other]))  # fmt: skip
-    if work.write == "postgres":
-        text = exp.Cast(this=node.copy(), to=exp.DataType.build("TEXT"))
-        found = exp.Anonymous(this="SUBSTRING", expressions=[text, exp.Literal.string(r"^\s*([-+]?\d*\.?\d+)")])
-        cast = exp.Cast(this=found, to=exp.DataType.build("DOUBLE"))
-        return exp.Case(ifs=[exp.If(this=exp.Is(this=node.copy(), expression=exp.Null()), true=exp.Null())],
-                        default=exp.Coalesce(this=cast, expressions=[other]))  # fmt: skip
-    return exp.Cast(this=node.copy(), to=exp.DataType.build("DOUBLE"))
+        other = exp.Cast(this=exp.Literal.string("Infinity"), to=double)
+    text = exp.Cast(this=node.copy(), to=exp.DataType.build("TEXT"))
+    pattern = exp.Literal.string(_NUMBER + (r"\s*$" if above else ""))
+    name = "REGEXP_EXTRACT" if work.write == "duckdb" else "SUBSTRING"
+    found = exp.Nullif(this=exp.Anonymous(this=name, expressions=[text, pattern]), expression=exp.Literal.string(""))
+    value = exp.Coalesce(this=exp.Cast(this=found, to=double), expressions=[other])
+    missing = exp.If(this=exp.Is(this=node.copy(), expression=exp.Null()), true=exp.Null())
+    return exp.Case(ifs=[missing], default=value)
 
 
 def as_text(work: Work, node: Any) -> Any:
