@@ -22,8 +22,6 @@ from verbal.errors import ConfigError, UnknownName
 from verbal.parts import load_part
 from verbal.prompt import load_prompt
 
-_PASSWORD = re.compile(r"([A-Za-z][\w+.-]*://[^\s:/@\"\\]*):[^\s/@\"\\]*@")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppTable:
@@ -165,7 +163,7 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as plain JSON types, as it is kept: without the passwords of URLs."""
-        plain: dict[str, Any] = json.loads(_PASSWORD.sub(r"\1@", json.dumps(dataclasses.asdict(self))))
+        plain: dict[str, Any] = without_passwords(json.loads(json.dumps(dataclasses.asdict(self))))
         return plain
 
     def resolve(self) -> list[str]:
@@ -218,6 +216,20 @@ WORDS = ("lessons", "critiques")
 """What a retry can read."""
 CACHES = ("record", "replay", "off")
 """Modes of `verbal.cache`."""
+
+
+def without_passwords(value: Any) -> Any:
+    """Plain JSON types with the passwords of URLs taken out, in whatever form a URL may have one."""
+    if isinstance(value, dict):
+        return {k: without_passwords(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [without_passwords(v) for v in value]
+    if not isinstance(value, str) or "://" not in value:
+        return value
+    scheme, _, rest = value.partition("://")
+    user, at, place = rest.rpartition("@")
+    kept = f"{user.partition(':')[0]}@{place}" if at else rest
+    return f"{scheme}://" + re.sub(r"(?i)([?&])password=[^&]*(&?)", lambda m: m[1] if m[2] else "", kept)
 
 
 def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:

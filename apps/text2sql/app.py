@@ -209,10 +209,21 @@ class Text2Sql:
         return observed(answer, result)
 
     async def match(self, task: Task, answers: Sequence[str]) -> list[Match]:
-        """Whether each answer gives what the gold query gives, on the task's database and on all of its `states`."""
+        """Whether each answer gives what the gold query gives, on the task's database and on all of its `states`.
+
+        Behind both locks, as `execute`: what the guard refuses is wrong and not run.
+        """
         from .matching import match_task
 
-        return await match_task(self._pool, task, answers, self._cache)
+        def refusals() -> list[Refusal | None]:
+            return [self._refused(task.info["db"], a) if a.strip() else None for a in answers]
+
+        refused = await asyncio.to_thread(refusals)
+        told = await match_task(
+            self._pool, task, [a for a, r in zip(answers, refused, strict=True) if not r], self._cache
+        )
+        verdicts = iter(told)
+        return [next(verdicts) if r is None else Match(False, f"the query fails: {r}", 0) for r in refused]
 
     def messages(self, role: str, task: Task | None, **fields: Any) -> list[Message]:
         """The prompt of `role` (see the module's first lines for the fields).
@@ -307,8 +318,9 @@ class Text2Sql:
         if failed:
             task, seen = failed[0]
             more = f" ({len(failed)} gold queries fail in all)" if len(failed) > 1 else ""
+            shown = "" if task.split == "test" else f": {seen.info['error']}{more}\n  SQL: {task.gold}"  # sealed
             raise DataError(
-                f"the gold query of {task.id!r} does not run: {seen.info['error']}{more}\n  SQL: {task.gold}",
+                f"the gold query of {task.id!r} does not run{shown or more}",
                 where=str(task.info.get("where") or task.info["db"]),
                 todo="correct the query, or leave `sql` out of the line",
             )

@@ -158,9 +158,22 @@ def test_options_of_a_memory_are_tried_before_anything_is_paid_for(said: str, mo
         check_memory(load_recipe("reflect", [said]))
 
 
-def test_what_is_kept_of_a_recipe_has_no_password_of_a_url() -> None:
-    url = "postgresql://ann:s3cr3t@db.example:5432/shop?sslmode=require"
-    recipe = parse_recipe(f'[app.options]\ndb = "{url}"\nquestions = "a:b@c.jsonl"\n')
-    assert recipe.app.options["db"] == url
-    kept = recipe.to_dict()["app"]["options"]
-    assert kept == {"db": "postgresql://ann@db.example:5432/shop?sslmode=require", "questions": "a:b@c.jsonl"}
+@pytest.mark.parametrize(
+    ("url", "kept"),
+    [
+        (
+            "postgresql://ann:s3cr3t@db.example:5432/shop?sslmode=require",
+            "postgresql://ann@db.example:5432/shop?sslmode=require",
+        ),
+        ("postgresql://u:p@s3cr3t@h/db", "postgresql://u@h/db"),
+        ("postgresql://u@h/db?password=s3cr3t", "postgresql://u@h/db"),
+        ("postgresql://u@h/db?password=s3cr3t&schema=x", "postgresql://u@h/db?schema=x"),
+        ("mysql://u:a s3cr3t \\\\ b@h/db", "mysql://u@h/db"),
+        ("a:b@c.jsonl", "a:b@c.jsonl"),
+        ("http://host:8000/v1", "http://host:8000/v1"),
+    ],
+)
+def test_what_is_kept_of_a_recipe_has_no_password_of_a_url(url: str, kept: str) -> None:
+    recipe = parse_recipe(f'[app.options]\ndb = "{url}"\n')
+    assert recipe.to_dict()["app"]["options"] == {"db": kept}
+    assert "s3cr3t" in url or url == kept
