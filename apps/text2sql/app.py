@@ -43,6 +43,7 @@ from .profile_cache import kept
 from .prompts import Prompts
 from .questions import Question, read_questions
 from .replies import parse_hint, parse_proposal, parse_scores, parse_sql, parse_verdict
+from .schema import Table
 from .sources import Source
 from .values import Database, file_mark
 from .worker import Limits, Pool, Result
@@ -283,8 +284,17 @@ class Text2Sql:
             return None
         held = self._guards.get(place)
         if held is None or held[0] is not database:
-            held = self._guards[place] = (database, Guard(database.tables, database.dialect))
+            held = self._guards[place] = (database, Guard(self._readable(database), database.dialect))
         return held[1].check(sql)
+
+    def _readable(self, database: Database) -> Sequence[Table]:
+        """What may be asked: what prompts show, and in SQLite also its views and generated columns."""
+        if database.dialect != "sqlite":
+            return database.tables
+        try:
+            return [*database.tables, *catalog_tables(self._pool.catalog_now(database.path))]
+        except DataError:  # locked just now, say
+            return database.tables
 
     def _profiled(self, source: Source) -> Database:
         def query(sql: str) -> list[Any]:

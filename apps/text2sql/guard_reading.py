@@ -104,7 +104,7 @@ def _doubt(kind: str, piece: str, at: int, found: re.Match[str]) -> None:
     if kind in ("word", "other") and not piece.isascii():
         if odd := next((sign for sign in piece if unicodedata.category(sign)[0] in "CZ"), ""):
             raise Misread(f"the character U+{ord(odd):04X} outside quotes", at)
-        if piece.upper().isascii() or piece.lower().isascii():
+        if any(len(other) == len(piece) and other.isascii() for other in (piece.upper(), piece.lower())):
             raise Misread(f"{piece} only looks like a word of SQL", at)
     if kind == "other" and piece.isascii() and not piece.isprintable():
         raise Misread(f"the character U+{ord(piece):04X} outside quotes", at)

@@ -184,3 +184,64 @@ async def test_an_answer_that_is_no_query_is_an_observation(make: Make, answer: 
     app = make("CREATE TABLE t (a INT);")
     seen = await app.execute(app.task("How many?"), answer)
     assert seen.done and seen.info["error"] and seen.text.startswith("error: ")
+
+
+# what is odd and right ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a b.sqlite", "it's.sqlite", "q?x=1#y%20.sqlite", "🛒.sqlite", "new\nline.sqlite"])
+async def test_paths_of_any_kind(make: Make, name: str) -> None:
+    assert await rows(make("CREATE TABLE t (a INT); INSERT INTO t VALUES (1);", name), "SELECT a FROM t") == [[1]]
+
+
+async def test_views_and_generated_columns_may_be_asked(make: Make) -> None:
+    app = make(
+        "CREATE TABLE t (a INT, twice INT GENERATED ALWAYS AS (a * 2)); INSERT INTO t (a) VALUES (3);"
+        'CREATE VIEW "big ones" AS SELECT a AS b FROM t WHERE a > 1;'
+    )
+    assert await rows(app, "SELECT twice FROM t") == [[6]]
+    assert await rows(app, 'SELECT b FROM "big ones" AS o WHERE o.b < 9') == [[3]]
+    seen = await app.execute(app.task("?"), "SELECT a FROM small_ones")
+    assert seen.info["error_class"] == "no_such_table"
+
+
+async def test_texts_in_utf_16_and_names_with_line_ends(make: Make) -> None:
+    app = make(
+        'PRAGMA encoding = \'UTF-16\'; CREATE TABLE "a\nb" ("c\td" TEXT, "ß" TEXT);'
+        "INSERT INTO \"a\nb\" VALUES ('Köln 🛒', 'x');"
+    )
+    assert await rows(app, 'SELECT "c\td", ß FROM "a\nb"') == [["Köln 🛒", "x"]]
+
+
+async def test_numbers_at_their_ends(make: Make) -> None:
+    app = make("CREATE TABLE t (a); INSERT INTO t VALUES (9223372036854775807), (9e999), (-9e999);")
+    assert await rows(app, "SELECT a FROM t") == [[2**63 - 1], [float("inf")], [-float("inf")]]
+    assert await rows(app, "SELECT 1 / 0, 1 % 0, 1.0 / 0") == [[None, None, None]]
+
+
+async def test_a_table_of_texts_in_another_encoding(tmp_path: Path) -> None:
+    pytest.importorskip("duckdb")
+    (tmp_path / "cities.csv").write_bytes("city,n\nKöln,1\nZürich,2\n".encode("latin-1"))
+    app = Text2Sql(tmp_path / "cities.csv", workers=1)
+    try:
+        assert await rows(app, "SELECT city FROM cities ORDER BY n") == [["Köln"], ["Zürich"]]
+    finally:
+        await app.aclose()
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        ("SELECT a FROM t WHERE a IN (" + "1," * 30_000 + "1)", "too_big"),
+        ("x" * 49_000, "not_a_query"),
+        ("SELECT '\ud800'", "syntax"),
+        ("S\x00ELECT 1", "syntax"),
+        ("SELECT " + "NOT " * 5_000 + "1", "too_big"),
+        ("DROP TABLE t", "not_a_query"),
+        ("SELECT * FROM sqlite_master", "denied"),
+    ],
+)
+async def test_sql_that_is_too_long_or_odd(make: Make, answer: str, kind: str) -> None:
+    app = make("CREATE TABLE t (a INT);")
+    seen = await app.execute(app.task("How many?"), answer)
+    assert seen.info["error_class"] == kind and len(seen.text) < 500
