@@ -14,6 +14,7 @@ from .guard_reading import Misread, read
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# A parser may take so many steps, and so many more for each token.
 STEPS = 20_000
 STEPS_PER_TOKEN = 30
 """Steps that a parser may take: queries take 1 to 3 a token, some nested ones take twice as many for each level."""
