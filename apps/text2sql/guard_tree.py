@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 # A parser may take so many steps, and so many more for each token.
 STEPS = 20_000
+"""Steps that any parse may take."""
 STEPS_PER_TOKEN = 30
-"""Steps that a parser may take: queries take 1 to 3 a token, some nested ones take twice as many for each level."""
+"""More steps for each token: queries take 1 to 3 a token, some nested ones take twice as many for each level."""
 
 _NODES = """
 Select Union Intersect Except Subquery Values Table TableAlias CTE With From Join Where Group Having Qualify Order

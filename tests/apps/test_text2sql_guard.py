@@ -234,6 +234,39 @@ def _answer(cursor: Any, sql: str) -> str:
         return ""
 
 
+@pytest.mark.parametrize("variable", ["VERBAL_TEST_POSTGRES", "VERBAL_TEST_MYSQL"])
+def test_texts_end_on_a_server_where_the_guard_sees_them_end(variable: str) -> None:
+    if not os.environ.get(variable):
+        pytest.skip(f"no server: set {variable} to the URL of a throw-away one")
+    from sqlalchemy import create_engine
+
+    postgres, url, name = variable.endswith("POSTGRES"), os.environ[variable], f"guard_{uuid.uuid4().hex[:8]}"
+    _, _, address = url.partition("://")
+    engine = create_engine(f"{'postgresql+psycopg' if postgres else 'mysql+pymysql'}://{address}")
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as owner, closing(Pool(1)) as pool:
+        try:
+            if postgres:  # the account's own setting, from before 2010
+                sql = r"SELECT 'a\' || ' , 1 --'"
+                owner.exec_driver_sql(f"CREATE ROLE {name} LOGIN PASSWORD '{name}'")
+                owner.exec_driver_sql(f"ALTER ROLE {name} SET standard_conforming_strings = off")
+            else:
+                sql = r"SELECT 'a\' , 1 -- '"
+                mode = owner.exec_driver_sql("SELECT @@GLOBAL.sql_mode").scalar()
+                owner.exec_driver_sql(f"CREATE USER {name} IDENTIFIED BY '{name}'")
+                owner.exec_driver_sql(f"GRANT SELECT ON {address.rpartition('/')[2]}.* TO {name}")
+                owner.exec_driver_sql("SET GLOBAL sql_mode = 'NO_BACKSLASH_ESCAPES,ANSI'")
+            own = f"{name}:{name}@{address.rpartition('@')[2]}"
+            result = pool.run_now(f"{'postgresql' if postgres else 'mysql'}://{own}", sql)
+            assert result.error is None and len(result.columns) == 1, "the text ended early: 1 stood outside of it"
+        finally:
+            if postgres:
+                owner.exec_driver_sql(f"DROP ROLE IF EXISTS {name}")
+            else:
+                owner.exec_driver_sql("SET GLOBAL sql_mode = %s", (mode,))
+                owner.exec_driver_sql(f"DROP USER IF EXISTS {name}")
+    engine.dispose()
+
+
 def test_places_are_those_of_the_text() -> None:
     refusal = GUARDS["sqlite"].check("SELECT a\nFROM t\nWHERE load_extension('x')")
     assert refusal is not None and refusal.line == 3

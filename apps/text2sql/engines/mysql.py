@@ -16,6 +16,8 @@ _HARMLESS = {
     "BINLOG MONITOR", "SLAVE MONITOR",
 }  # fmt: skip
 _POWERFUL = {"ALL PRIVILEGES", "SUPER", "FILE", "SHUTDOWN", "RELOAD", "CREATE USER", "CONNECTION ADMIN"}
+_QUOTING = {"NO_BACKSLASH_ESCAPES", "ANSI_QUOTES", "ANSI", "ORACLE", "POSTGRESQL", "MSSQL", "DB2", "MAXDB"}
+"""Modes in which a text ends elsewhere than the guard sees it end."""
 _NUMBERS = {
     "no_such_table": (1146, 1109), "no_such_column": (1054,), "no_such_function": (1305, 1630, 1128),
     "ambiguous_column": (1052,), "syntax": (1064, 1149), "not_a_query": (1065,), "timeout": (1317, 1969, 3024),
@@ -70,6 +72,9 @@ class MySql:
     def account(self, connection: Any, server: dict[str, Any]) -> tuple[str, list[str]]:
         """Refuses accounts that may reach files, settings or other accounts, unless `allow_superuser=1`."""
         connection.exec_driver_sql("SET SESSION TRANSACTION READ ONLY")
+        modes = str(connection.exec_driver_sql("SELECT @@sql_mode").scalar() or "").split(",")
+        kept = ",".join(mode for mode in modes if mode not in _QUOTING)
+        connection.exec_driver_sql("SET SESSION sql_mode = %s", (kept,))
         name = connection.exec_driver_sql("SELECT CURRENT_USER()").scalar()
         powerful, writing = False, False
         for (line,) in connection.exec_driver_sql(_grants(connection)):

@@ -10,6 +10,8 @@ from typing import Any
 
 from .server import CONNECT_SECONDS
 
+_OPTIONS = "-c default_transaction_read_only=on -c standard_conforming_strings=on"
+"""The second keeps a text's end where the guard sees it, whatever the account's own setting is."""
 _TEXT_TYPES = ("date", "timestamp", "timestamptz", "time", "timetz", "interval", "json", "jsonb")
 _POWERFUL = ("pg_execute_server_program", "pg_read_server_files", "pg_write_server_files")
 _LIMITS = """BEGIN READ ONLY;
@@ -50,7 +52,7 @@ class PostgreSql:
         options = {name: value for name, value in server["options"].items() if name.startswith("ssl")}
         raw = psycopg.connect(
             **given, **options, dbname=server["database"], connect_timeout=CONNECT_SECONDS, application_name="verbal",
-            client_encoding="utf8", options="-c default_transaction_read_only=on", autocommit=True,
+            client_encoding="utf8", options=_OPTIONS, autocommit=True,
             prepare_threshold=None,
         )  # fmt: skip
         for name in _TEXT_TYPES:
