@@ -1,9 +1,12 @@
 """The two locks of Text-to-SQL: no good query refused, no write done.
 
-Gold queries of real sets go through the guard: none may be refused. Attacks go through the guard alone, through the
-connection alone, and through both; what lies in the database's folder must not change. Attacks are
-`data/attacks.jsonl` (each fault that field reports name, per dialect), the write tasks of DBBench, and gold queries
-into which a write was put. Servers take part where VERBAL_TEST_POSTGRES / VERBAL_TEST_MYSQL name one.
+Gold queries of real sets go through the guard: none may be refused (nor those that sqlglot writes for other dialects,
+nor what models wrote in InterCode's runs and SQLite runs, but for looks at the engine's own tables).
+Attacks go through the guard alone, through the connection alone, and through both; the files of the database's folder,
+or rows and tables on a server, must stay as they are. What attacks do when nothing stands in their way says how many of
+them could change something. Attacks are `data/attacks.jsonl`, the write tasks of DBBench and gold queries into which
+something was put (`guard_attacks.py`); soups are what a parser and an engine may read differently. Servers take part
+where VERBAL_TEST_POSTGRES / VERBAL_TEST_MYSQL name one, by an account that may write.
 
     python bench/guard.py --data DIR
 """
@@ -11,7 +14,6 @@ into which a write was put. Servers take part where VERBAL_TEST_POSTGRES / VERBA
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
 import json
 import os
@@ -19,47 +21,46 @@ import random
 import sqlite3
 import statistics
 import tempfile
+import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from guard_attacks import DIALECTS, Attack, listed, poisoned, soups, write_tasks
+from guard_golds import gold_queries
+
 from verbal.apps.text2sql.guard import Guard
-from verbal.apps.text2sql.schema import Column, Table, read_catalog
+from verbal.apps.text2sql.schema import read_catalog
 from verbal.apps.text2sql.worker import Limits, Pool
 
 HERE = Path(__file__).parent
 LIMITS = Limits(seconds=1.0, rows=100)
-BASE = (
-    "CREATE TABLE t (a INTEGER, b VARCHAR(20), c DOUBLE PRECISION)",
-    "INSERT INTO t VALUES (1, 'x', 0.5), (2, 'y', 1.5)",
-    "CREATE TABLE u (k INTEGER, a INTEGER)",
-    "INSERT INTO u VALUES (1, 1)",
-)
-TABLES = [
-    Table("t", (Column("a", "INTEGER"), Column("b", "TEXT"), Column("c", "REAL"))),
-    Table("u", (Column("k", "INTEGER"), Column("a", "INTEGER"))),
-]
+SERVERS = {"postgres": "VERBAL_TEST_POSTGRES", "mysql": "VERBAL_TEST_MYSQL"}
+_NEVER_BARE = {"memory", "nesting bombs", "endless", "endless (Langchain-Chatchat#5446)", "extensions"}
+"""Attacks that are not tried without a lock: they end this process, or wait for a network."""
 
 
 def main() -> None:
     """Runs the bench and writes its results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default=os.environ.get("VERBAL_DATA"), help="the folder that holds spider/, extra/")
+    parser.add_argument("--soups", type=int, default=10_000, help="on each engine")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "guard.json")
     options = parser.parse_args()
+    data = Path(options.data) if options.data and (Path(options.data) / "spider").is_dir() else None
     found: dict[str, Any] = {}
-    if options.data and (Path(options.data) / "spider").is_dir():
-        found |= golds(Path(options.data))
+    if data is not None:
+        found |= golds(data)
     else:
         print("skipped: no data (give --data DIR, the folder that holds spider/ and extra/)")
         found |= {"gold_queries": None, "gold_refused": None, "missing": {"gold_queries": "no data was given"}}
-    found |= attacked(Path(options.data) if options.data else None)
+    found |= attacked(data, options.soups)
     options.out.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    print(json.dumps({k: v for k, v in found.items() if k != "refused_golds"}, indent=2, ensure_ascii=False))
+    print(json.dumps(found, indent=2, ensure_ascii=False))
 
 
 # golds ----------------------------------------------------------------------------------------------------------------
@@ -67,23 +68,29 @@ def main() -> None:
 
 def golds(data: Path) -> dict[str, Any]:
     """How many gold queries are refused; those that SQLite itself refuses are counted apart."""
-    guards: dict[Path, Guard] = {}
+    guards: dict[Path, dict[str, Guard]] = {}
     sets: dict[str, Counter[str]] = {}
-    refused, times = [], []
-    with tempfile.TemporaryDirectory() as folder, closing(Pool(2, Limits(seconds=20))) as pool:
-        del folder
-        for name, db, sql in _golds(data):
+    refused, times, again = [], [], []
+    other: dict[str, Any] = {d: {"queries": 0, "refused": 0, "examples": [], "us": []} for d in DIALECTS[1:]}
+    seen: set[tuple[Path, str]] = set()
+    with closing(Pool(2, Limits(seconds=20))) as pool:
+        for name, db, sql in gold_queries(data):
             if db not in guards:
-                guards[db] = Guard(read_catalog(db), "sqlite")
-            began = time.perf_counter()
-            refusal = guards[db].check(sql)
-            times.append(time.perf_counter() - began)
+                tables = read_catalog(db)
+                guards[db] = {dialect: Guard(tables, dialect) for dialect in DIALECTS}
+            refusal, us = _timed(guards[db]["sqlite"], sql)
+            if (db, sql) in seen:
+                again.append(us)
+            else:
+                times.append(us)
+                if refusal is None and name == "spider dev":
+                    _elsewhere(other, guards[db], sql)
+            seen.add((db, sql))
             counts = sets.setdefault(name, Counter())
             counts["queries"] += 1
             if refusal is None:
                 continue
-            result = pool.run_now(db, sql)
-            if result.error is not None:
+            if pool.run_now(db, sql).error is not None:
                 counts["refused, and SQLite does not run it"] += 1
                 continue
             counts["refused"] += 1
@@ -93,174 +100,287 @@ def golds(data: Path) -> dict[str, Any]:
         "gold_refused": sum(c["refused"] for c in sets.values()),
         "gold_sets": {name: dict(counts) for name, counts in sets.items()},
         "refused_golds": refused,
-        "guard_us": {
-            "p50": round(statistics.median(times) * 1e6),
-            "p95": round(sorted(times)[int(0.95 * len(times))] * 1e6),
-        },
+        "guard_us": {**_percentiles(times), "known_p50": _percentiles(again)["p50"]},
+        "model_queries": _model_queries(data),
+        "dev_golds_by_sqlglot": {d: {**row, "us": _percentiles(row["us"])} for d, row in other.items()},
     }
 
 
-def _golds(data: Path) -> Iterator[tuple[str, Path, str]]:
-    for split in ("train", "dev"):
-        for line in (data / "spider" / f"{split}.jsonl").read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
-            yield (
-                f"spider {split}",
-                data / "spider" / "database" / row["db_id"] / f"{row['db_id']}.sqlite",
-                row["query"],
-            )
-    extra = data / "extra"
-    for name in ("geography", "restaurants"):
-        for row in json.loads((extra / f"{name}.json").read_text(encoding="utf-8")):
-            for sentence in row["sentences"]:
-                yield name, extra / f"{name}.sqlite", _filled(row["sql"][0], row["variables"], sentence["variables"])
-    for file in ("instruct_basic_sqlite.csv", "questions_gen_sqlite.csv"):
-        with open(extra / "defog" / file, encoding="utf-8", newline="") as text:
-            for row in csv.DictReader(text):
-                for sql in filter(None, (part.strip() for part in row["query"].split(";"))):
-                    yield "defog", extra / "defog" / f"{row['db_name']}.sqlite", sql
+def _model_queries(data: Path) -> dict[str, Any] | None:
+    """Different queries of real agents that SQLite runs, and which of them are refused."""
+    asked: set[tuple[str, str]] = set()
+    for file in sorted((data / "intercode").glob("*.json")):
+        for row in json.loads(file.read_text(encoding="utf-8")).values():
+            actions = (row.get("turn_history") or {}).get("actions") or ()
+            asked |= {(row["db_id"], action) for action in actions if isinstance(action, str)}
+    run, refused = 0, []
+    guards: dict[str, Guard] = {}
+    with closing(Pool(2, LIMITS)) as pool:
+        for name, sql in sorted(asked):
+            db = data / "spider" / "database" / name / f"{name}.sqlite"
+            if not db.exists() or pool.run_now(db, sql).error is not None:
+                continue
+            run += 1
+            if name not in guards:
+                guards[name] = Guard(read_catalog(db), "sqlite")
+            refusal = guards[name].check(sql)
+            refused += [f"{sql[:120]}: {refusal}"] if refusal is not None else []
+    return {"run": run, "refused": len(refused), "examples": refused[:5]} if run else None
 
 
-def _filled(sql: str, variables: Sequence[dict[str, Any]], given: dict[str, str]) -> str:
-    for variable in variables:
-        name = variable["name"]
-        sql = sql.replace(name, str(given.get(name, variable.get("example", ""))))
-    return sql
+def _timed(guard: Guard, sql: str) -> tuple[Any, float]:
+    began = time.perf_counter()
+    refusal = guard.check(sql)
+    return refusal, (time.perf_counter() - began) * 1e6
+
+
+def _percentiles(us: Sequence[float]) -> dict[str, float]:
+    return {"p50": round(statistics.median(us), 1), "p95": round(sorted(us)[int(0.95 * len(us))], 1)}
+
+
+def _elsewhere(other: dict[str, Any], guards: dict[str, Guard], sql: str) -> None:
+    import sqlglot
+
+    for dialect, row in other.items():
+        text = sqlglot.transpile(sql, read="sqlite", write=dialect)[0]
+        refusal, us = _timed(guards[dialect], text)
+        row["us"].append(us)
+        row["queries"] += 1
+        if refusal is not None and not _literal(refusal, text):
+            row["refused"] += 1
+            row["examples"] = [*row["examples"], f"{text}: {refusal}"][:3]
+
+
+def _literal(refusal: Any, text: str) -> bool:
+    """Whether a text in double quotes is meant, which SQLite takes for one and sqlglot writes as a name."""
+    name = refusal.message.partition(": ")[2]
+    return refusal.kind == "no_such_column" and any(f"{mark}{name}{mark}" in text for mark in '"`')
 
 
 # attacks --------------------------------------------------------------------------------------------------------------
 
+Place = tuple[str, Callable[[], str]]
+"""Where a database is, and what says whether anything there is another than before."""
 
-def attacked(data: Path | None) -> dict[str, Any]:
-    """What attacks changed, through each lock alone and through both."""
-    attacks = [json.loads(line) for line in (HERE / "data" / "attacks.jsonl").read_text(encoding="utf-8").splitlines()]
+
+def attacked(data: Path | None, soup_count: int) -> dict[str, Any]:
+    """What attacks changed, through each lock alone and through both, for each dialect."""
+    attacks = listed()
     if data is not None:
-        attacks += [*_dbbench(data), *_poisoned_golds(data)]
+        lines = (data / "spider" / "dev.jsonl").read_text(encoding="utf-8").splitlines()
+        sample = [json.loads(line)["query"] for line in random.Random(0).sample(lines, 40)]
+        attacks += [*write_tasks(data), *poisoned(sample)]
     tables: dict[str, Any] = {}
-    writes = 0
-    for dialect in ("sqlite", "duckdb", "postgres", "mysql"):
-        own = [a for a in attacks if a["dialect"] == dialect]
-        guard = Guard(TABLES, dialect)
-        passed = [a for a in own if guard.check(a["sql"]) is None]
-        row: dict[str, Any] = {"attacks": len(own), "passed_the_guard": len(passed)}
+    for dialect in DIALECTS:
+        own = [a for a in attacks if a.dialect == dialect]
+        guards = {id(a.columns): Guard(a.columns, dialect) for a in own}
+        passed = [a for a in own if guards[id(a.columns)].check(a.sql) is None]
+        if odd := [a.clean for a in own if a.clean and guards[id(a.columns)].check(a.clean) is not None]:
+            raise AssertionError(f"refused without what was put into it, so nothing is shown: {odd[:3]}")
+        row: dict[str, Any] = {"attacks": len(own), "by_source": dict(Counter(a.source for a in own))}
+        row |= {"passed_the_guard": len(passed), "examples_passed": [a.sql for a in passed[:5]]}
         row |= _through_connection(dialect, own, passed)
-        row["examples_passed"] = [a["sql"] for a in passed[:5]]
+        row["soups"] = _soups(dialect, soup_count)
         tables[dialect] = row
-        writes += (row.get("writes_connection_alone") or 0) + (row.get("writes_both") or 0)
-    return {"attacks": len(attacks), "writes": writes, "dialects": tables}
+    keys = ("writes_connection_alone", "writes_both")
+    return {
+        "attacks": len(attacks), "writes": sum(row[key] or 0 for row in tables.values() for key in keys),
+        "dialects": tables,
+    }  # fmt: skip
 
 
-def _through_connection(
-    dialect: str, own: Sequence[dict[str, Any]], passed: Sequence[dict[str, Any]]
-) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as name, closing(Pool(2, LIMITS)) as pool:
-        place = _place(dialect, Path(name))
-        if place is None:
-            return {"writes_connection_alone": None, "writes_both": None, "reason": "no server was given"}
-        db, state, end = place
-        try:
-            alone = _changed(pool, db, state, [a["sql"] for a in own])
-            both = _changed(pool, db, state, [a["sql"] for a in passed])
-        finally:
-            end()
-        return {"writes_connection_alone": len(alone), "writes_both": len(both), "examples_written": alone[:5]}
+def _through_connection(dialect: str, own: Sequence[Attack], passed: Sequence[Attack]) -> dict[str, Any]:
+    if dialect in SERVERS and not os.environ.get(SERVERS[dialect]):
+        reason = f"no server: {SERVERS[dialect]} is not set"
+        return {"writes_connection_alone": None, "writes_both": None, "reason": reason}
+    with closing(Pool(2, LIMITS)) as pool:
+
+        def run(db: str, sql: str) -> None:
+            pool.run_now(db, sql)
+
+        alone, both = _changed(dialect, own, run, pool), _changed(dialect, passed, run, pool)
+    found: dict[str, Any] = {"writes_connection_alone": len(alone), "writes_both": len(both), "written": alone[:5]}
+    if dialect not in SERVERS:
+        tried = [a for a in own if a.source not in _NEVER_BARE]
+        bare = _changed(dialect, tried, _bare_sqlite if dialect == "sqlite" else _bare_duckdb, None)
+        found["with_no_lock"] = {"attacks": len(tried), "changed": len(bare)}
+    return found
 
 
-def _changed(pool: Pool, db: str, state: Any, queries: Sequence[str]) -> list[str]:
-    """Queries after which something is not as it was."""
-    before, changed = state(), []
-    for sql in queries:
-        pool.run_now(db, sql)
-        after = state()
-        if after != before:
-            changed.append(sql)
-            before = after
+def _changed(dialect: str, attacks: Sequence[Attack], run: Callable[[str, str], None], pool: Pool | None) -> list[str]:
+    """Attacks after which something is not as it was; the next meets a database as it was made."""
+    changed: list[str] = []
+    made: tuple[str, ...] | None = None
+    with ExitStack() as stack:
+        for attack in attacks:
+            if made != attack.made:
+                stack.close()
+                db, state = stack.enter_context(_world(dialect, attack.made))
+                made, before = attack.made, state()
+                if pool is not None:  # or nothing would be proved
+                    assert pool.run_now(db, "SELECT 1").rows == ((1,),), pool.run_now(db, "SELECT 1").error
+            run(db, attack.sql)
+            if state() != before:
+                changed.append(attack.sql)
+                made = None
     return changed
 
 
-def _place(dialect: str, folder: Path) -> tuple[str, Any, Any] | None:
+def _bare_sqlite(db: str, sql: str) -> None:
+    with closing(sqlite3.connect(db)) as connection, suppress(sqlite3.Error, ValueError):
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 2**24)
+        until = time.monotonic() + 0.5
+        connection.set_progress_handler(lambda: time.monotonic() > until, 10_000)
+        connection.executescript(sql)
+        connection.commit()
+
+
+def _bare_duckdb(db: str, sql: str) -> None:
+    import duckdb
+
+    with duckdb.connect(db, config={"memory_limit": "256MB", "threads": 1}) as connection, suppress(duckdb.Error):
+        watch = threading.Timer(0.5, connection.interrupt)
+        watch.start()
+        try:
+            connection.execute(sql).fetchmany(10)
+        finally:
+            watch.cancel()
+            watch.join()
+
+
+def _soups(dialect: str, count: int) -> dict[str, Any] | None:
+    """Soups that pass the guard, how many of them run, and those in whose result the mark is."""
+    if dialect in SERVERS and not os.environ.get(SERVERS[dialect]):
+        return None
+    guard, marked, ran = Guard({}, dialect), [], 0
+    with _marking(dialect) as ask:
+        passed = [sql for sql in soups(dialect, count) if guard.check(sql) is None]
+        for sql in passed:
+            with suppress(Exception):  # most are no SQL to the engine
+                answer = ask(sql)
+                ran += 1
+                marked += [sql] if "MARK" in answer else []
+        called = ask("SELECT mark()")
+    assert "MARK" in called
+    return {"soups": count, "passed": len(passed), "of_them_run": ran, "called": len(marked), "examples": marked[:5]}
+
+
+@contextmanager
+def _marking(dialect: str) -> Iterator[Callable[[str], str]]:
+    """Runs SQL on an engine that has a function `mark`, whose result no soup holds."""
     if dialect == "sqlite":
-        path = folder / "shop.sqlite"
-        with closing(sqlite3.connect(path)) as connection:
-            for sql in BASE:
-                connection.execute(sql)
-            connection.commit()
-        return str(path), lambda: _files(folder), lambda: None
-    if dialect == "duckdb":
+        with closing(sqlite3.connect(":memory:")) as connection:
+            connection.create_function("mark", 0, lambda: "MARK")
+            yield lambda sql: repr(connection.execute(sql).fetchall())
+    elif dialect == "duckdb":
         import duckdb
 
-        path = folder / "shop.duckdb"
-        with duckdb.connect(str(path)) as made:
-            for sql in BASE:
-                made.execute(sql)
-        return str(path), lambda: _files(folder), lambda: None
-    variable = {"postgres": "VERBAL_TEST_POSTGRES", "mysql": "VERBAL_TEST_MYSQL"}[dialect]
-    return _server(dialect, os.environ[variable]) if os.environ.get(variable) else None
+        with duckdb.connect() as made:
+            made.execute("CREATE MACRO mark() AS 'MA' || 'RK'")
+            yield lambda sql: repr(made.execute(sql).fetchall())
+    else:
+        body = "RETURNS text LANGUAGE sql AS $$ SELECT 'MA' || 'RK' $$"
+        body = body if dialect == "postgres" else "RETURNS text DETERMINISTIC RETURN CONCAT('MA', 'RK')"
+        with _server(dialect, (f"CREATE FUNCTION mark() {body}",)) as (_, engine):
+            raw = engine.raw_connection()
+            with closing(raw.cursor()) as cursor:
+
+                def ask(sql: str) -> str:
+                    cursor.execute(sql)
+                    return repr(cursor.fetchall())
+
+                yield ask
+            raw.close()
+
+
+# worlds ---------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _world(dialect: str, made: Sequence[str]) -> Iterator[Place]:
+    """A new database, in a new folder in which this process stands meanwhile."""
+    if dialect in SERVERS:
+        with _server(dialect, made) as (url, engine):
+            space = "current_schema()" if dialect == "postgres" else "database()"
+            names = f"SELECT table_name FROM information_schema.tables WHERE table_schema = {space} ORDER BY 1"
+
+            def rows() -> str:
+                from sqlalchemy import text
+
+                asked = ("SELECT a, b, c FROM t ORDER BY a", "SELECT k, a FROM u", names)
+                with engine.connect() as connection:
+                    return repr([connection.execute(text(sql)).fetchall() for sql in asked])
+
+            yield url, rows
+        return
+    with tempfile.TemporaryDirectory() as name, _standing(Path(name)):
+        path = Path(name) / f"shop.{dialect}"
+        if dialect == "sqlite":
+            with closing(sqlite3.connect(path)) as connection:
+                for sql in made:
+                    connection.execute(sql)
+                connection.commit()
+        else:
+            import duckdb
+
+            with duckdb.connect(str(path)) as other:
+                for sql in made:
+                    other.execute(sql)
+        yield str(path), lambda: _files(Path(name))
+
+
+@contextmanager
+def _standing(folder: Path) -> Iterator[None]:
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 def _files(folder: Path) -> str:
-    return json.dumps({p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())})
+    found = {str(p): hashlib.sha256(p.read_bytes()).hexdigest() if p.is_file() else "" for p in folder.rglob("*")}
+    return json.dumps(found, sort_keys=True)
 
 
-def _server(dialect: str, url: str) -> tuple[str, Any, Any] | None:
-    """A database of its own on a server, with tables `t` and `u`: what must not change are its rows and tables."""
-    from sqlalchemy import create_engine, text
+def _server(dialect: str, made: Sequence[str]) -> AbstractContextManager[tuple[str, Any]]:
+    """A new database on a server: its URL by an account that may write there, and an engine of its owner."""
+    from sqlalchemy import create_engine
 
-    driver = "postgresql+psycopg" if dialect == "postgres" else "mysql+pymysql"
-    name = f"guard_{uuid.uuid4().hex[:8]}"
-    address, _, _ = url[url.index("://") :].rpartition("/")
-    server = create_engine(driver + url[url.index("://") :], isolation_level="AUTOCOMMIT")
-    with server.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    engine = create_engine(f"{driver}{address}/{name}", isolation_level="AUTOCOMMIT")
+    @contextmanager
+    def opened() -> Iterator[tuple[str, Any]]:
+        url = os.environ[SERVERS[dialect]]
+        postgres, name, rest = dialect == "postgres", f"guard_{uuid.uuid4().hex[:8]}", url[url.index("://") + 3 :]
+        driver, place = "postgresql+psycopg" if postgres else "mysql+pymysql", rest.rpartition("/")[0]
+        server = create_engine(f"{driver}://{rest}", isolation_level="AUTOCOMMIT")
+        engine = create_engine(f"{driver}://{place}/{name}", isolation_level="AUTOCOMMIT")
+        host = place.rpartition("@")[2]
+        try:
+            _do(server, f"CREATE DATABASE {name}")
+            if postgres:
+                _do(server, f"CREATE ROLE {name} LOGIN PASSWORD '{name}'")
+                _do(engine, *made, f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {name}")
+                _do(engine, f"GRANT ALL ON SCHEMA public TO {name}", f"GRANT ALL ON DATABASE {name} TO {name}")
+            else:
+                _do(server, f"CREATE USER {name} IDENTIFIED BY '{name}'", f"GRANT ALL ON {name}.* TO {name}")
+                _do(engine, *made)
+            yield f"{'postgresql' if postgres else 'mysql'}://{name}:{name}@{host}/{name}", engine
+        finally:
+            engine.dispose()
+            if postgres:
+                _do(server, f"DROP DATABASE {name} WITH (FORCE)", f"DROP ROLE IF EXISTS {name}")
+            else:
+                _do(server, f"DROP DATABASE {name}", f"DROP USER IF EXISTS {name}")
+            server.dispose()
+
+    return opened()
+
+
+def _do(engine: Any, *statements: str) -> None:
     with engine.connect() as connection:
-        for sql in BASE:
-            connection.execute(text(sql))
-    space = "public" if dialect == "postgres" else name
-    names = f"SELECT table_name FROM information_schema.tables WHERE table_schema = '{space}' ORDER BY 1"
-
-    def state() -> str:
-        with engine.connect() as connection:
-            asked = ("SELECT a, b, c FROM t ORDER BY a", "SELECT k, a FROM u", names)
-            return repr([connection.execute(text(q)).fetchall() for q in asked])
-
-    def end() -> None:
-        engine.dispose()
-        with server.connect() as connection:
-            force = " WITH (FORCE)" if dialect == "postgres" else ""
-            connection.execute(text(f"DROP DATABASE {name}{force}"))
-        server.dispose()
-
-    return f"{url[: url.index('://')]}{address}/{name}?allow_superuser=true", state, end
-
-
-def _dbbench(data: Path) -> list[dict[str, Any]]:
-    rows = (data / "extra" / "dbbench_writes" / "must_refuse.jsonl").read_text(encoding="utf-8").splitlines()
-    found = []
-    for row in map(json.loads, rows):
-        label = row["label"] if isinstance(row["label"], list) else [row["label"]]
-        found += [{"dialect": "sqlite", "from": "DBBench write tasks", "sql": str(sql)} for sql in label]
-    return found
-
-
-def _poisoned_golds(data: Path) -> list[dict[str, Any]]:
-    """Gold queries into which a write was put, by sqlglot where the tree allows it; for every dialect."""
-    import sqlglot
-    from sqlglot import exp
-
-    lines = (data / "spider" / "dev.jsonl").read_text(encoding="utf-8").splitlines()
-    rng = random.Random(0)
-    found = []
-    for row in map(json.loads, rng.sample(lines, 40)):
-        for dialect in ("sqlite", "duckdb", "postgres", "mysql"):
-            tree = sqlglot.parse_one(row["query"], read="sqlite")
-            sql = tree.sql(dialect=dialect)
-            write = sqlglot.parse_one("DELETE FROM t RETURNING a", read="postgres")
-            shapes = [f"{sql}; DELETE FROM t", f"DELETE FROM t; {sql}", f"CREATE TABLE s AS {sql}"]
-            if isinstance(tree, exp.Select):
-                shapes.append(tree.with_("d", as_=write).sql(dialect=dialect))
-            found += [{"dialect": dialect, "from": "gold with a write", "sql": s} for s in shapes]
-    return found
+        for sql in statements:
+            connection.exec_driver_sql(sql)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from .guard_functions import FUNCTIONS, TABLE_FUNCTIONS
-from .guard_tree import Unread, ctes_seen, node_place, strange, trees
+from .guard_tree import Unread, ctes_seen, node_place, short_series, strange, trees
 from .schema import Column, Table
 
 MOST_CHARACTERS = 50_000
@@ -78,7 +78,8 @@ class Guard:
             allow: More functions that may be called, in small letters: you answer for them.
         """
         self._dialect = dialect
-        self._functions = FUNCTIONS[dialect] | TABLE_FUNCTIONS[dialect].keys() | frozenset(allow)
+        tables_of = TABLE_FUNCTIONS[dialect].keys() - {"generate_series"}  # which `short_series` looks at
+        self._functions = FUNCTIONS[dialect] | tables_of | frozenset(allow)
         self._spaces = _MAIN[dialect]
         self._tables: dict[str, set[str]] | None = None if tables is None else {}
         if isinstance(tables, Mapping):
@@ -142,8 +143,11 @@ class Guard:
 
     def _function(self, sql: str, node: Any, exp: Any) -> Iterator[Refusal]:
         loose = isinstance(node, exp.Anonymous | exp.AnonymousAggFunc | exp.ParameterizedAgg | exp.CombinedAggFunc)
-        names = {node.name.lower()} if loose else {n.lower() for n in node.sql_names()}
-        if names & self._functions or isinstance(node, exp.Cast | exp.Case):
+        names = {node.name.lower()} if loose else {_plain(n) for n in node.sql_names()}
+        of = node.parent.this.name.lower() if isinstance(node.parent, exp.Dot) and node.arg_key == "expression" else ""
+        if of not in ("", "pg_catalog") and self._dialect in ("postgres", "mysql"):
+            yield _at(node, "denied", f"a function of {of} may not be called")
+        if names & self._functions or isinstance(node, exp.Cast | exp.Case) or short_series(node, exp):
             return
         written = sql[node.meta.get("start", 0) : node.meta.get("end", -1) + 1].strip('"`[]').lower()
         if written in self._functions and not loose:
@@ -155,7 +159,9 @@ class Guard:
     def _table(self, table: Any, sources: dict[str, set[str] | None], derived: set[str], exp: Any) -> Refusal | None:
         alias = table.alias.casefold()
         if not isinstance(table.this, exp.Identifier):
-            name = (table.this.name if isinstance(table.this, exp.Anonymous) else table.this.sql_names()[0]).lower()
+            name = (
+                table.this.name.lower() if isinstance(table.this, exp.Anonymous) else _plain(table.this.sql_names()[0])
+            )
             given = TABLE_FUNCTIONS[self._dialect].get(name)
             if given is None or table.db:
                 return _at(table, "denied", f"{name} may not stand as a table")
@@ -171,6 +177,8 @@ class Guard:
         known = not table.catalog and self._tables is not None and full in self._tables
         if not known and (table.catalog or full != name or _SYSTEM.match(name)):
             return _at(table, "denied", f"the table {shown} may not be read", self._near(full))
+        if name == "dual" and self._dialect == "mysql" and full == name and not known:
+            return None
         if self._tables is None:
             if not re.fullmatch(r"[\w $-]+", name):
                 return _at(table, "denied", f"{table.name!r} is no table")
@@ -209,6 +217,11 @@ class Guard:
             yield _at(column, "no_such_column", text, near)
 
 
+def _plain(name: str) -> str:
+    """A function's name as engines write it: sqlglot makes `J_S_O_N_B_OBJECT_AGG` of the name of a class."""
+    return name.lower().replace("j_s_o_n_b_", "jsonb_").replace("j_s_o_n_", "json_").replace("exploding_", "")
+
+
 def _at(node: Any, kind: str, message: str, near: Sequence[str] = ()) -> Refusal:
     line, column = node_place(node)
     todo = f"near: {', '.join(near)}" if near else ""
@@ -228,6 +241,9 @@ def _derived(nodes: Iterable[Any], exp: Any) -> set[str]:
             found.update(name.name.casefold() for name in node.expressions)
         elif isinstance(node, exp.Comprehension):
             found.add(node.expression.name.casefold())
+        elif isinstance(node, exp.Values) and node.expressions:  # as engines name them
+            width = len(node.expressions[0].expressions)
+            found.update(f"{word}{number}" for number in range(width + 1) for word in ("column", "col", "column_"))
     return found
 
 

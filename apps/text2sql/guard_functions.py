@@ -78,7 +78,7 @@ _OWN = {
     st_setsrid st_transform st_geomfromtext st_astext st_asgeojson st_buffer st_centroid""",
     "mysql": """elt field find_in_set mid strcmp interval std conv crc32 isnull yearweek bin oct ord quote insert space
     make_set export_set inet_aton inet_ntoa get_format microsecond json_depth json_array_append json_array_insert
-    json_merge_preserve json_contains_path json_schema_valid bit_count weight_string
+    match_against json_merge_preserve json_contains_path json_schema_valid bit_count weight_string
     st_distance st_distance_sphere st_contains st_within st_intersects st_area st_length st_x st_y st_geomfromtext
     st_astext st_asgeojson point""",
 }
@@ -92,11 +92,13 @@ TABLE_FUNCTIONS: dict[str, dict[str, tuple[str, ...]]] = {
     ),
     "duckdb": {
         "unnest": ("unnest",),
+        "generate_series": ("generate_series", "range"),
         "json_each": ("key", "value", "type", "atom", "id", "parent", "fullkey", "path"),
     },
     "postgres": dict.fromkeys(
         ("unnest", "json_array_elements", "json_array_elements_text", "jsonb_array_elements",
-         "jsonb_array_elements_text", "json_each", "jsonb_each", "regexp_split_to_table"),
+         "jsonb_array_elements_text", "json_each", "jsonb_each", "regexp_split_to_table",
+         "generate_series"),
         ("key", "value", "ordinality"),
     ),
     "mysql": {},

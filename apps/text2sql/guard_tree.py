@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
 from typing import TYPE_CHECKING, Any
 
 from .guard_reading import Misread, read
@@ -19,6 +20,9 @@ STEPS = 20_000
 """Steps that any parse may take."""
 STEPS_PER_TOKEN = 30
 """More steps for each token: queries take 1 to 3 a token, some nested ones take twice as many for each level."""
+
+LONGEST_SERIES = 100_000
+"""Numbers of a series that a query may make of nothing."""
 
 _NODES = """
 Select Union Intersect Except Subquery Values Table TableAlias CTE With From Join Where Group Having Qualify Order
@@ -138,6 +142,20 @@ def strange(nodes: Any, exp: Any) -> Iterator[Any]:
         sets = name == "PropertyEQ" and not isinstance(node.parent, exp.Struct)  # a variable, not a field
         if sets or not (name in NODES or isinstance(node, exp.Func)):
             yield node
+
+
+def short_series(node: Any, exp: Any) -> bool:
+    """Whether a node is a series of at most `LONGEST_SERIES` numbers, or of dates by days or more."""
+    if not isinstance(node, exp.GenerateSeries | exp.ExplodingGenerateSeries):
+        return False
+    ends, step = [node.args.get("start"), node.args.get("end")], node.args.get("step")
+    if all(isinstance(end, exp.Literal) and not end.is_string for end in ends):
+        return abs(float(ends[1].this) - float(ends[0].this)) <= LONGEST_SERIES and (
+            step is None or bool(re.fullmatch(r"-?[1-9]\d*", step.sql()))
+        )
+    return bool(
+        step is not None and re.search(r"(?<![\w.-])[1-9]\d* ?'? (day|week|month|quarter|year)s?\b", step.sql().lower())
+    )
 
 
 def ctes_seen(table: Any, dialect: str, exp: Any) -> bool:

@@ -86,6 +86,10 @@ def test_queries_pass_in_every_dialect(dialect: str, sql: str) -> None:
         ("postgres", "SELECT a AT TIME ZONE 'UTC', (ARRAY[1, 2])[1], b::jsonb ->> 'k' FROM t WHERE a = ANY (ARRAY[1])"),
         ("duckdb", "SELECT [x * 2 FOR x IN [1, 2]], list_transform([1], y -> y + 1), {'k': 1} FROM t USING SAMPLE 5"),
         ("duckdb", "SELECT b.field.deeper FROM t"),
+        ("duckdb", "SELECT i FROM range(10) AS r(i)"),
+        ("postgres", "SELECT d FROM generate_series('2020-01-01'::date, now(), interval '1 day') AS d"),
+        ("postgres", "SELECT pg_catalog.upper(b), json_agg(b), ROW_NUMBER() OVER (ORDER BY a) FROM t"),
+        ("mysql", "SELECT 1 FROM DUAL"),
     ],
 )
 def test_what_is_usual_in_a_dialect_passes(dialect: str, sql: str) -> None:
@@ -126,6 +130,22 @@ def test_nesting_never_takes_the_parser_long(dialect: str, opening: str) -> None
     closing = {"CAST(DATE(": ") AS INT)", "CASE WHEN (": ") THEN 1 END"}.get(opening, ")")
     refusal = GUARDS[dialect].check("SELECT " + opening * 60 + "1" + closing * 60)  # 2 ** 60 steps without a budget
     assert refusal is not None and refusal.kind in ("too_big", "denied")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "generate_series(1, 100000000000)",
+        "generate_series(1, 9, 0)",
+        "generate_series(now(), now(), interval '1e-9 day')",
+        "generate_series(now(), now(), interval '1 microsecond')",
+        "private.upper('x')",
+    ],
+)
+def test_series_without_end_and_functions_of_other_schemas_are_refused(call: str) -> None:
+    for sql in (f"SELECT {call}", f"SELECT * FROM {call} AS x"):
+        refusal = GUARDS["postgres"].check(sql)
+        assert refusal is not None and refusal.kind == "denied"
 
 
 def test_what_the_parser_cannot_take_is_refused() -> None:
