@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-Kind = Literal["number", "text", "mixed", ""]
-"""What an expression holds; `mixed` is text in the target and has a number's affinity in SQLite; "" is not known."""
+Kind = Literal["number", "integer", "text", "mixed", ""]
+"""What an expression holds; `mixed` is text in the target and has a number's affinity in SQLite; "" is not known.
+
+Only columns are `integer`; whoever asks for an expression's kind (`kind_of`) is told `number`.
+"""
 
 _NUMBERS = ("INT", "DOUBLE", "FLOAT", "REAL", "DEC", "NUMERIC", "BIGINT", "HUGEINT", "SERIAL", "BOOL")
 _TEXTS = ("CHAR", "TEXT", "STRING", "CLOB", "DATE", "TIME")
@@ -60,18 +63,34 @@ def kind_of(work: Work, node: Any, scope: Scope | None) -> Kind:
         return kind_of(work, node.this, scope)
     if isinstance(node, exp.Column):
         found = scope.find(node.table.lower(), node.name.lower()) if scope else None
-        return found[2] if found else ""
+        return "number" if found and found[2] == "integer" else found[2] if found else ""
     if isinstance(node, exp.Literal):
         return "text" if node.is_string else "number"
     if isinstance(node, exp.Min | exp.Max | exp.AnyValue | exp.Distinct | exp.Coalesce | exp.First):
         return kind_of(work, node.this if node.this is not None else node.expressions[0], scope)
     if isinstance(node, exp.Cast):
-        return kind_of_type(node.to.sql())
+        kind = kind_of_type(node.to.sql())
+        return "number" if kind == "integer" else kind
     if isinstance(node, exp.Query):
         shape = work.shape(node)
         return next(iter(shape.values()))[1] if shape else ""
     name = type(node).__name__
     return "number" if name in _GIVES_NUMBER else "text" if name in _GIVES_TEXT else ""
+
+
+def _integer(work: Work, node: Any, scope: Scope) -> bool:
+    exp = work.exp
+    if isinstance(node, exp.Literal):
+        return not node.is_string and node.name.isdigit()
+    if isinstance(node, exp.Column):
+        found = scope.find(node.table.lower(), node.name.lower())
+        return found is not None and found[2] == "integer"
+    if isinstance(node, exp.Count):
+        return True
+    inner = exp.Add | exp.Sub | exp.Mul
+    if isinstance(node, inner):
+        return _integer(work, node.this, scope) and _integer(work, node.expression, scope)
+    return isinstance(node, exp.Paren | exp.Sum | exp.Min | exp.Max | exp.Neg) and _integer(work, node.this, scope)
 
 
 def types(work: Work, select: Any, scope: Scope) -> None:
@@ -196,10 +215,14 @@ def functions(work: Work, select: Any, scope: Scope) -> None:
         if work.write == "postgres" and node.args.get("decimals") is not None:
             work.note("ROUND")
             node.set("this", exp.Cast(this=node.this, to=exp.DataType.build("DECIMAL")))
-    if work.write == "postgres":
-        for node in [*work.own(select, exp.Div)]:
+    for node in [*work.own(select, exp.Div)]:
+        if work.write == "postgres":
             work.note("division by zero")
             node.set("expression", exp.Nullif(this=node.expression.copy(), expression=exp.Literal.number(0)))
+        elif _integer(work, node.this, scope) and _integer(work, node.expression, scope):
+            work.note("integer division")
+            below = exp.Nullif(this=node.expression.copy(), expression=exp.Literal.number(0))
+            node.replace(exp.IntDiv(this=node.this.copy(), expression=below))
 
 
 def held_kind(declared: str, held: str) -> Kind:
@@ -216,6 +239,8 @@ def kind_of_type(declared: str) -> Kind:
     upper = declared.upper()
     if any(word in upper for word in _TEXTS):
         return "text"
+    if "INT" in upper or "SERIAL" in upper:
+        return "integer"
     return "number" if any(word in upper for word in _NUMBERS) else ""
 
 
