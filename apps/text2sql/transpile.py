@@ -1,64 +1,21 @@
 """SQLite queries for another engine: sqlglot's translation, with what only the schema can tell.
 
-SQLite forgives what other engines refuse or read differently: texts in double quotes, columns that are neither grouped
-nor aggregated, texts compared with numbers, subqueries of many rows, whole numbers that divide to whole numbers. Each
-rewrite (`REWRITES`) says in the other engine what SQLite does. Nothing is run; the tables' names and types are needed.
+SQLite forgives what other engines refuse: literals in double quotes, columns that are neither grouped nor aggregated,
+texts compared with numbers, averages of texts, scalar subqueries of many rows. Each rewrite here says in the other
+engine what SQLite does. It needs the tables as the target holds them (names and types); nothing is run.
 
-    made = transpile('SELECT name FROM t WHERE city = "Rome"', database.tables, write="duckdb")
-    made.sql            # SELECT "t"."name" FROM "t" WHERE "t"."city" = 'Rome'
-    made.rewrites       # ("double-quoted text",)
-
-What is not said: rows that SQLite itself leaves open (ties, the first of equal rows), values of the types text and
-number in one column (they are texts in the target), column collations, letters beyond ASCII where case is ignored.
+    transpile('SELECT name FROM t WHERE city = "Rome"', tables, write="duckdb").sql
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from verbal.errors import ConfigError, DataError
-
-from . import transpile_groups as groups
-from . import transpile_values as values
-from .transpile_dates import date_function
-from .transpile_names import Names, Schema
-from .transpile_types import Work
-
-REWRITES: dict[str, str] = {
-    "double-quoted text": "a name in double quotes that no column has is a text",
-    "alias": "WHERE, GROUP BY and HAVING may name an alias",
-    "row number": "rowid is the whole-number primary key",
-    "affinity": "texts and numbers that meet are converted by affinity, else a number is less than a text",
-    "byte order": "texts are compared byte by byte, not in the order of a language",
-    "numbers before texts": "a column that holds both is sorted numbers first",
-    "NOCASE": "COLLATE NOCASE compares without regard to case",
-    "condition": "a number is a condition: true unless 0",
-    "truth value": "a condition is a number: 1 or 0",
-    "number of a text": "sums, means and arithmetic read the number that a text begins with",
-    "text of a number": "functions of texts take numbers as they are written",
-    "whole division": "whole numbers divide to a whole number",
-    "division by zero": "division by zero gives NULL",
-    "ROUND": "halves are rounded away from zero, to any number of digits",
-    "CAST": "a cast to a whole number cuts, and reads the number that a text begins with",
-    "TOTAL": "TOTAL of nothing is 0.0",
-    "LIKE": "LIKE knows no case, and no escape that is not named",
-    "end of a text": "a negative start counts from the end",
-    "one kind": "values of one expression or column may be texts and numbers",
-    "date function": "dates are texts, and so are modifiers",
-    "loose GROUP BY": "a column that is neither grouped nor aggregated comes from one row of the group",
-    "GROUP BY a constant": "a constant makes one group",
-    "ORDER BY a constant": "a constant orders nothing",
-    "order of DISTINCT": "DISTINCT may be ordered by what is not selected",
-    "first row": "a subquery of many rows is the value of the first",
-    "join condition": "a condition may name a table that is joined later",
-    "LIMIT": "a negative limit is none",
-}
-"""Name -> what SQLite does, and other engines do not."""
-
-WRITTEN = ("duckdb", "postgres", "mysql")
-"""sqlglot's names of the dialects that are written."""
+from .schema import Table
+from .transpile_groups import distinct_order, set_operation, ungrouped
+from .transpile_types import Kind, Scope, functions, held_kind, kind_of, types
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,122 +24,208 @@ class Translation:
 
     sql: str
     rewrites: tuple[str, ...]
-    """Names of the rewrites (`REWRITES`) that changed something, in the order in which they first did."""
+    """Names of the rewrites that changed something, in order."""
 
 
 def transpile(
     sql: str,
-    tables: Schema,
+    tables: Sequence[Table],
     *,
-    target: Schema | None = None,
+    target: Sequence[Table] | None = None,
     read: str = "sqlite",
     write: str = "duckdb",
 ) -> Translation:
-    """The query `sql`, written for another engine that holds the same tables.
+    """The query `sql`, written for another engine with the same tables.
 
     Args:
-        sql: One query, which runs on SQLite.
-        tables: As SQLite declares them: records such as `Database.tables`, or table -> column -> type.
+        sql: One query.
+        tables: As SQLite declares them.
         target: As the other engine holds them (names and types); as `tables` when not given.
-        read: `sqlite`; from another dialect there is no more than sqlglot's own translation, in which nothing is noted.
+        read: sqlglot's name of its dialect; only SQLite's gets more than sqlglot's own translation.
         write: `duckdb`, `postgres` or `mysql`.
 
     Raises:
-        DataError: it cannot be read, or is not one query.
-        ConfigError: no such dialect is written.
+        sqlglot.errors.SqlglotError: it cannot be read.
     """
     import sqlglot
-    from sqlglot import exp
 
-    if write not in WRITTEN:
-        raise ConfigError(f"no rewrites for the dialect {write!r}", where="write", todo=f"use {', '.join(WRITTEN)}")
-    try:
-        trees = [tree for tree in sqlglot.parse(sql, read=read) if tree is not None]
-    except (sqlglot.errors.SqlglotError, RecursionError) as error:
-        what = str(error).splitlines()[0] if str(error) else "it is nested too deeply"
-        raise DataError(f"the query cannot be read: {what}", where=sql[:200], todo="give a query of SQLite") from error
-    if len(trees) != 1 or not isinstance(trees[0], exp.Query):
-        raise DataError("one query is needed", where=sql[:200], todo="give one SELECT")
-    tree: Any = trees[0]
-    work = _Work(exp, write)
+    work = _Work(tables, target or tables, write)
+    tree = sqlglot.parse_one(sql, read=read)
     if read == "sqlite":
-        Names(work, tables, target).resolve(tree)
-        tree = _shaped(work, _valued(work, tree))
-    return Translation(tree.sql(dialect=write, identify=read == "sqlite"), tuple(work.done))
+        tree = work.query(tree, None)
+    return Translation(tree.sql(dialect=write), tuple(work.done))
 
 
 class _Work:
     """One translation under way."""
 
-    def __init__(self, exp: Any, write: str) -> None:
-        self.exp, self.write = exp, write
+    def __init__(self, tables: Sequence[Table], target: Sequence[Table], write: str) -> None:
+        from sqlglot import exp
+
+        self.exp: Any = exp
+        self.write = write
         self.done: list[str] = []
+        declared = {(t.name.lower(), c.name.lower()): c.type for t in tables for c in t.columns}
+        self.tables: dict[str, tuple[str, dict[str, tuple[str, Kind]]]] = {}
+        for table in target:
+            columns = {
+                c.name.lower(): (c.name, held_kind(declared.get((table.name.lower(), c.name.lower()), c.type), c.type))
+                for c in table.columns
+            }
+            self.tables[table.name.lower()] = (table.name, columns)
+        self.ctes: dict[str, dict[str, tuple[str, Kind]]] = {}
 
     def note(self, name: str) -> None:
         """Remembers that a rewrite changed something."""
         if name not in self.done:
             self.done.append(name)
 
+    # queries, from inside out ---------------------------------------------------------------------------------------
 
-def _valued(work: Work, tree: Any) -> Any:
-    """Every expression rewritten, parts before wholes."""
-    exp = work.exp
-    rewrites = _rewrites(exp)
-    for node in reversed([*tree.walk()]):
-        for kinds, rewrite in rewrites:
-            if isinstance(node, kinds):
-                made = rewrite(work, node)
-                if made is not None:
-                    node.replace(made)
-                    break
-    return tree
+    def query(self, node: Any, outer: Scope | None) -> Any:
+        """A query and all in it, rewritten in place; gives the node that stands for it."""
+        exp = self.exp
+        for cte in [*(node.args["with_"].expressions if node.args.get("with_") else ())]:
+            self.query(cte.this, outer)
+            self.ctes[cte.alias.lower()] = self.shape(cte.this)
+        if isinstance(node, exp.SetOperation):
+            self.query(node.left, outer)
+            self.query(node.right, outer)
+            set_operation(self, node)
+            return node
+        if isinstance(node, exp.Subquery):
+            self.query(node.this, outer)
+            return node
+        if isinstance(node, exp.Select):
+            self._select(node, outer)
+        return node
 
+    def _select(self, select: Any, outer: Scope | None) -> None:
+        exp = self.exp
+        scope = Scope(outer=outer)
+        for source in self._sources(select):
+            if isinstance(source, exp.Subquery):
+                self.query(source.this, outer)
+                scope.sources[source.alias.lower() or f"\0{len(scope.sources)}"] = self.shape(source.this)
+            elif isinstance(source, exp.Table):
+                self._table(source, scope)
+        for column in self.own(select, exp.Column):
+            self._column(column, scope, select)
+        for inner in [*self.own(select, exp.Query)]:
+            self.query(inner, scope)
+            self._scalar(inner)
+        types(self, select, scope)
+        functions(self, select, scope)
+        ungrouped(self, select, scope)
+        distinct_order(self, select)
 
-def _rewrites(exp: Any) -> list[tuple[Any, Callable[[Work, Any], Any]]]:
-    comparisons = (exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.NullSafeEQ, exp.NullSafeNEQ)
-    strings = (exp.Lower, exp.Upper, exp.Length, exp.Trim, exp.Replace, exp.Substring, exp.StrPosition, exp.DPipe)
-    return [
-        (comparisons, values.comparison),
-        ((exp.Between,), values.between),
-        ((exp.In,), values.within),
-        ((exp.Where, exp.Having, exp.Join, exp.And, exp.Or, exp.Not, exp.If), values.condition),
-        ((exp.Case,), values.case),
-        ((exp.Coalesce, exp.Greatest, exp.Least, exp.Case, exp.If), values.one_kind),
-        ((exp.Add, exp.Sub, exp.Mul, exp.Div, exp.Mod), values.arithmetic),
-        ((exp.Neg,), values.negative),
-        ((exp.Sum, exp.Avg, exp.Min, exp.Max, exp.GroupConcat), values.aggregate),
-        ((exp.Round, exp.Abs), values.rounded),
-        ((exp.Cast,), values.cast),
-        ((exp.Like,), values.like),
-        (strings, values.string),
-        ((exp.Collate,), values.collate),
-        ((exp.TimeToStr, exp.Anonymous, exp.Date, exp.Time), date_function),
-        ((exp.Anonymous,), values.total),
-    ]
+    def _sources(self, select: Any) -> Iterator[Any]:
+        found = select.args.get("from_")
+        if found is not None:
+            yield found.this
+        for join in select.args.get("joins") or ():
+            yield join.this
 
+    def own(self, select: Any, kind: Any) -> Iterator[Any]:
+        """Nodes of a kind that belong to this SELECT, not to a query inside it (whose own node is given)."""
+        exp = self.exp
+        stack = [v for k, v in select.args.items() if k != "with_"]
+        sources = {id(s) for s in self._sources(select) if isinstance(s, exp.Subquery)}
+        while stack:
+            node = stack.pop()
+            if isinstance(node, list):
+                stack.extend(node)
+            elif isinstance(node, exp.Expression):
+                if id(node) in sources:
+                    continue
+                if isinstance(node, kind):
+                    yield node
+                if not isinstance(node, exp.Query) or isinstance(node, exp.Subquery):
+                    stack.extend(node.args.values())
 
-def _shaped(work: Work, tree: Any) -> Any:
-    """Every query rewritten, inner ones before outer ones."""
-    exp = work.exp
-    for query in reversed([*tree.find_all(exp.Query)]):
-        groups.limit(work, query)
-        if isinstance(query, exp.Select):
-            values.output(work, query)
-            groups.joins(work, query)
-            groups.order(work, query)
-            groups.loose_group(work, query)
-            groups.distinct_order(work, query)
-            groups.first_row(work, query)
-        elif isinstance(query, exp.SetOperation):
-            groups.set_operation(work, query)
-            groups.order(work, query)
-            made = groups.order_of_set(work, query)
-            if made is not query:
-                if query is tree:
-                    tree = made
-                else:
-                    query.replace(made)
-    return tree
+    def shape(self, query: Any) -> dict[str, tuple[str, Kind]]:
+        """Output columns of a query: name in small letters -> (name, kind)."""
+        exp = self.exp
+        while isinstance(query, exp.Subquery):
+            query = query.this
+        first = query
+        while isinstance(first, exp.SetOperation):
+            first = first.left
+        found: dict[str, tuple[str, Kind]] = {}
+        scope = first.meta.get("scope")
+        for item in getattr(first, "selects", ()):
+            if isinstance(item, exp.Star) or (isinstance(item, exp.Column) and isinstance(item.this, exp.Star)):
+                for columns in scope.sources.values() if scope else ():
+                    found.update(columns)
+            else:
+                found[item.alias_or_name.lower()] = (item.alias_or_name, kind_of(self, item, scope))
+        return found
 
+    # names ----------------------------------------------------------------------------------------------------------
 
-__all__ = ["REWRITES", "WRITTEN", "Translation", "transpile"]
+    def _table(self, table: Any, scope: Scope) -> None:
+        name = table.name.lower()
+        alias = (table.alias or table.name).lower()
+        if name in self.ctes:
+            scope.sources[alias] = self.ctes[name]
+        elif name in self.tables:
+            real, columns = self.tables[name]
+            scope.sources[alias] = columns
+            table.set("this", self.exp.to_identifier(real, quoted=True))
+            table.set("db", None)
+        else:
+            scope.sources[alias] = {}
+        if table.args.get("alias"):
+            table.args["alias"].set("this", self.exp.to_identifier(alias, quoted=True))
+        elif name not in self.ctes and table.name.lower() != table.name and self.write == "postgres":
+            table.set("alias", self.exp.TableAlias(this=self.exp.to_identifier(alias, quoted=True)))
+
+    def _column(self, column: Any, scope: Scope, select: Any) -> None:
+        """A column by its name in the target; a double-quoted name that is none becomes a literal."""
+        exp = self.exp
+        if isinstance(column.this, exp.Star):
+            if column.table:
+                column.set("table", exp.to_identifier(column.table.lower(), quoted=True))
+            return
+        name, table = column.name.lower(), column.table.lower()
+        found = scope.find(table, name)
+        aliases = {item.alias.lower(): item.alias for item in select.selects if item.alias}
+        if found is not None:
+            column.set("this", exp.to_identifier(found[1], quoted=True))
+            if table:
+                column.set("table", exp.to_identifier(table, quoted=True))
+            elif self._ambiguous(name, scope) and not found[0].startswith("\0"):
+                column.set("table", exp.to_identifier(found[0], quoted=True))
+        elif not table and name in aliases:
+            self._alias(column, select, name)
+        elif not table and isinstance(column.this, exp.Identifier) and column.this.quoted:
+            self.note("quoted literal")
+            column.replace(exp.Literal.string(column.name))
+
+    def _ambiguous(self, name: str, scope: Scope) -> bool:
+        return sum(name in columns for columns in scope.sources.values()) > 1
+
+    def _alias(self, column: Any, select: Any, name: str) -> None:
+        """An alias in WHERE, GROUP BY or HAVING stands for what it names."""
+        exp = self.exp
+        if column.find_ancestor(exp.Where, exp.Having, exp.Group, exp.Join) is None:
+            order = column.parent
+            if isinstance(order, exp.Ordered):
+                return  # a bare alias in ORDER BY is understood everywhere
+        item = next(i for i in select.selects if i.alias.lower() == name)
+        self.note("alias")
+        column.replace(exp.paren(item.this.copy()) if isinstance(item.this, exp.Binary) else item.this.copy())
+
+    # shapes ---------------------------------------------------------------------------------------------------------
+
+    def _scalar(self, query: Any) -> None:
+        """A subquery that stands for one value gives the first of its rows."""
+        exp = self.exp
+        place = query.parent
+        if not isinstance(place, exp.Subquery) or isinstance(place.parent, exp.In | exp.Exists | exp.From | exp.Join):
+            return
+        if isinstance(query, exp.Select) and query.args.get("limit") is None:
+            alone = not query.args.get("group") and any(item.find(exp.AggFunc) for item in query.selects)
+            if not alone:
+                self.note("first row")
+                query.set("limit", exp.Limit(expression=exp.Literal.number(1)))
