@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from .guard_functions import FUNCTIONS, TABLE_FUNCTIONS
+from .guard_functions import FUNCTIONS, HOMES, TABLE_FUNCTIONS
+from .guard_names import called, derived_names, key, lowered
 from .guard_tree import Unread, ctes_seen, node_place, short_series, strange, trees
 from .schema import Column, Table
 
@@ -86,9 +87,13 @@ class Guard:
             tables = [Table(name, tuple(Column(column, "") for column in columns)) for name, columns in tables.items()]
         for table in tables or ():
             assert self._tables is not None
-            names = {column.name.casefold() for column in table.columns}
-            self._tables.setdefault(table.name.casefold(), set()).update(names)
+            names = {self._named(column.name) for column in table.columns}
+            self._tables.setdefault(self._named(table.name), set()).update(names)
         self.check = functools.lru_cache(REMEMBERED)(self._check)
+
+    def _named(self, name: str) -> str:
+        """The key of a name that a catalog gives: PostgreSQL's are exact, whatever a query writes."""
+        return name if self._dialect == "postgres" else lowered(name)
 
     def _check(self, sql: str) -> Refusal | None:
         """None when `sql` may be run."""
@@ -130,55 +135,61 @@ class Guard:
                 yield _at(node, "syntax", "IN without brackets", ["IN (SELECT ...)"])  # it would name a table
             if isinstance(node, exp.Func) and not isinstance(node, exp.Binary | exp.Unnest):
                 yield from self._function(sql, node, exp)
-        named = (n.alias.casefold() for n in nodes if isinstance(n, exp.CTE | exp.Subquery | exp.UDTF))
+            if isinstance(node, exp.Dot) and isinstance(node.expression, exp.Func):
+                yield from self._home(node, exp)
+        sourced = (n for n in nodes if isinstance(n, exp.CTE | exp.Subquery | exp.UDTF))
+        named = (key(n.args.get("alias"), self._dialect) for n in sourced)
         sources: dict[str, set[str] | None] = dict.fromkeys(name for name in named if name)
-        derived = _derived(nodes, exp)
+        derived = derived_names(nodes, self._dialect, exp)
         for node in nodes:
             if isinstance(node, exp.Table):
-                refusal = self._table(node, sources, derived, exp)
+                refusal = self._table(sql, node, sources, derived, exp)
                 if refusal is not None:
                     yield refusal
         if self._tables is not None:
             yield from self._columns((n for n in nodes if isinstance(n, exp.Column)), sources, derived, exp)
 
     def _function(self, sql: str, node: Any, exp: Any) -> Iterator[Refusal]:
-        loose = isinstance(node, exp.Anonymous | exp.AnonymousAggFunc | exp.ParameterizedAgg | exp.CombinedAggFunc)
-        names = {node.name.lower()} if loose else {_plain(n) for n in node.sql_names()}
-        of = node.parent.this.name.lower() if isinstance(node.parent, exp.Dot) and node.arg_key == "expression" else ""
-        if of not in ("", "pg_catalog") and self._dialect in ("postgres", "mysql"):
-            yield _at(node, "denied", f"a function of {of} may not be called")
-        if names & self._functions or isinstance(node, exp.Cast | exp.Case) or short_series(node, exp):
-            return
-        written = sql[node.meta.get("start", 0) : node.meta.get("end", -1) + 1].strip('"`[]').lower()
-        if written in self._functions and not loose:
-            return
-        name = written or node.key
-        near = get_close_matches(name, sorted(self._functions), 3)
-        yield _at(node, "denied", f"the function {name} may not be called", near)
+        names = called(sql, node, self._dialect, exp)
+        known = bool(self._functions.intersection(names)) or isinstance(node, exp.Cast | exp.Case)
+        if not known and not short_series(node, exp):
+            yield _at(node, "denied", f"the function {names[0]} may not be called", self._close(names[0]))
 
-    def _table(self, table: Any, sources: dict[str, set[str] | None], derived: set[str], exp: Any) -> Refusal | None:
-        alias = table.alias.casefold()
+    def _close(self, name: str) -> list[str]:
+        return get_close_matches(name, sorted(self._functions), 3)
+
+    def _home(self, dot: Any, exp: Any) -> Iterator[Refusal]:
+        """A function of a schema; in DuckDB `[1].len()` is one too, and `a.len()` may be."""
+        parts = list(dot.this.flatten()) if isinstance(dot.this, exp.Dot) else [dot.this]
+        if any(isinstance(part, exp.Identifier | exp.Column) for part in parts):
+            names = [key(part, self._dialect) for part in parts]
+            if len(names) > 1 or names[0] not in HOMES[self._dialect]:
+                shown = ".".join(part.name for part in parts)
+                yield _at(dot, "denied", f"the function {shown}.{dot.expression.name} may not be called")
+
+    def _table(
+        self, sql: str, table: Any, sources: dict[str, set[str] | None], derived: set[str], exp: Any
+    ) -> Refusal | None:
+        alias, space = key(table.args.get("alias"), self._dialect), key(table.args.get("db"), self._dialect)
         if not isinstance(table.this, exp.Identifier):
-            name = (
-                table.this.name.lower() if isinstance(table.this, exp.Anonymous) else _plain(table.this.sql_names()[0])
-            )
-            given = TABLE_FUNCTIONS[self._dialect].get(name)
-            if given is None or table.db:
-                return _at(table, "denied", f"{name} may not stand as a table")
+            names = called(sql, table.this, self._dialect, exp)
+            name = next((name for name in names if name in TABLE_FUNCTIONS[self._dialect]), "")
+            if not name or table.catalog or (space and space not in HOMES[self._dialect]):
+                return _at(table, "denied", f"{names[0]} may not stand as a table")
             sources[alias or name] = None
-            derived.update(given, {name})
+            derived.update(TABLE_FUNCTIONS[self._dialect][name], {name})
             return None
-        name, space = table.name.casefold(), table.db.casefold()
+        name = key(table.this, self._dialect)
         shown = ".".join(part.name for part in table.parts)
         if not space and ctes_seen(table, self._dialect, exp):
             sources[alias or name] = None
             return None
         full = f"{space}.{name}" if space and space not in self._spaces else name
         known = not table.catalog and self._tables is not None and full in self._tables
+        if not known and self._dialect == "mysql" and full == "dual" and not table.this.quoted:
+            return None  # no table, as in SELECT 1
         if not known and (table.catalog or full != name or _SYSTEM.match(name)):
             return _at(table, "denied", f"the table {shown} may not be read", self._near(full))
-        if name == "dual" and self._dialect == "mysql" and full == name and not known:
-            return None
         if self._tables is None:
             if not re.fullmatch(r"[\w $-]+", name):
                 return _at(table, "denied", f"{table.name!r} is no table")
@@ -200,10 +211,10 @@ class Guard:
     ) -> Iterator[Refusal]:
         rowids = _ROWIDS[self._dialect]
         for column in columns:
-            name, owner = column.name.casefold(), column.table.casefold()
+            name, owner = key(column.this, self._dialect), key(column.args.get("table"), self._dialect)
             if isinstance(column.this, exp.Star) or name in rowids:
                 continue
-            if self._dialect == "duckdb" and owner not in sources and column.parts[0].name.casefold() in derived:
+            if self._dialect == "duckdb" and owner not in sources and key(column.parts[0], self._dialect) in derived:
                 continue  # a field of a struct
             quoted = self._dialect == "sqlite" and isinstance(column.this, exp.Identifier) and column.this.quoted
             known = sources.get(owner)
@@ -217,34 +228,10 @@ class Guard:
             yield _at(column, "no_such_column", text, near)
 
 
-def _plain(name: str) -> str:
-    """A function's name as engines write it: sqlglot makes `J_S_O_N_B_OBJECT_AGG` of the name of a class."""
-    return name.lower().replace("j_s_o_n_b_", "jsonb_").replace("j_s_o_n_", "json_").replace("exploding_", "")
-
-
 def _at(node: Any, kind: str, message: str, near: Sequence[str] = ()) -> Refusal:
     line, column = node_place(node)
     todo = f"near: {', '.join(near)}" if near else ""
     return Refusal(kind=kind, message=message, line=line, column=column, todo=todo)
-
-
-def _derived(nodes: Iterable[Any], exp: Any) -> set[str]:
-    """Names that the query itself gives to columns and sources: aliases, column lists, parameters of lambdas."""
-    found = set()
-    for node in nodes:
-        if isinstance(node, exp.Alias):
-            found.add(node.alias.casefold())
-        elif isinstance(node, exp.TableAlias):
-            found.update(name.name.casefold() for name in node.args.get("columns") or ())
-            found.add(node.name.casefold())
-        elif isinstance(node, exp.Lambda):
-            found.update(name.name.casefold() for name in node.expressions)
-        elif isinstance(node, exp.Comprehension):
-            found.add(node.expression.name.casefold())
-        elif isinstance(node, exp.Values) and node.expressions:  # as engines name them
-            width = len(node.expressions[0].expressions)
-            found.update(f"{word}{number}" for number in range(width + 1) for word in ("column", "col", "column_"))
-    return found
 
 
 def deepest(sql: str) -> int:

@@ -64,7 +64,7 @@ _OWN = {
     strip_accents nfc_normalize left_grapheme length_grapheme strlen ord editdist3 mismatches jaro_similarity
     damerau_levenshtein format_bytes pg_typeof url_decode url_encode regexp_escape regexp_split_to_array product mad
     sem entropy quantile_cont approx_top_k histogram_exact reservoir_quantile geomean geometric_mean weighted_avg
-    wavg count_star arg_max_null arg_min_null bitstring_agg kahan_sum sumkahan hash from_json json_structure
+    wavg yearweek count_star arg_max_null arg_min_null bitstring_agg kahan_sum sumkahan hash from_json json_structure
     json_extract_string json_transform json_group_structure gamma lgamma bit_count greatest_common_divisor
     least_common_multiple switch fill""",
     "postgres": """to_hex width_bucket regexp_match regexp_split_to_array date_bin array_dims array_lower array_upper
@@ -72,13 +72,13 @@ _OWN = {
     tsrange tstzrange range_agg to_tsvector to_tsquery plainto_tsquery phraseto_tsquery websearch_to_tsquery ts_rank
     ts_rank_cd ts_headline jsonb_set jsonb_insert jsonb_pretty jsonb_typeof json_typeof
     jsonb_path_query jsonb_path_query_first jsonb_path_exists jsonb_build_object jsonb_build_array jsonb_strip_nulls
-    jsonb_each_text json_each_text make_time timezone scale min_scale trim_scale encode decode sha224 sha384 sha512
+    quote_literal @@ make_time timezone scale min_scale trim_scale encode decode sha224 sha384 sha512
     random_normal num_nulls num_nonnulls unaccent levenshtein_less_equal metaphone dmetaphone hstore akeys avals
     st_distance st_dwithin st_contains st_within st_intersects st_area st_length st_x st_y st_makepoint st_point
     st_setsrid st_transform st_geomfromtext st_astext st_asgeojson st_buffer st_centroid""",
     "mysql": """elt field find_in_set mid strcmp interval std conv crc32 isnull yearweek bin oct ord quote insert space
     make_set export_set inet_aton inet_ntoa get_format microsecond json_depth json_array_append json_array_insert
-    match_against json_merge_preserve json_contains_path json_schema_valid bit_count weight_string
+    @@ json_merge_preserve json_contains_path json_schema_valid bit_count weight_string
     st_distance st_distance_sphere st_contains st_within st_intersects st_area st_length st_x st_y st_geomfromtext
     st_astext st_asgeojson point""",
 }
@@ -97,10 +97,17 @@ TABLE_FUNCTIONS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "postgres": dict.fromkeys(
         ("unnest", "json_array_elements", "json_array_elements_text", "jsonb_array_elements",
-         "jsonb_array_elements_text", "json_each", "jsonb_each", "regexp_split_to_table",
+         "jsonb_array_elements_text", "json_each", "jsonb_each", "json_each_text", "jsonb_each_text",
+         "json_object_keys", "jsonb_object_keys", "jsonb_path_query", "string_to_table", "regexp_split_to_table",
          "generate_series"),
         ("key", "value", "ordinality"),
     ),
-    "mysql": {},
+    "mysql": {"json_table": ()},
 }  # fmt: skip
 """Dialect -> functions that may stand where a table stands -> the columns they give."""
+
+HOMES: dict[str, frozenset[str]] = {
+    "sqlite": frozenset(), "duckdb": frozenset({"main", "pg_catalog"}), "postgres": frozenset({"pg_catalog"}),
+    "mysql": frozenset(),
+}  # fmt: skip
+"""Dialect -> schemas whose functions are the engine's own; one of another schema is whatever its owner made."""

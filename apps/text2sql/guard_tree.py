@@ -10,6 +10,7 @@ import logging
 import re
 from typing import TYPE_CHECKING, Any
 
+from .guard_names import key
 from .guard_reading import Misread, read
 
 if TYPE_CHECKING:
@@ -31,13 +32,17 @@ Slice Literal Boolean Null Var DataType DataTypeParam DataTypeParams PseudoType 
 National Window WindowSpec NamedWindow WithinGroup IgnoreNulls RespectNulls Filter Cube Rollup GroupingSets
 WithOrdinality If Lambda Comprehension Kwarg PropertyEQ AtTimeZone TableSample PositionalColumn
 JSONKeyValue JSONPath JSONPathRoot JSONPathKey JSONPathSubscript JSONPathPart JSONPathWildcard JSONPathSelector
-JSONPathSlice JSONPathUnion
+JSONPathSlice JSONPathUnion IndexTableHint JSONSchema JSONColumnDef
 Add Sub Mul Div IntDiv Mod Neg DPipe BitwiseAnd BitwiseOr BitwiseXor BitwiseNot BitwiseLeftShift BitwiseRightShift
 EQ NEQ GT GTE LT LTE Is Not NullSafeEQ NullSafeNEQ Between In Like ILike Glob Match SimilarTo Escape Any All Overlaps
 Adjacent ExtendsLeft ExtendsRight Distance Collate HexString BitString ByteString RawString UnicodeString
 """
 NODES = frozenset(_NODES.split())
 """sqlglot's nodes that queries are made of, besides functions."""
+
+
+_PERCENT_ENDS = (")", ";", "offset")
+"""What stands after a percentage, as in DuckDB's `LIMIT 10%`."""
 
 
 class Unread(Exception):
@@ -94,8 +99,9 @@ def _tokens(text: str, ends: frozenset[int], dialect: str) -> list[Any]:
             raise Unread("a comment that not every engine reads as one", token.line, token.col)
         if piece[-1:] in "'\"`" or (piece[:1] in "[$" and len(piece) > 1):
             seen.add(token.end + 1)
-        if token.token_type == sqlglot.TokenType.MOD:  # `LIMIT a % b` is not read; `*` binds as `%` does
-            token.token_type = sqlglot.TokenType.STAR
+        rest = text[token.end + 1 : token.end + 100].strip().lower() if piece == "%" else ""
+        if rest and not rest.startswith(_PERCENT_ENDS):
+            token.token_type = sqlglot.TokenType.STAR  # `LIMIT a % b` is not read; `*` binds as `%` does
     if odd := seen ^ ends:
         raise Unread("a quoted text that not every engine reads alike", *place(text, min(odd)))
     return tokens
@@ -145,10 +151,18 @@ def strange(nodes: Any, exp: Any) -> Iterator[Any]:
 
 
 def short_series(node: Any, exp: Any) -> bool:
-    """Whether a node is a series of at most `LONGEST_SERIES` numbers, or of dates by days or more."""
+    """Whether a node is a series of at most `LONGEST_SERIES` numbers, or of dates by days or more.
+
+    So is a text that is repeated no more often. What is as long as rows say is ended by the worker's limits.
+    """
+    if isinstance(node, exp.Repeat):
+        times = node.args.get("times")
+        return not isinstance(times, exp.Literal) or times.is_string or float(times.this) <= LONGEST_SERIES
     if not isinstance(node, exp.GenerateSeries | exp.ExplodingGenerateSeries):
         return False
     ends, step = [node.args.get("start"), node.args.get("end")], node.args.get("step")
+    if any(end is not None and end.find(exp.Column, exp.Select) for end in ends):
+        return True
     if all(isinstance(end, exp.Literal) and not end.is_string for end in ends):
         return abs(float(ends[1].this) - float(ends[0].this)) <= LONGEST_SERIES and (
             step is None or bool(re.fullmatch(r"-?[1-9]\d*", step.sql()))
@@ -163,7 +177,7 @@ def ctes_seen(table: Any, dialect: str, exp: Any) -> bool:
 
     Without RECURSIVE a CTE does not see itself (in SQLite it does): what it names is a table.
     """
-    name, below, node = table.name.casefold(), table, table.parent
+    name, below, node = key(table.this, dialect), table, table.parent
     while node is not None:
         if isinstance(node, exp.With):
             seen = []
@@ -177,7 +191,7 @@ def ctes_seen(table: Any, dialect: str, exp: Any) -> bool:
         else:
             given = node.args.get("with_") or node.args.get("with")
             seen = given.expressions if given is not None and given is not below else []
-        if any(cte.alias_or_name.casefold() == name for cte in seen):
+        if any(key(cte.args.get("alias"), dialect) == name for cte in seen):
             return True
         below, node = node, node.parent
     return False

@@ -86,6 +86,21 @@ def test_queries_pass_in_every_dialect(dialect: str, sql: str) -> None:
         ("postgres", "SELECT a AT TIME ZONE 'UTC', (ARRAY[1, 2])[1], b::jsonb ->> 'k' FROM t WHERE a = ANY (ARRAY[1])"),
         ("duckdb", "SELECT [x * 2 FOR x IN [1, 2]], list_transform([1], y -> y + 1), {'k': 1} FROM t USING SAMPLE 5"),
         ("duckdb", "SELECT b.field.deeper FROM t"),
+        ("duckdb", "SELECT i, yearweek(DATE '2020-01-01'), [1].len() FROM range(3) AS r(i) LIMIT 10%"),
+        ("duckdb", "SELECT generate_series, main.lower('A') FROM generate_series(1, 3)"),
+        (
+            "postgres",
+            "SELECT json_agg(a), repeat(b, 3), quote_literal(b) FROM t WHERE to_tsvector(b) @@ b::tsquery",
+        ),
+        ("postgres", "SELECT g, pg_catalog.lower('A') FROM pg_catalog.generate_series(1, 3) AS g"),
+        ("postgres", "SELECT n FROM t, generate_series(1, a) AS n"),
+        ("postgres", "SELECT tag, ord FROM unnest(ARRAY['x']) WITH ORDINALITY AS s(tag, ord)"),
+        ("postgres", "SELECT k, e.value FROM t, jsonb_each_text(t.b::jsonb) AS e, jsonb_object_keys(t.b::jsonb) AS k"),
+        ("postgres", 'WITH "X" AS (SELECT a AS "Mixed" FROM T) SELECT "Mixed" FROM "X"'),
+        ("mysql", "SELECT MOD(a, 2), a MOD 2, a % 2, JSON_OBJECTAGG(a, b) FROM t FORCE INDEX (PRIMARY)"),
+        ("mysql", "SELECT a FROM t USE INDEX (i, j) WHERE MATCH (b) AGAINST ('x' IN BOOLEAN MODE)"),
+        ("mysql", "SELECT j.x FROM t, JSON_TABLE(t.b, '$[*]' COLUMNS (x INT PATH '$.x')) AS j"),
+        ("mysql", "SELECT 1 FROM DUAL"),
         ("duckdb", "SELECT i FROM range(10) AS r(i)"),
         ("postgres", "SELECT d FROM generate_series('2020-01-01'::date, now(), interval '1 day') AS d"),
         ("postgres", "SELECT pg_catalog.upper(b), json_agg(b), ROW_NUMBER() OVER (ORDER BY a) FROM t"),
@@ -94,6 +109,31 @@ def test_queries_pass_in_every_dialect(dialect: str, sql: str) -> None:
 )
 def test_what_is_usual_in_a_dialect_passes(dialect: str, sql: str) -> None:
     assert GUARDS[dialect].check(sql) is None
+
+
+@pytest.mark.parametrize(
+    ("dialect", "sql", "kind"),
+    [
+        ("postgres", 'WITH "PG_ROLES" AS (SELECT 1 AS x) SELECT * FROM pg_roles', "denied"),
+        ("postgres", 'WITH "T2" AS (SELECT 1 AS x) SELECT x FROM T2', "no_such_table"),
+        ("postgres", 'SELECT "A" FROM t', "no_such_column"),
+        ("postgres", 'SELECT x FROM (SELECT 1 AS "X") AS s', "no_such_column"),
+        ("sqlite", 'WITH "\u017fqlite_master" AS (SELECT 1) SELECT * FROM sqlite_master', "denied"),
+        ("duckdb", "WITH \"/etc/pa\u017fswd.csv\" AS (SELECT 1) SELECT * FROM '/etc/passwd.csv'", "no_such_table"),
+        ("sqlite", 'SELECT * FROM "\u212a"', "no_such_table"),
+        ("postgres", "SELECT evil.lower(b) FROM t", "denied"),
+        ("postgres", 'SELECT "Lower"(b) FROM t', "denied"),
+        ("postgres", 'SELECT "PG_CATALOG".lower(b) FROM t', "denied"),
+        ("postgres", "SELECT * FROM evil.generate_series(1, 2)", "denied"),
+        ("duckdb", "SELECT a.evil.lower(b) FROM t", "denied"),
+        ("mysql", "SELECT otherdb.lower(1)", "denied"),
+        ("mysql", "SELECT * FROM `dual`", "no_such_table"),
+        ("postgres", "SELECT repeat('x', 100000001)", "denied"),
+    ],
+)
+def test_names_are_those_that_the_engine_means(dialect: str, sql: str, kind: str) -> None:
+    refusal = GUARDS[dialect].check(sql)
+    assert refusal is not None and refusal.kind == kind, refusal
 
 
 @pytest.mark.parametrize(
