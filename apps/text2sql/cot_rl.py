@@ -94,7 +94,7 @@ def build(
                 continue
             sql = task.gold or "" if place is source else _translated(task.gold or "", source, place, gold, run)
             if sql is None:
-                built.dropped[f"{place.dialect}: other rows"] += 1
+                built.dropped[f"{place.dialect}: not the same rows"] += 1
                 continue
             moved = task.replace(gold=sql, info={**task.info, "db": place.db})
             prompt = [{"role": m.role, "content": m.content} for m in messages(moved)]
@@ -107,8 +107,13 @@ def build(
 
 
 def _translated(sql: str, source: Place, place: Place, gold: Result, run: Run) -> str | None:
-    """The query for the place, None where it does not give the gold rows there."""
-    made = transpile(sql, source.tables, target=place.tables, write=place.dialect).sql
+    """The query for the place, None where it cannot be translated or does not give the gold rows there."""
+    from sqlglot.errors import SqlglotError
+
+    try:
+        made = transpile(sql, source.tables, target=place.tables, write=place.dialect).sql
+    except SqlglotError:
+        return None
     found = run(place.db, made)
     return made if found is not None and compare(dict(found), dict(gold), ordered=is_ordered(sql)).match else None
 
