@@ -93,7 +93,9 @@ def test_a_wal_file_without_its_log_in_a_folder_that_is_gone_for_writing(
     def refusing(target: str, **options: Any) -> sqlite3.Connection:
         opened.append(target.rpartition("?")[2])
         if "immutable" not in target:
-            raise sqlite3.OperationalError("unable to open database file")
+            error = sqlite3.OperationalError("unable to open database file")
+            error.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
+            raise error
         return real(target, **options)
 
     monkeypatch.setattr(sqlite.sqlite3, "connect", refusing)

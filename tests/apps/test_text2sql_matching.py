@@ -376,3 +376,9 @@ def test_distinct_is_taken_out_of_code_alone() -> None:
     assert test_suite.prepared(sql) == """SELECT  count( "distinct") FROM t WHERE a = 'distinct' -- distinct"""
     assert test_suite.prepared(sql, keep_distinct=True) == sql
     assert test_suite.prepared("SELECT year(curdate()) - a") == "SELECT 2020- a"
+
+
+async def test_an_answer_cannot_blame_the_file(pool: Pool, tmp_path: Path, states: tuple[str, ...]) -> None:
+    for sql in ("SELECT name FROM person ORDER BY name COLLATE locked", "SELECT json_extract(name, '$.x') FROM person"):
+        verdict = await said(pool, tmp_path / "cache.sqlite", sql, states)
+        assert verdict.right is False, "no verdict: the answer's words were taken for a fault"

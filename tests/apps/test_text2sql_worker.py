@@ -304,4 +304,4 @@ def test_authorizer_and_classes_by_hand() -> None:
     assert authorize(sqlite3.SQLITE_FUNCTION, None, "Load_Extension", None, None) == sqlite3.SQLITE_DENY
     assert authorize(sqlite3.SQLITE_ATTACH, "x", None, None, None) == sqlite3.SQLITE_DENY
     assert authorize(sqlite3.SQLITE_PRAGMA, "user_version", "1", None, None) == sqlite3.SQLITE_DENY
-    assert classify("something new") == "other"
+    assert classify(sqlite3.OperationalError("something new")) == "other"

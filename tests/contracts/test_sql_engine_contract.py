@@ -84,6 +84,23 @@ def test_errors_have_the_same_words(place: Place, pool: Pool, sql: str, expected
     assert pool.run_now(place.db, "SELECT COUNT(*) FROM u").rows == ((2,),)
 
 
+FAULTS = ("locked", "missing", "damaged", "not_a_database", "timeout", "unreachable", "login")
+
+
+@pytest.mark.parametrize("said", ["locked", "malformed", "set lock", "unable to open", "interrupted", "checksum"])
+def test_a_statement_cannot_say_that_the_file_is_at_fault(place: Place, pool: Pool, said: str) -> None:
+    quote = "`" if place.kind == "mysql" else '"'
+    failing = (
+        f"SELECT b FROM t ORDER BY b COLLATE {quote}{said}{quote}",
+        f"SELECT CAST('{said}' AS INTEGER) FROM t",
+        f"SELECT json_extract('{said}', '$.x') FROM t",
+        f"SELECT {quote}{said}{quote}(a) FROM t",
+    )
+    found = [pool.run_now(place.db, sql) for sql in failing]
+    assert any(result.error is not None for result in found)
+    assert not [result for result in found if result.error_class in FAULTS]
+
+
 WRITES = (
     "DELETE FROM t", "INSERT INTO t VALUES (9, 'z', 1)", "UPDATE t SET a = 0", "DROP TABLE u", "CREATE TABLE z (a INT)",
     "ALTER TABLE t ADD COLUMN z INTEGER", "CREATE INDEX i ON t (a)", "WITH x AS (SELECT 1) UPDATE t SET a = 0",

@@ -34,20 +34,38 @@ _WORDS = (
     ("must appear in the group by", "misuse_of_aggregate"),
     ("aggregate function calls cannot", "misuse_of_aggregate"), ("cannot contain aggregates", "misuse_of_aggregate"),
     ("cannot contain window", "misuse"), ("same number of result columns", "set_columns"),
-    ("no function matches", "wrong_arguments"), ("read-only", "denied"), ("set lock", "locked"),
-    ("not a valid duckdb", "not_a_database"), ("interrupt", "timeout"), ("out of memory", "too_big"),
+    ("no function matches", "wrong_arguments"), ("read-only", "denied"), ("out of memory", "too_big"),
     ("failed to allocate", "too_big"), ("division by zero", "division_by_zero"), ("could not convert", "type_mismatch"),
     ("cannot compare values", "type_mismatch"), ("conversion error", "type_mismatch"), ("permission error", "denied"),
     ("locked", "denied"), ("disabled by configuration", "denied"), ("syntax error", "syntax"),
     ("parser error", "syntax"),
-    ("unterminated", "syntax"), ("no such file", "missing"), ("cannot open", "missing"),
-    ("csv error", "damaged"), ("sniffing", "damaged"), ("serialization", "damaged"), ("checksum", "damaged"),
+    ("unterminated", "syntax"),
 )  # fmt: skip
+_OPENING_WORDS = (
+    ("set lock", "locked"), ("not a valid duckdb", "not_a_database"), ("no such file", "missing"),
+    ("cannot open", "missing"), ("csv error", "damaged"), ("sniffing", "damaged"), ("serialization", "damaged"),
+    ("checksum", "damaged"),
+)  # fmt: skip
+_KINDS = {
+    "InterruptException": "timeout", "OutOfMemoryException": "too_big", "MemoryError": "too_big",
+    "ConversionException": "type_mismatch", "PermissionException": "denied", "ParserException": "syntax",
+}  # fmt: skip
 
 
-def classify(message: str) -> str:
-    """The error class of a DuckDB message, in the words of `sqlite.classify`."""
-    lower = message.lower()
+def classify(error: BaseException, *, opening: bool = False) -> str:
+    """The error class of what DuckDB raised, in the words of `sqlite.classify`.
+
+    Faults of the files are told of when they are opened, never of a query, which can put any words into a message.
+    """
+    lower = str(error).lower()
+    if opening:
+        known = next((name for words, name in _OPENING_WORDS if words in lower), "")
+        if known:
+            return known
+    if name := _KINDS.get(type(error).__name__):
+        return name
+    if type(error) is RuntimeError and "interrupt" in lower:
+        return "timeout"
     return next((name for words, name in _WORDS if words in lower), "other")
 
 
@@ -136,7 +154,7 @@ def fetch(connection: Any, sql: str, seconds: float, rows: int, size: int) -> di
 
 def _failed(error: Exception, seconds: float) -> dict[str, Any]:
     message = str(error).strip() or type(error).__name__
-    name = "too_big" if isinstance(error, MemoryError) else classify(message)
+    name = classify(error)
     if name == "too_big":
         message = message.partition("\n")[0]  # the rest is advice for whoever may change settings
     return stopped(seconds) if name == "timeout" else failure(message, name)
@@ -170,7 +188,7 @@ class Connections:
             self._open[request["db"]] = (mark, connect(request))
         except (duckdb.Error, OSError, RuntimeError, MemoryError, ValueError) as error:
             message = str(error).strip() or type(error).__name__
-            name = "too_big" if isinstance(error, MemoryError) else classify(message)
+            name = classify(error, opening=True)
             return failure(f"database {request['db']}: {message}", "not_a_database" if name == "other" else name)
         return None
 

@@ -91,7 +91,7 @@ class Files:
                 raise Failure("it is a folder", "missing")
             return self._open(path, stat, wait)
         except sqlite3.Error as error:
-            raise Failure(str(error), classify(str(error))) from error
+            raise Failure(str(error), classify(error)) from error
         except (OSError, ValueError) as error:
             raise Failure(f"cannot be opened: {error}", "missing") from error
 

@@ -180,7 +180,7 @@ class Matcher:
             try:
                 cursor, rows = self._run(file, sql, *limits)
             except sqlite3.Error as error:
-                if classify(str(error)) != "too_big":
+                if classify(error) != "too_big":
                     raise
                 file.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, VALUE_BYTES)
                 cursor, rows = self._run(file, sql, *limits)
@@ -297,7 +297,7 @@ def _failed(error: BaseException, seconds: float) -> Failure:
         return Failure("out of memory: the query needs more than it may use", "too_big")
     if isinstance(error, UnicodeError):
         return Failure("syntax error: the query is not valid text", "syntax")
-    kind = classify(str(error))
+    kind = classify(error)
     return Failure(f"stopped after {seconds:g} s" if kind == "timeout" else str(error), kind)
 
 

@@ -120,10 +120,11 @@ class PostgreSql:
             return message, better
         if state.startswith(_LOST_STATES):
             return message, "unreachable"
+        if state:  # of a statement, which can put any words into a message
+            return message, "other"
         lower = str(error).lower()
-        found = next((name for words, name in _WORDS if words in lower), "")
-        if found or state:
-            return message, found or "other"
+        if found := next((name for words, name in _WORDS if words in lower), ""):
+            return message, found
         return message, "unreachable" if type(error).__name__ in ("OperationalError", "ConnectionTimeout") else "other"
 
     def schema(self, server: dict[str, Any]) -> str | None:

@@ -34,22 +34,32 @@ DENIED_FUNCTIONS = frozenset({"load_extension", "fts3_tokenizer", "readfile", "w
 PRAGMAS = frozenset({"data_version"})
 """Pragmas that a statement may use (full-text tables read this one)."""
 
+_CODES = {
+    5: "locked", 6: "locked", 7: "too_big", 8: "denied", 9: "timeout", 11: "damaged", 14: "missing", 18: "too_big",
+    23: "denied", 26: "not_a_database",
+}  # fmt: skip
+"""SQLite's primary result codes that say more than that a statement is wrong."""
 _WORDS = (
     ("no such table", "no_such_table"), ("no such column", "no_such_column"), ("no such function", "no_such_function"),
     ("ambiguous column", "ambiguous_column"), ("syntax error", "syntax"), ("incomplete input", "syntax"),
     ("unrecognized token", "syntax"), ("misuse of aggregate", "misuse_of_aggregate"), ("misuse of window", "misuse"),
     ("wrong number of arguments", "wrong_arguments"), ("authorization denied", "denied"),
     ("not authorized", "denied"), ("prohibited", "denied"),
-    ("readonly database", "denied"), ("locked", "locked"), ("file is not a database", "not_a_database"),
-    ("malformed", "damaged"), ("unable to open", "missing"), ("out of memory", "too_big"), ("too big", "too_big"),
-    ("too large", "too_big"), ("one statement at a time", "several_statements"), ("null character", "syntax"),
-    ("interrupted", "timeout"), ("same number of result columns", "set_columns"),
+    ("out of memory", "too_big"), ("too big", "too_big"), ("too large", "too_big"),
+    ("one statement at a time", "several_statements"), ("null character", "syntax"),
+    ("same number of result columns", "set_columns"),
 )  # fmt: skip
 
 
-def classify(message: str) -> str:
-    """The error class of an SQLite message: one word, `other` when it is none of the known."""
-    lower = message.lower()
+def classify(error: BaseException) -> str:
+    """The error class of what SQLite or its driver raised: one word, `other` when it is none of the known.
+
+    A fault of the file, a lock and the clock are told by SQLite's number alone: a statement can put any words into a
+    message (`COLLATE locked`).
+    """
+    if name := _CODES.get(getattr(error, "sqlite_errorcode", 0) & 0xFF):
+        return name
+    lower = str(error).lower()
     return next((name for words, name in _WORDS if words in lower), "other")
 
 
@@ -73,7 +83,7 @@ def connect(path: str, wait: float) -> sqlite3.Connection:
     try:
         return _prepared(uri, wait)
     except sqlite3.OperationalError as error:
-        if "unable to open" not in str(error) or not os.path.isfile(path) or os.path.exists(path + "-wal"):
+        if classify(error) != "missing" or not os.path.isfile(path) or os.path.exists(path + "-wal"):
             raise
         return _prepared(uri + "&immutable=1", wait)
 
@@ -118,12 +128,11 @@ def fetch(
         found, truncated = take(cursor, rows, size, _cell)
         return {"columns": [column[0] for column in cursor.description], "rows": found, "truncated": truncated}
     except (sqlite3.Error, sqlite3.Warning, ValueError, OverflowError, MemoryError) as error:
-        message = str(error) or type(error).__name__
+        message, name = str(error) or type(error).__name__, classify(error)
         if isinstance(error, MemoryError):
-            message = "out of memory: the query needs more than it may use"
+            message, name = "out of memory: the query needs more than it may use", "too_big"
         if isinstance(error, UnicodeError):
-            message = "syntax error: the query is not valid text"
-        name = classify(message)
+            message, name = "syntax error: the query is not valid text", "syntax"
         if name == "timeout" and watch.too_many:
             return failure(f"stopped after {steps} steps", "steps")
         return stopped(seconds) if name == "timeout" else failure(message, name)
@@ -183,7 +192,7 @@ class Connections:
         try:
             return {"catalog": catalog(connection)}
         except sqlite3.Error as error:
-            return failure(f"database {request['db']}: {error}", classify(str(error)))
+            return failure(f"database {request['db']}: {error}", classify(error))
         finally:
             connection.set_authorizer(authorize)
 
@@ -200,7 +209,7 @@ class Connections:
             what = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be opened: {error}"
             return failure(f"database {request['db']}: {what}", "missing")
         except sqlite3.Error as error:
-            return failure(f"database: {error}", classify(str(error)))
+            return failure(f"database: {error}", classify(error))
 
     def _connection(self, path: str, wait: float) -> sqlite3.Connection:
         stat = os.stat(path)
