@@ -106,7 +106,10 @@ class _Work:
         for source in self._sources(select):
             if isinstance(source, exp.Subquery):
                 self.query(source.this, outer)
-                scope.sources[source.alias.lower() or f"\0{len(scope.sources)}"] = self.shape(source.this)
+                if not source.alias:
+                    name = f"derived_{len(scope.sources)}"
+                    source.set("alias", exp.TableAlias(this=exp.to_identifier(name, quoted=True)))
+                scope.sources[source.alias.lower()] = self.shape(source.this)
             elif isinstance(source, exp.Table):
                 self._table(source, scope)
         for column in self.own(select, exp.Column):
@@ -194,7 +197,7 @@ class _Work:
             column.set("this", exp.to_identifier(found[1], quoted=True))
             if table:
                 column.set("table", exp.to_identifier(table, quoted=True))
-            elif self._ambiguous(name, scope) and not found[0].startswith("\0"):
+            elif self._ambiguous(name, scope):
                 column.set("table", exp.to_identifier(found[0], quoted=True))
         elif not table and name in aliases:
             self._alias(column, select, name)

@@ -39,11 +39,9 @@ def ungrouped(work: Work, select: Any, scope: Scope) -> None:
     texts = {_key(work, k, scope) for k in keys}
     texts |= {_key(work, select.selects[int(k.name) - 1].unalias(), scope) for k in keys
               if isinstance(k, exp.Literal) and not k.is_string and int(k.name) <= len(select.selects)}  # fmt: skip
-    extreme = [a for item in select.selects for a in inside(item, exp.Min | exp.Max)]
-    others = [a for p in parts if p is not None for a in inside(p, exp.AggFunc) if not isinstance(a, exp.Min | exp.Max)]
-    witness = (
-        extreme[0] if len(extreme) == 1 and not [o for o in others if o.find_ancestor(exp.Order) is None] else None
-    )
+    extremes = [a for p in parts if p is not None for a in inside(p, exp.Min | exp.Max)]
+    # SQLite: the row of the last MIN or MAX speaks for the group, in the order of select list, HAVING and ORDER BY
+    witness = extremes[-1] if extremes else None
     for part in parts:
         if part is None:
             continue

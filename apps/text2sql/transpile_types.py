@@ -215,6 +215,11 @@ def functions(work: Work, select: Any, scope: Scope) -> None:
         if work.write == "postgres" and node.args.get("decimals") is not None:
             work.note("ROUND")
             node.set("this", exp.Cast(this=node.this, to=exp.DataType.build("DECIMAL")))
+    for node in [*work.own(select, exp.Cast)]:
+        cut = kind_of_type(node.to.sql()) == "integer" and kind_of(work, node.this, scope) == "number"
+        if cut and not _integer(work, node.this, scope):
+            work.note("integer of a number")
+            node.set("this", exp.Trunc(this=node.this.copy()))
     for node in [*work.own(select, exp.Div)]:
         if work.write == "postgres":
             work.note("division by zero")
