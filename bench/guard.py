@@ -77,7 +77,7 @@ def golds(data: Path) -> dict[str, Any]:
         for name, db, sql in gold_queries(data):
             if db not in guards:
                 tables = read_catalog(db)
-                guards[db] = {dialect: Guard(tables, dialect) for dialect in DIALECTS}
+                guards[db] = {dialect: Guard(_folded(tables, dialect), dialect) for dialect in DIALECTS}
             refusal, us = _timed(guards[db]["sqlite"], sql)
             if (db, sql) in seen:
                 again.append(us)
@@ -149,6 +149,13 @@ def _elsewhere(other: dict[str, Any], guards: dict[str, Guard], sql: str) -> Non
         if refusal is not None and not _literal(refusal, text):
             row["refused"] += 1
             row["examples"] = [*row["examples"], f"{text}: {refusal}"][:3]
+
+
+def _folded(tables: Sequence[Any], dialect: str) -> Any:
+    """PostgreSQL's tables are those that CREATE makes of unquoted names: sqlglot's queries quote none either."""
+    if dialect != "postgres":
+        return tables
+    return {table.name.lower(): [column.name.lower() for column in table.columns] for table in tables}
 
 
 def _literal(refusal: Any, text: str) -> bool:

@@ -14,6 +14,7 @@ import pytest
 from verbal.apps.text2sql.engines import sqlite
 from verbal.apps.text2sql.engines.process import read_frame, write_frame
 from verbal.apps.text2sql.engines.sqlite import Connections, connect
+from verbal.apps.text2sql.worker import Pool
 
 
 @pytest.fixture(autouse=True)
@@ -113,3 +114,20 @@ def test_frames() -> None:
     stream.write(b"\x00\x00\x00\x09cut")
     stream.seek(0)
     assert [read_frame(stream) for _ in range(4)] == [b"one", b"", None, None]
+
+
+def test_a_wal_file_is_read_and_only_an_empty_log_stays_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "log.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("CREATE TABLE t (a)")
+        connection.commit()
+    before = path.read_bytes()
+    with closing(Pool(1)) as pool:
+        assert pool.run_now(path, "SELECT COUNT(*) FROM t").rows == ((0,),)
+    assert path.read_bytes() == before
+    assert not [p for p in tmp_path.iterdir() if p.name.endswith("-wal") and p.stat().st_size]
+    with closing(sqlite3.connect(path)) as connection:  # whoever may write takes it away
+        connection.execute("INSERT INTO t VALUES (1)")
+        connection.commit()
+    assert [p.name for p in tmp_path.iterdir()] == ["log.sqlite"]

@@ -78,6 +78,8 @@ def connect(path: str, wait: float) -> sqlite3.Connection:
     """A connection that can only read the file at `path`.
 
     A database in WAL mode in a folder that cannot be written is opened as immutable, when it has no log beside it.
+    Elsewhere an empty log and its index (`-wal`, `-shm`) stay beside the file: SQLite needs them to read beside a
+    writer, and lets only a connection that may write take them away, which none here may. The next writer does.
     """
     uri = f"file:{quote(os.path.abspath(path))}?mode=ro"
     try:
