@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 from collections import Counter
@@ -10,28 +9,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from verbal.errors import ConfigError, MissingExtra, StoreError
+from verbal.errors import ConfigError, StoreError
 from verbal.store import Store
 
+from .columns import COLUMNS, as_parquet, records_of
 from .rows import Built, Selection, build
 
 __all__ = ["export"]
 
 _MARK = "<!-- written by verbal export -->"
-_COLUMNS = {
-    "prompt": "list of messages (`role`, `content`): the task as asked, without hints and without earlier tries",
-    "completion": "list of messages: an answer that was right",
-    "chosen": "list of messages: an answer that was right",
-    "rejected": "list of messages: an answer that was not",
-    "task": "id of the task",
-    "attempts": "ids of the attempts it came from",
-    "origin": "`sampled` (first try), `refined` (retry), `correction` (a user's) or `group` (a critic's pair)",
-    "critic": "who judged it",
-    "value": "the critic's value of the right answer; null where a person or a group comparison decided",
-    "oracle": "true when a gold answer decided",
-    "models": "who wrote the answers",
-    "runs": "runs of the attempts",
-}
 
 
 def export(
@@ -46,13 +32,14 @@ def export(
     minimum: float = 1.0,
     per_task: int | None = None,
     corrections: Literal["none", "user", "all"] = "user",
+    successes: float = 0.0,
 ) -> dict[str, Any]:
     """Writes the rows of a format (`sft`, `preference`) with a card into the folder `out`; gives the figures.
 
     Args:
         store: Where the attempts are.
         out: Folder; made if it is not there. An earlier export in it is replaced.
-        format: `sft` (prompt, completion) or `preference` (prompt, chosen, rejected).
+        format: One of `verbal.trainers.rows.FORMATS`.
         run: Only attempts of this run.
         parquet: Parquet instead of JSONL.
         critic: Whose value decides; None: the verdict critic of the runs' recipes, or the only one there is.
@@ -60,6 +47,7 @@ def export(
         minimum: Value from which an answer counts as right.
         per_task: At most so many rows of one task.
         corrections: Answers that a person gave: none, those of real users, or also of simulated ones.
+        successes: `retrospective`: rows about right attempts for each one about a failed attempt.
 
     Raises:
         TrainError: the store cannot feed the format (nothing is written). UnknownName: no such format.
@@ -67,28 +55,38 @@ def export(
     """
     chosen = tuple(arms) if arms is not None else None
     selection = Selection(
-        run=run, arms=chosen, critic=critic, minimum=minimum, per_task=per_task, corrections=corrections
+        run=run,
+        arms=chosen,
+        critic=critic,
+        minimum=minimum,
+        per_task=per_task,
+        corrections=corrections,
+        successes=successes,
     )
     built = build(store, format, selection)
-    folder = Path(out)
+    folder, name = Path(out), "train.parquet" if parquet else "train.jsonl"
+    figures = _figures(built, selection)
+    _write(folder, name, built, figures)
+    return {**figures, "folder": str(folder), "file": str(folder / name)}
+
+
+def _write(folder: Path, name: str, built: Built, figures: Mapping[str, Any]) -> None:
+    """Writes rows and card, if the folder is new or holds an earlier export."""
     card = folder / "README.md"
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{str(folder)!r} is a file", where="out", todo="give a folder")
-    name = "train.parquet" if parquet else "train.jsonl"
-    figures = _figures(built, selection)
     try:
         if card.exists() and _MARK not in card.read_text(encoding="utf-8", errors="replace"):
             raise ConfigError(f"{card} was not written by verbal", where="out", todo="give an empty or a new folder")
         folder.mkdir(parents=True, exist_ok=True)
-        records = [row.record() for row in built.rows]
-        _replace(folder / name, _parquet(records) if parquet else _jsonl(records))
-        _replace(card, _card(built, figures, name).encode())
+        records = records_of([row.record() for row in built.rows])
+        _replace(folder / name, as_parquet(records) if name.endswith(".parquet") else _jsonl(records))
+        _replace(card, _card(built, figures, name, records[0]).encode())
     except OSError as error:
         if isinstance(error, StoreError):
             raise
         what = f"the export failed: {error.strerror or error}"
         raise StoreError(what, where=str(folder), todo="free some space or give another folder") from error
-    return {**figures, "folder": str(folder), "file": str(folder / name)}
 
 
 def _figures(built: Built, selection: Selection) -> dict[str, Any]:
@@ -103,8 +101,11 @@ def _figures(built: Built, selection: Selection) -> dict[str, Any]:
         "minimum": selection.minimum,
         "per_task": selection.per_task,
         "corrections": selection.corrections,
+        "successes": selection.successes,
         "oracle_rows": sum(row.oracle for row in built.rows),
         "origins": dict(sorted(Counter(row.origin for row in built.rows).items())),
+        "off_policy": dict(sorted(Counter(row.trace.off_policy for row in built.rows if row.trace.off_policy).items())),
+        "licences": sorted({licence for row in built.rows for licence in row.licences}),
         "models": sorted({model for row in built.rows for model in row.models}),
         "filtered": built.filtered,
     }
@@ -112,22 +113,6 @@ def _figures(built: Built, selection: Selection) -> dict[str, Any]:
 
 def _jsonl(records: Sequence[Mapping[str, Any]]) -> bytes:
     return "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records).encode()
-
-
-def _parquet(records: Sequence[Mapping[str, Any]]) -> bytes:
-    try:
-        pa = importlib.import_module("pyarrow")
-        writer = importlib.import_module("pyarrow.parquet")
-    except ModuleNotFoundError as error:
-        raise MissingExtra.of("pyarrow", "train") from error
-    messages = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
-    types = {"value": pa.float64(), "oracle": pa.bool_()}
-    types |= dict.fromkeys(("attempts", "models", "runs"), pa.list_(pa.string()))
-    types |= dict.fromkeys(("prompt", "completion", "chosen", "rejected"), messages)
-    schema = pa.schema([(name, types.get(name, pa.string())) for name in records[0]])
-    sink = pa.BufferOutputStream()
-    writer.write_table(pa.Table.from_pylist(list(records), schema=schema), sink)
-    return bytes(sink.getvalue())
 
 
 def _replace(path: Path, content: bytes) -> None:
@@ -143,8 +128,11 @@ def _replace(path: Path, content: bytes) -> None:
         part.unlink(missing_ok=True)
 
 
-def _card(built: Built, figures: Mapping[str, Any], name: str) -> str:
+def _card(built: Built, figures: Mapping[str, Any], name: str, record: Mapping[str, Any]) -> str:
     models = ", ".join(figures["models"]) or "unknown"
+    off = "; ".join(f"{reason}: {n}" for reason, n in figures["off_policy"].items())
+    why = f" ({off})" if off else ""
+    right = f"`{figures['critic']}` >= {figures['minimum']:g}" if figures["critic"] else "no critic was asked"
     header = [
         "---",
         "license: other",
@@ -155,7 +143,7 @@ def _card(built: Built, figures: Mapping[str, Any], name: str) -> str:
         f"  data_files: [{{split: train, path: {name}}}]",
         "---",
     ]
-    columns = [f"| `{c}` | {_COLUMNS[c]} |" for c in built.rows[0].record()]
+    columns = [f"| `{c}` | {COLUMNS[c][1]} |" for c in record]
     left_out = [f"| {reason} | {n} |" for reason, n in figures["filtered"].items()] or ["| nothing | 0 |"]
     origins = ", ".join(f"{n} {origin}" for origin, n in figures["origins"].items())
     body = [
@@ -172,10 +160,12 @@ def _card(built: Built, figures: Mapping[str, Any], name: str) -> str:
         f"| attempts looked at | {figures['attempts']} |",
         f"| run | {figures['run'] or 'all'} |",
         f"| arms | {', '.join(figures['arms']) if figures['arms'] is not None else 'all'} |",
-        f"| right means | `{figures['critic']}` >= {figures['minimum']:g} |",
+        f"| right means | {right} |",
         f"| rows that a gold answer decided (`oracle`) | {figures['oracle_rows']} |",
         f"| rows of one task at most | {figures['per_task'] or 'no limit'} |",
         f"| models of origin | {models} |",
+        f"| off-policy rows | {sum(figures['off_policy'].values())}{why} |",
+        f"| licences of the tasks | {', '.join(figures['licences']) or 'not told'} |",
         "",
         "## Columns",
         "",

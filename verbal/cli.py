@@ -234,16 +234,34 @@ def traces(
 @app.command()
 def export(
     out: Annotated[Path, typer.Argument(help="Folder to write.")],
-    format_: Annotated[Literal["sft", "preference"], typer.Option("--format", help="TRL's row type.")] = "sft",
+    format_: Annotated[
+        Literal[
+            "sft",
+            "preference",
+            "kto",
+            "reward",
+            "prompt",
+            "spans",
+            "privileged",
+            "refine",
+            "retrospective",
+            "demonstrations",
+            "scope",
+        ],
+        typer.Option("--format", help="Row type: answers (the first six), words behind them, or reflections."),
+    ] = "sft",
     run: Annotated[str, typer.Option(help="Only attempts of this run.")] = "",
     parquet: Annotated[bool, typer.Option("--parquet", help="Parquet instead of JSONL.")] = False,
+    successes: Annotated[
+        float, typer.Option(min=0, help="retrospective: rows about right attempts, for each about a failed one.")
+    ] = 0.0,
     store: Store = DEFAULT_STORE,
     json_: Json = False,
 ) -> None:
     """Write attempts as a training set in TRL's conversational types, with a card."""
     from verbal.verbs import run_export
 
-    emit(run_export(store, out, format_, run, parquet, quiet=json_), json_)
+    emit(run_export(store, out, format_, run, parquet, successes=successes, quiet=json_), json_)
 
 
 @app.command()

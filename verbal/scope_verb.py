@@ -73,7 +73,7 @@ async def _try(
     store: Store, recipe: Recipe, screen: Screen, name: str, item_id: str, given: dict[str, Any] | None, count: int
 ) -> dict[str, Any]:
     from verbal.run import Progress, open_workshop
-    from verbal.scope import confine, digest, make_requests, verdict, write_requests
+    from verbal.scope import KINDS, confine, digest, make_requests, verdict, write_requests
 
     # A run has one recipe; the same lesson tried in the same way goes on with what was answered already.
     run = f"scope-{name}-{item_id}-{digest(json.dumps(recipe.to_dict(), sort_keys=True))[:8]}"
@@ -96,8 +96,11 @@ async def _try(
             else:
                 worlds = {str(t.info["db"]) for t in examples if t.info.get("db")}
                 tried = make_requests(shop.app, given["asked"], given["boundary"], db=min(worlds, default=None))
+            store.set_info(run, {"requests": {kind: [t.id for t in tried.of(kind)] for kind in KINDS}})
             screen.stage("answering with and without the lesson")
             first, last = await confine(shop, memory, item, tried, run=run)
+            if last.item.id != item.id:
+                store.set_info(run, {"scope": {**info["scope"], "narrowed": last.item.id}})
             status = "done"
         finally:
             shop.ledger.flush()

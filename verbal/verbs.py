@@ -82,13 +82,15 @@ def show_traces(path: str, run: str, attempt: str, *, quiet: bool) -> Any:
         return runs
 
 
-def run_export(path: str, out: Path, format_: str, run: str, parquet: bool, *, quiet: bool) -> dict[str, Any]:
+def run_export(
+    path: str, out: Path, format_: str, run: str, parquet: bool, *, successes: float = 0.0, quiet: bool
+) -> dict[str, Any]:
     """Writes a training set."""
     from verbal.screen import Screen
 
     export = load_function("trainers", "data", "export")
     with open_store(path) as store, Screen("verbal export", quiet=quiet) as screen:
-        made: dict[str, Any] = export(store, out, format=format_, run=run or None, parquet=parquet)
+        made: dict[str, Any] = export(store, out, format=format_, run=run or None, parquet=parquet, successes=successes)
         screen.print(f"{made.get('rows', 0)} rows in {out}")
         return made
 

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from scope_desk import LESSON
 
-from verbal.errors import ConfigError, DataError, UnknownName
+from verbal.errors import ConfigError, DataError, TrainError, UnknownName
 from verbal.parts import make_part
 from verbal.scope_verb import _examples, run_scope
 from verbal.store import Store
+from verbal.trainers.rows import Selection, build
 from verbal.types import MemoryOp, Reflection, Task
 
 HINT = "active customer means status = 'K2'"
@@ -73,6 +74,9 @@ def test_the_verb_tries_a_lesson_on_the_requests_of_a_file(tmp_path, shop_db, fi
     with Store(filed) as store:
         assert store.run(found["run"])["status"] == "done"
         assert [op.author for _, op in store.ops("m")][-1] == "scope"
+        # Nobody answers a request that the lesson is not found for, so this run gives no triples, and says why.
+        with pytest.raises(TrainError, match=r"near requests without an answer .*: 2, outside requests .*: 2"):
+            build(store, "scope", Selection(run=found["run"]))
 
 
 def test_examples_are_near_the_lesson_first_and_never_sealed():

@@ -8,7 +8,10 @@ import pytest
 from verbal.errors import ConfigError, StoreError, TrainError
 from verbal.store import Store
 from verbal.trainers.data import export
+from verbal.trainers.rows import FORMATS, Selection, build
 from verbal.types import Attempt, Feedback, Message, Step, Task
+
+from .attempt_stores import judged, make_attempt, make_task, trials
 
 
 @pytest.fixture
@@ -85,3 +88,69 @@ def test_a_disk_that_refuses_is_explained(store, tmp_path):
     (tmp_path / "out" / "train.jsonl.part").mkdir()
     with pytest.raises((StoreError, OSError), match="the export failed"):
         export(store, tmp_path / "out", format="sft")
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory):
+    """A store that feeds every format: a criticised and a reflected retry, a labelled span, a scope run."""
+    path = tmp_path_factory.mktemp("everything")
+    with trials(path, [0.0, 1.0]) as store:
+        task = store.tasks()["t1"].replace(info={"licence": "CC0-1.0"})
+        store.put_tasks([task])
+        first = store.attempt("r/main/t1/0.0")
+        assert first is not None
+        store.put_feedback([judged(first, 0.0, "clauses", scope="span:0:6")])
+        ids = {kind: [f"{kind}{i}" for i in range(4)] for kind in ("inside", "near", "outside")}
+        for name in (n for names in ids.values() for n in names):
+            request = make_task(name, gold=None)
+            store.put_tasks([request])
+            for arm, hints in (("scope-1", None), ("scope-2", {"r1": "be loud"})):
+                answer = "SELECT 'LOUD'" if hints and "inside" in name else "SELECT 'quiet'"
+                made = make_attempt(request, 0, answer, id=f"{arm}/{name}", run="s", arm=arm, hints=hints)
+                recorded = made.steps[0].replace(token_ids=(1, 2), logprobs=(-0.5, -0.25))
+                store.put_attempt(made.replace(steps=(recorded,)), [judged(made, float(bool(hints)))])
+        store.start_run("s", {}, {"scope": {"memory": "m", "item": "r1"}, "requests": ids})
+        yield store
+
+
+FORMATS_READ = {
+    "kto": ["prompt", "completion", "label"],
+    "reward": ["prompt", "completion", "reward"],
+    "prompt": ["prompt"],
+    "spans": ["prompt", "completion", "spans"],
+    "privileged": ["prompt", "completion", "privileged_context"],
+    "refine": ["prompt", "completion", "first", "critique", "reward", "first_reward"],
+    "retrospective": ["prompt", "completion", "before", "after", "reward"],
+    "demonstrations": ["prompt", "completion", "failed"],
+    "scope": [
+        "prompt",
+        "chosen",
+        "rejected",
+        "near_prompt",
+        "near_completion",
+        "outside_prompt",
+        "outside_completion",
+        "held_out",
+    ],
+}
+
+
+@pytest.mark.parametrize("parquet", [False, True])
+def test_datasets_reads_every_format_back(everything, tmp_path, monkeypatch, parquet):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    assert {"sft", "preference", *FORMATS_READ} == set(FORMATS)
+    for format, columns in FORMATS_READ.items():
+        out = tmp_path / format
+        figures = export(everything, out, format=format, parquet=parquet, critic="sql_result", successes=1.0)
+        written = build(everything, format, Selection(critic="sql_result", successes=1.0)).rows
+        loaded = datasets.load_dataset(str(out), cache_dir=str(tmp_path / "cache"))["train"]
+        assert loaded.column_names[: len(columns)] == columns and len(loaded) == figures["rows"] == len(written)
+        for row, back in zip(written, loaded, strict=True):
+            assert {c: back[c] for c in columns} == dict(row.columns), format
+            assert back["mask"] == row.record()["mask"] and back["off_policy"] == row.trace.off_policy
+        card = (out / "README.md").read_text(encoding="utf-8")
+        assert all(f"| `{c}` |" in card for c in loaded.column_names)
+    rows = datasets.load_dataset(str(tmp_path / "reward"), cache_dir=str(tmp_path / "cache"))["train"]
+    assert {(tuple(r["token_ids"] or ()), tuple(r["logprobs"] or ())) for r in rows} >= {((1, 2), (-0.5, -0.25))}
+    assert "CC0-1.0" in (tmp_path / "refine" / "README.md").read_text(encoding="utf-8")
