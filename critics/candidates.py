@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from verbal import rows
 from verbal.contracts import CriticContext, Model, Observation, Sampling
 from verbal.errors import STOPS, ConfigError, ModelError
 from verbal.prompt import Prompt
@@ -45,20 +46,18 @@ def majority(prints: Sequence[str | None], rng: random.Random) -> int | None:
     return list(prints).index(results[pick([counts[r] for r in results], rng)])
 
 
-def mean_scores(rows: Sequence[Sequence[float]]) -> list[float]:
+def mean_scores(marks: Sequence[Sequence[float]]) -> list[float]:
     """The mean mark of each answer over the passes.
 
     >>> [round(s, 2) for s in mean_scores([[0.2, 0.9], [0.4, 0.8]])]
     [0.3, 0.85]
     """
-    return [fmean(column) for column in zip(*rows, strict=True)]
+    return [fmean(column) for column in zip(*marks, strict=True)]
 
 
 def fingerprint(seen: Observation | None) -> str | None:
-    """What an answer gave, rows in any order; None when it was not observed, failed, or gave no rows to compare."""
-    if seen is None or seen.info.get("error") or "rows" not in seen.info:
-        return None
-    return repr((len(seen.info.get("columns", ())), sorted(map(repr, seen.info["rows"]))))
+    """What an answer gave (`rows.fingerprint`); None when it was not observed, failed, or gave no rows to compare."""
+    return None if seen is None else rows.fingerprint(seen.info)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ WEIGHTS = ("", "confidence")
 
 
 class Vote:
-    """Value in [0, 1]: the share of the votes of the group whose result is the same, rows in any order.
+    """Value in [0, 1]: the share of the votes of the group whose result is the same, rows and columns in any order.
 
     Args:
         weights: `confidence` weighs each vote by exp(mean log-probability of the tokens the policy wrote), the

@@ -7,11 +7,13 @@ words name the first difference and never show a gold cell or the name of a gold
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, permutations, product
 from typing import Any
 
 Row = tuple[Any, ...]
@@ -22,6 +24,9 @@ DIGITS = 12
 
 NEAR = 1e-10
 """Relative distance of two numbers that count as equal: the noise of adding in another order, far below a cent."""
+
+OUTAGES = frozenset({"locked", "missing", "unreachable", "login", "refused_account", "not_a_database", "damaged"})
+"""Error classes that say nothing of a query: its database could not be used, so an answer gets no score by them."""
 
 _STEPS, _CELLS = 400, 4_000_000
 """Pairs of columns tried, and cells looked at, at most, to find the order of the columns (30 pairs at least)."""
@@ -81,15 +86,64 @@ def compare(answer: dict[str, Any], gold: dict[str, Any], *, ordered: bool = Fal
     return Comparison(False, _difference(moved, right, answer["columns"], wanted), parts)
 
 
+def fingerprint(result: Mapping[str, Any]) -> str | None:
+    """What tells results apart that are to be counted: equal for rows and columns in any order, and for 1 and 1.0.
+
+    Numbers are compared as `normal` gives them: two that lie on two sides of a rounding step are different, even where
+    `same` would take them for noise. So are some results with many alike columns that are the same.
+
+    Args:
+        result: `columns` and `rows`; `error` where it has none.
+
+    Returns:
+        A short text; None for a result with an error or without rows to compare.
+    """
+    if result.get("error") or "rows" not in result:
+        return None
+    rows, width = result["rows"], len(result.get("columns", ()))
+    columns = [tuple(map(_cell_text, column)) for column in zip(*rows, strict=True)]
+    lines = min(sorted(zip(*order, strict=True)) for order in _orders(columns, len(rows)))
+    return f"{width}x{len(rows)}-{hashlib.blake2b(repr(lines).encode('utf-8', 'replace'), digest_size=16).hexdigest()}"
+
+
+def _cell_text(value: Any) -> str:
+    value = _cell(value) if value.__class__ is float else value
+    return (
+        repr(int(value)) if isinstance(value, int) or (isinstance(value, float) and value.is_integer()) else repr(value)
+    )
+
+
+def _orders(columns: list[tuple[str, ...]], height: int) -> list[list[tuple[str, ...]]]:
+    """The columns sorted by content: all orders of those that their cells and their rows do not tell apart.
+
+    One order, as they came, where there are too many to look at.
+    """
+    names: list[tuple[Any, ...]] = [tuple(sorted(column)) for column in columns]
+    if len(set(names)) < len(set(columns)):
+        for _ in range(2):
+            ranks = {name: rank for rank, name in enumerate(sorted(set(names)))}
+            marked = [[f"{ranks[name]} {cell}" for cell in column] for name, column in zip(names, columns, strict=True)]
+            lines = [repr(sorted(line)) for line in zip(*marked, strict=True)]
+            names = [tuple(sorted(zip(column, lines, strict=True))) for column in columns]
+    alike = [[c for n, c in zip(names, columns, strict=True) if n == name] for name in sorted(set(names))]
+    count = math.prod(math.factorial(len(group)) for group in alike if len(set(group)) > 1)
+    if count > 24 or count * height * len(columns) > _CELLS:
+        return [list(chain(*alike))]
+    ways = [list(permutations(group)) if len(set(group)) > 1 else [tuple(group)] for group in alike]
+    return [list(chain(*order)) for order in product(*ways)]
+
+
 # the verdict ------------------------------------------------------------------------------------------------------
 
 
 def normal(rows: Sequence[Sequence[Any]]) -> list[Row]:
-    """Rows as they are compared: floats to `DIGITS` significant digits."""
+    """Rows as they are compared: floats to `DIGITS` significant digits, larger ones to the unit."""
     return [tuple([_cell(v) if v.__class__ is float else v for v in row]) for row in rows]
 
 
 def _cell(value: float) -> Any:
+    if 10**DIGITS <= abs(value) < 2**53:
+        return float(round(value))  # an equal int keeps all its digits
     return float(f"{value:.{DIGITS}g}") + 0.0 if math.isfinite(value) else str(value)
 
 
@@ -213,7 +267,7 @@ def _other_width(ours: list[Row], right: list[Row], names: Sequence[str], wanted
     kind = "missing" if len(names) < wanted else "too many"
     said = f"{gap} column{'' if gap == 1 else 's'} {kind} in the result"
     theirs = _signatures(right, wanted)
-    known = [i for i, bag in enumerate(_column_bags(ours, len(names))) if theirs[bag] > 0] if ours and right else []
+    known = [i for i, bag in enumerate(column_bags(ours, len(names))) if theirs[bag] > 0] if ours and right else []
     if len(names) > wanted and len(known) == wanted:
         return f"{said}: not asked for is {_named([i for i in range(len(names)) if i not in known], names)}"
     if len(names) < wanted and known and len(known) == len(names):
@@ -222,7 +276,7 @@ def _other_width(ours: list[Row], right: list[Row], names: Sequence[str], wanted
 
 
 def _wrong_columns(ours: list[Row], right: list[Row], names: Sequence[str]) -> str:
-    mine, theirs = _column_bags(ours, len(names)), _column_bags(right, len(names))
+    mine, theirs = column_bags(ours, len(names)), column_bags(right, len(names))
     wrong = [i for i, (a, b) in enumerate(zip(mine, theirs, strict=True)) if a != b]
     return f" in {_named(wrong, names)}" if wrong else ": cells of different rows are mixed up"
 
@@ -231,12 +285,13 @@ def _named(places: Sequence[int], names: Sequence[str]) -> str:
     return f"column {', '.join(f'{i + 1} ({names[i]})' for i in places[:4])}"
 
 
-def _column_bags(rows: list[Row], width: int) -> list[frozenset[tuple[Any, int]]]:
+def column_bags(rows: list[Row], width: int) -> list[frozenset[tuple[Any, int]]]:
+    """The cells of each column, each with the number of its rows; give it `normal` rows."""
     return [_signature([row[i] for row in rows]) for i in range(width)]
 
 
 def _signatures(rows: list[Row], width: int) -> Counter[frozenset[tuple[Any, int]]]:
-    return Counter(_column_bags(rows, width))
+    return Counter(column_bags(rows, width))
 
 
 def _shared_columns(ours: list[Row], right: list[Row], width: int, wanted: int) -> int:
@@ -262,4 +317,7 @@ def is_ordered(sql: str) -> bool:
     return re.search(r"\border\s+by\b", " ".join(outer), re.IGNORECASE) is not None
 
 
-__all__ = ["DIGITS", "NEAR", "Comparison", "Row", "compare", "is_ordered", "normal", "same"]
+__all__ = [
+    "DIGITS", "NEAR", "OUTAGES", "Comparison", "Row", "column_bags", "compare", "fingerprint", "is_ordered", "normal",
+    "same",
+]  # fmt: skip

@@ -23,6 +23,7 @@ from functools import lru_cache
 from typing import Any
 
 from verbal.contracts import Observation
+from verbal.rows import column_bags, fingerprint, normal
 from verbal.types import Attempt, Reflection
 
 from .explain import explain, readable
@@ -179,7 +180,7 @@ def readings(
         found = seen.get(attempt.id)
         if found is not None and attempt.answer and not found.info.get("error"):
             if attempt.answer not in prints:
-                prints[attempt.answer] = _print(found)
+                prints[attempt.answer] = fingerprint(found.info)
             groups.setdefault(prints[attempt.answer], []).append(attempt)
     first = next((key for key, group in groups.items() if chosen in [a.id for a in group]), None)
     order = sorted(groups.items(), key=lambda kv: (kv[0] != first, -len(kv[1])))
@@ -227,34 +228,18 @@ def abstention(
 
 
 def same_result(one: Observation, other: Observation) -> bool:
-    """Whether two results are the same: rows and columns in any order."""
-    return _print(one) == _print(other)
-
-
-def _columns(seen: Observation) -> list[tuple[str, ...]]:
-    """The cells of each column, as text that tells numbers that differ by less than nine digits no more apart."""
-    rows = seen.info.get("rows", ())
-    return [tuple(_cell(row[i]) for row in rows) for i in range(len(seen.info.get("columns", ())))]
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return f"{value:.9g}"
-    return repr(value)
-
-
-def _print(seen: Observation) -> tuple[int, int, int]:
-    columns = _columns(seen)
-    order = sorted(range(len(columns)), key=lambda i: sorted(columns[i]))
-    rows = sorted(zip(*(columns[i] for i in order), strict=True))
-    return len(columns), len(rows), hash(tuple(rows))
+    """Whether two results are the same: rows and columns in any order. What failed has none."""
+    return (first := fingerprint(one.info)) is not None and first == fingerprint(other.info)
 
 
 def _shows_more(one: Observation, other: Observation) -> bool:
     """Whether one of two results has the columns of the other and more."""
     if one.info.get("row_count") != other.info.get("row_count"):
         return False
-    sides = [Counter(tuple(sorted(column)) for column in _columns(seen)) for seen in (one, other)]
+    sides = [
+        Counter(column_bags(normal(seen.info.get("rows", ())), len(seen.info.get("columns", ()))))
+        for seen in (one, other)
+    ]
     return sides[0] <= sides[1] or sides[1] <= sides[0]
 
 

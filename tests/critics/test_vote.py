@@ -91,3 +91,15 @@ def test_settled() -> None:
     assert Vote().settled([seen("A")] * 3, 2) and not Vote().settled([seen("A")] * 3, 3)
     assert not Vote().settled([seen("A"), seen("A"), seen("B")], 1) and not Vote().settled([], 1)
     assert not Vote(weights="confidence").settled([seen("A")] * 9, 1)
+
+
+async def test_results_that_are_the_same_are_one_however_they_are_written() -> None:
+    written = [([[5, "a"]], 2), ([[5.0, "a"]], 2), ([["a", 5]], 2), ([[0.1 + 0.2]], 1), ([[0.3]], 1)]
+    group = [attempt(i) for i in range(len(written))]
+    observed = {
+        a.id: Observation(text="", done=True, info={"columns": ["c"] * width, "rows": rows, "row_count": 1})
+        for a, (rows, width) in zip(group, written, strict=True)
+    }
+    found = await Vote().evaluate(TASK, group, CriticContext(observations=observed))
+    assert [f.value for f in found] == pytest.approx([0.6, 0.6, 0.6, 0.4, 0.4])
+    assert Vote().settled([*observed.values()][:3], 2)

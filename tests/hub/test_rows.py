@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verbal.rows import compare, is_ordered, normal, same
+from verbal.rows import compare, fingerprint, is_ordered, normal, same
 
 CELLS = st.none() | st.integers(-2, 2) | st.text("ab", max_size=1) | st.sampled_from([0.5, 1.0, 1 / 3])
 TABLES = st.integers(1, 3).flatmap(lambda width: st.lists(st.tuples(*[CELLS] * width), min_size=1, max_size=5))
@@ -107,3 +107,36 @@ def test_words_show_no_gold(first: list[Any], second: list[Any]) -> None:
 def test_empty_results_need_the_same_columns() -> None:
     assert compare(table([], 2), table([], 2)).match and not compare(table([], 1), table([], 2)).match
     assert normal([[0.1 + 0.2, None]]) == [(0.3, None)] and is_ordered("SELECT [order by] FROM t ORDER\nBY 1")
+
+
+def test_a_large_integer_equals_its_float_where_columns_stand_otherwise() -> None:
+    number = 1234567890123
+    assert same([("a", number)], [(float(number), "a")]) and same([("a", number)], [("a", number + 1e-3)])
+    assert not same([("a", number)], [(number + 1, "a")])
+    assert compare(table([("a", number)]), table([(float(number), "a")])).match
+
+
+def test_a_fingerprint_is_one_for_what_is_the_same_result() -> None:
+    def one(rows: list[Any], width: int | None = None) -> str | None:
+        return fingerprint(table(rows, width))
+
+    assert one([(5,)]) == one([(5.0,)]) != one([("5",)])
+    assert one([(0.1 + 0.2,)]) == one([(0.3,)]) and one([(True,)]) == one([(1,)]) and one([(-0.0,)]) == one([(0,)])
+    assert one([(1, "x"), (2, "y")]) == one([("y", 2), ("x", 1.0)]) != one([("y", 1), ("x", 2)])
+    assert one([(1234567890,)]) != one([(1234567891,)]) and one([(10**20,)]) == one([(1e20,)])
+    assert one([(1, 2, "a"), (2, 1, "b")]) == one([(2, 1, "a"), (1, 2, "b")]), "the columns stand the other way round"
+    turning = [(0, 1, 2), (1, 2, 0), (2, 0, 1)]
+    assert one(turning) == one([(a, c, b) for a, b, c in turning])
+    assert one([], 1) != one([], 2) and one([(None, "\ud800", float("nan"), b"a")])
+    assert fingerprint({"columns": ["a"], "rows": [(1,)], "error": "no"}) is fingerprint({}) is None
+
+
+@given(TABLES, TABLES, st.permutations(range(3)), st.randoms())
+def test_fingerprints_agree_with_the_verdict(
+    first: list[Any], second: list[Any], columns: list[int], random: Any
+) -> None:
+    moved = [tuple(row[i] for i in columns if i < len(row)) for row in first]
+    random.shuffle(moved)
+    assert fingerprint(table(moved)) == fingerprint(table(first))
+    if len(first[0]) == len(second[0]):
+        assert (fingerprint(table(first)) == fingerprint(table(second))) is same(first, second)
