@@ -7,12 +7,13 @@ never show the gold query or its cells. One state can be right by accident: `sui
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from verbal.contracts import CriticContext, Observation
-from verbal.rows import Comparison, compare, is_ordered
+from verbal.rows import OUTAGES, Comparison, compare, is_ordered
 from verbal.types import Attempt, Feedback, StopReason, Task
 
 _REMEMBERED = 256
@@ -31,7 +32,7 @@ class SqlResult:
             show_gold: Whether a wrong answer is told the gold query (as `correction`); never that of a test task.
         """
         self._show_gold = show_gold
-        self._gold: OrderedDict[tuple[str, str, str], Observation] = OrderedDict()
+        self._gold: OrderedDict[tuple[Any, ...], Observation] = OrderedDict()
 
     async def evaluate(self, task: Task, group: Sequence[Attempt], context: CriticContext) -> list[Feedback]:
         """One Feedback per attempt."""
@@ -41,7 +42,8 @@ class SqlResult:
     async def _gold_result(self, task: Task, context: CriticContext) -> Observation | str:
         if not task.gold or not task.gold.strip():
             return "the task has no gold answer"
-        key = (task.id, str(task.info.get("db")), task.gold)
+        db = str(task.info.get("db"))
+        key = (task.id, db, task.gold, *_marks(db))
         seen = self._gold.get(key)
         if seen is None:
             if context.execute is None:
@@ -52,8 +54,9 @@ class SqlResult:
                 self._gold.popitem(last=False)
         else:
             self._gold.move_to_end(key)
+        if "://" in db or seen.info.get("error"):
+            del self._gold[key]  # what a server holds may change at any time, and an error may pass
         if seen.info.get("error"):
-            del self._gold[key]
             return f"the gold answer does not run: {seen.info['error']}"
         if seen.info.get("truncated"):
             return "the gold answer gives more rows than are fetched"
@@ -71,7 +74,7 @@ class SqlResult:
             if context.execute is None:
                 return self._unknown(attempt, "the attempt was not observed")
             seen = await context.execute(task, attempt.answer)
-        if seen.info.get("error_class") in ("locked", "missing"):
+        if seen.info.get("error_class") in OUTAGES:
             return self._unknown(attempt, f"the answer could not be run: {seen.info['error']}")
         if seen.info.get("error"):
             return self._scored(task, attempt, None, gold.info, f"the query fails: {seen.info['error']}")
@@ -102,6 +105,23 @@ class SqlResult:
 
     def _unknown(self, attempt: Attempt, reason: str) -> Feedback:
         return Feedback(attempt=attempt.id, critic=self.name, reason=reason, source="gold", oracle=True)
+
+
+def _marks(db: str) -> list[tuple[int, ...]]:
+    """What changes when the database does: of its file and of the log beside it, or of the files in its folder."""
+    try:
+        paths = sorted(entry.path for entry in os.scandir(db)) if os.path.isdir(db) else [db, f"{db}-wal", f"{db}.wal"]
+    except (OSError, ValueError):
+        return []
+    marks: list[tuple[int, ...]] = []
+    for path in paths:
+        try:
+            found = os.stat(path)
+        except (OSError, ValueError):
+            marks.append(())
+        else:
+            marks.append((found.st_mtime_ns, found.st_size, found.st_ino))
+    return marks
 
 
 __all__ = ["SqlResult"]

@@ -2,8 +2,8 @@
 
 Every answer of a question is run once, and its rows are compared with words; the verdicts over the states of a suite
 and those by the rules of the published evaluators come from the processes that run the queries (`matching.py`). A
-question whose gold does not run, or an answer that could not
-be run for a reason that is not its own (a locked file), has no score: it is counted apart, never as wrong.
+question whose gold does not run, or an answer that could not be run for a reason that is not its own (a locked file, a
+server that is down), has no score: it is counted apart, never as wrong.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from verbal.contracts import Match, Observation
 from verbal.parts import load_function
-from verbal.rows import compare, is_ordered
+from verbal.rows import OUTAGES, compare, is_ordered
 from verbal.types import Task
 
 from .app import Text2Sql
@@ -33,7 +33,6 @@ SHOWN_COLUMNS = 12
 """Columns of a result that are kept."""
 
 _AT_ONCE = 64
-_NOT_ITS_OWN = ("locked", "missing")
 PARTIAL = ("faithful", "hardened")
 """Modes of the partial match (PaVeRL-SQL, arXiv 2509.07159): as published, and without its exploits."""
 
@@ -184,7 +183,7 @@ class Scorer:
         self, task: Task, answer: str, gold: Observation, states: _Verdicts, published: _Verdicts
     ) -> Score:
         seen = await self._app.execute(task, answer)
-        if answer.strip() and seen.info.get("error_class") in _NOT_ITS_OWN:
+        if answer.strip() and seen.info.get("error_class") in OUTAGES:
             return Score(sql=answer, right=None, partial={}, text=str(seen.info["error"]), shown=first_rows(seen))
         found = compare(seen.info, gold.info, ordered=is_ordered(task.gold or ""))
         right = found.match and not seen.info.get("error") and bool(answer.strip())

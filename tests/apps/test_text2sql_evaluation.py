@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from verbal.apps.text2sql.scoring import BenchmarkApp
 from verbal.cli import main
 from verbal.errors import ConfigError, DataError
 from verbal.recipe import load_recipe
+from verbal.rows import OUTAGES
 from verbal.store import Store
 
 RIGHT = list(GOLD.values())
@@ -138,6 +140,24 @@ def test_gold_that_does_not_run_is_counted_apart(tmp_path: Path) -> None:
     (root / "dev.json").write_text(json.dumps(entries), encoding="utf-8")
     with pytest.raises(DataError, match="no gold query runs"):
         score(tmp_path, RIGHT)
+
+
+@pytest.mark.parametrize("kind", sorted(OUTAGES))
+def test_an_answer_that_an_outage_met_is_counted_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    asks = BenchmarkApp.execute
+
+    async def execute(self: BenchmarkApp, task: Any, sql: str) -> Any:
+        seen = await asks(self, task, sql)
+        return (
+            replace(seen, info={**seen.info, "error": "it is down", "error_class": kind}) if "id < 99" in sql else seen
+        )
+
+    monkeypatch.setattr(BenchmarkApp, "execute", execute)
+    spider(tmp_path)
+    found = score(tmp_path, [*RIGHT[:3], "SELECT name FROM singer WHERE id < 99"])
+    assert means(found)["ex"] == 1.0 and found["counted"] == 3
 
 
 def test_a_part_of_the_split_and_its_predictions(tmp_path: Path) -> None:

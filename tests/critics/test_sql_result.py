@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +16,7 @@ from hypothesis import strategies as st
 from verbal.contracts import Critic, CriticContext, Observation
 from verbal.critics.sql_result import SqlResult
 from verbal.parts import make_part
-from verbal.rows import compare, is_ordered
+from verbal.rows import OUTAGES, compare, is_ordered
 from verbal.types import Attempt, Feedback, StopReason, Task
 
 GOLD = "SELECT name, sal FROM emp"
@@ -149,9 +152,16 @@ async def test_no_gold_no_execute_and_a_model_that_failed() -> None:
     assert (feedback.value, feedback.reason) == (None, "the attempt ended without an answer: server down")
 
 
-def test_a_locked_database_is_not_the_answers_fault() -> None:
-    locked = seen([], error="database is locked", error_class="locked")
-    assert judge(locked, seen(ROWS)).value is None
+@pytest.mark.parametrize("kind", sorted(OUTAGES))
+@pytest.mark.parametrize("critic", ["sql_result", "partial_match"])
+async def test_a_database_that_is_out_of_reach_is_not_the_answers_fault(critic: str, kind: str) -> None:
+    async def execute(task: Task, sql: str) -> Observation:
+        return seen(ROWS) if sql == GOLD else seen([], error="it is down", error_class=kind)
+
+    task = Task(id="t", kind="text2sql", messages=(), gold=GOLD)
+    made = Attempt(id="a", run="r", task="t", answer="SELECT name, sal FROM emp AS e")
+    (found,) = await make_part("critics", critic).evaluate(task, [made], CriticContext(execute=execute))
+    assert (found.value, found.reason) == (None, "the answer could not be run: it is down")
 
 
 async def test_gold_runs_once_for_a_task_and_answers_run_when_not_observed() -> None:
@@ -168,6 +178,47 @@ async def test_gold_runs_once_for_a_task_and_answers_run_when_not_observed() -> 
     await critic.evaluate(task, [], CriticContext(execute=execute))
     assert ran.count("SELECT 1") == 2 and len(ran) == 13
     assert [feedback.value for feedback in said] == [1.0] * 10 + [0.0] * 2
+
+
+async def test_gold_runs_again_when_its_database_has_changed(tmp_path: Path) -> None:
+    path = tmp_path / "emp.sqlite"
+    with closing(sqlite3.connect(path)) as writer:
+        writer.executescript("PRAGMA journal_mode = WAL; CREATE TABLE emp (name, sal);")
+
+    async def execute(task: Task, sql: str) -> Observation:
+        ran.append(sql)
+        with closing(sqlite3.connect(path)) as connection:
+            return seen(connection.execute(sql).fetchall(), ["name", "sal"])
+
+    ran: list[str] = []
+    critic = SqlResult()
+    task = Task(id="t", kind="text2sql", messages=(), gold=GOLD, info={"db": str(path)})
+    made = Attempt(id="a", run="r", task="t", answer=f"{GOLD} WHERE 1")
+    with closing(sqlite3.connect(path)) as writer:
+        for number in range(3):
+            for _ in range(2):
+                (found,) = await critic.evaluate(task, [made], CriticContext(execute=execute))
+                assert found.value == 1.0, number
+            writer.execute("INSERT INTO emp VALUES (?, ?)", (f"P{number}", number))
+            writer.commit()
+    assert ran.count(GOLD) == 3
+    for gone in (tmp_path / "gone.sqlite", tmp_path, "a\0b"):
+        other = task.replace(info={"db": str(gone)})
+        assert [f.value for f in await critic.evaluate(other, [made], CriticContext(execute=execute))] == [1.0]
+
+
+async def test_gold_on_a_server_runs_for_each_group() -> None:
+    ran: list[str] = []
+
+    async def execute(task: Task, sql: str) -> Observation:
+        ran.append(sql)
+        return seen([[len(ran)]])
+
+    task = Task(id="t", kind="text2sql", messages=(), gold=GOLD, info={"db": "postgresql://localhost/shop"})
+    critic = SqlResult()
+    for _ in range(2):
+        await critic.evaluate(task, [], CriticContext(execute=execute))
+    assert ran == [GOLD, GOLD]
 
 
 CELLS = st.none() | st.integers(-3, 3) | st.text("ab", max_size=2) | st.sampled_from([0.5, 1.0, 1e9 / 3])
