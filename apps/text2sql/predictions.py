@@ -37,25 +37,31 @@ def read_predictions(path: str | Path, questions: Sequence[Question]) -> tuple[d
     except OSError as error:
         raise DataError(f"no predictions file {str(path)!r}: {error.strerror}", where="--predictions") from error
     lines = [decoded(line, f"{path}, line {n}").rstrip("\r") for n, line in enumerate(raw.split(b"\n"), start=1)]
+    blank = -1  # the line break at the end of the file makes no line
     while lines and not lines[-1].strip():
         lines.pop()
+        blank += 1
     if not lines:
         raise DataError("the predictions file is empty", where=str(path), todo="one query a line, in order")
     if path.suffix == ".jsonl":
         return _by_id(lines, path, questions)
     if path.suffix == ".json" or lines[0].lstrip().startswith(("[", "{")):
         return _from_json("\n".join(lines), path, questions)
-    return _by_line(lines, path, questions)
+    return _by_line(lines, max(blank, 0), path, questions)
 
 
-def _by_line(lines: Sequence[str], path: Path, questions: Sequence[Question]) -> tuple[dict[str, str], list[str]]:
+def _by_line(
+    lines: Sequence[str], blank: int, path: Path, questions: Sequence[Question]
+) -> tuple[dict[str, str], list[str]]:
+    """By lines up to the last query; `blank` empty ones stand behind it."""
     numbered = list(enumerate(lines, start=1))
     filled = [(n, line) for n, line in numbered if line.strip()]
     # Spider's own files part sessions by empty lines; where every line counts they are answers without a query.
     if len(numbered) != len(questions) and len(filled) == len(questions):
         numbered = filled
-    if len(numbered) + 1 == len(questions):  # the last answer is the empty one
-        numbered.append((len(lines) + 1, ""))
+    missing = len(questions) - len(numbered)
+    if 0 < missing <= blank:  # the last answers are empty ones
+        numbered += [(len(lines) + n, "") for n in range(1, missing + 1)]
     _same_count(len(numbered), path, questions, "lines")
     return _in_order([(f"{path}, line {n}", line) for n, line in numbered], questions), []
 

@@ -171,6 +171,9 @@ RIGHT = {"q0": "SELECT 0", "q1": "SELECT 1", "q2": "SELECT 2"}
         ("p.txt", "SELECT 0\n\nSELECT 1\nSELECT 2\n", RIGHT),
         ("p.txt", "SELECT 0\n\nSELECT 2\n", {**RIGHT, "q1": ""}),
         ("p.txt", "SELECT 0\nSELECT 1\n\n", {**RIGHT, "q2": ""}),
+        ("p.txt", "SELECT 0\r\nSELECT 1\r\n\r\n", {**RIGHT, "q2": ""}),
+        ("p.txt", "SELECT 0\n\n\n", {"q0": "SELECT 0", "q1": "", "q2": ""}),
+        ("p.txt", "SELECT 0\nSELECT 1\nSELECT 2\n\n\n", RIGHT),
         ("p.txt", "SELECT 0\nSELECT\t1\nSELECT 2", {**RIGHT, "q1": "SELECT\t1"}),
         ("p.json", '["SELECT 0", "SELECT 1", "SELECT 2"]', RIGHT),
         ("p.json", '["SELECT 0", null, "SELECT 2"]', {**RIGHT, "q1": ""}),
@@ -194,6 +197,9 @@ def test_predictions_in_every_form(tmp_path: Path, asked: list[Question], name: 
     [
         ("p.txt", b"", "is empty", "p.txt"),
         ("p.txt", b"\n\n", "is empty", "p.txt"),
+        ("p.txt", b"SELECT 0\nSELECT 2", "the file has 2 lines, the split has 3 questions", "line 3"),
+        ("p.txt", b"SELECT 0\nSELECT 2\n", "the file has 2 lines, the split has 3 questions", "line 3"),
+        ("p.txt", b"SELECT 0\n\n", "the file has 1 lines, the split has 3 questions", "line 2"),
         ("p.txt", b"SELECT 0", "the file has 1 lines, the split has 3 questions", "line 2"),
         ("p.txt", b"SELECT 0\n" * 5, "the file has 5 lines", "line 4"),
         (
