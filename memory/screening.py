@@ -14,6 +14,26 @@ from verbal.types import Reflection
 _INVISIBLE = re.compile(
     "[\u00ad\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\U000e0000-\U000e007f]"
 )
+_REPLY = r"(answer|reply|respond|write|return|output|select|print|say|emit|use (the query )?select)"
+_ASKED = r"(questions?|requests?|prompts?)"
+_ANY = (
+    rf"((for|to|on|with|at|in) (every|any|all|whatever|whichever) (other )?{_ASKED}\b"
+    r"(?! (about|on|of|that|which|with|where|in|from|asking|containing)\b)"
+    r"|(what|which)(so)?ever (is|was|you are|they|the users?|anyone|anybody|somebody|the questions?|questions?|i)\b"
+    rf"( (is|are|asks?|says?|wants?|may be))?( asked)?(?=\s*([.,;:!]|$|{_REPLY}\b))"
+    r"|(regardless|irrespective|independently) of "
+    rf"(what\b[^.\n]{{0,25}}\bask(s|ed)?\b|(the|any|every) {_ASKED}\b)"
+    r"|no matter (what\s*(?=[.,;:!]|$)|((what|which) )?(the )?question\b|"
+    r"what (is|was|they|you|the user|anyone)\b.{0,9}\bask))"
+)
+_EVER = (
+    r"(always|in (any|every|each) case|at all times|every time|under (all|any) circumstances|from now on|invariably)"
+)
+_WITH = r"( with| by|:)?( exactly| only| just| the (query|sql|text|word|number))*"
+_FIXED = (
+    r"(['\"`(]*\s*select\s+(\d|null\b|'|\")|['\"`]*\d+['\"`]?\s*([.,;!]|$|and\b)|nothing\b|"
+    r"the same (query|sql|answer|text)\b)"
+)
 _RULES: tuple[tuple[str, str], ...] = (
     (
         "it tells the model to set its instructions aside",
@@ -26,6 +46,27 @@ _RULES: tuple[tuple[str, str], ...] = (
         r"(<\|?\s*/?\s*(system|assistant|user|im_start|im_end|endoftext|tool)\s*\|?>|<\|(im_start|im_end|endoftext)|"
         r"\[/?INST\]|<<SYS>>|^\s*#{1,6}\s*(system|assistant|developer)\s*(prompt|message)?\s*:|"
         r"^\s*(system|assistant|developer)\s*(prompt|message)?\s*:\s*(every|you|always|answer|obey|from now))",
+    ),
+    (
+        "it sets the question aside",
+        r"(\b(ignore|disregard|forget|overlook|skip|pay no attention to|(do not|don't|never) (read|heed|look at|answer))"
+        r"\s+((what(ever)?|how|anything|everything)\b[^.\n]{0,20}\b(questions?|users?) "
+        r"(is|are|asks?|says?|wants?|means?)\b"
+        r"|((the|this|that|any|every|each|all|my|your|users?'?s?|actual|current|original|given|whole|wording|text|of)\s+)+"
+        r"questions?\b(?=\s*([.,;:!)\"']|$|(and|but|says?|asks?|itself|above|below|completely|entirely|altogether)\b)))"
+        r"|\b((do not|don't|never|no need to) (think|reason)|(stop|without) (thinking|reasoning))\b"
+        r"(?=\s*([.,;:!)\"']|$|(step|about it|at all|first|before|and|just|too|hard|further|out loud|any)\b)))",
+    ),
+    (
+        "it orders one answer to every question",
+        rf"(\b{_ANY}[^.\n]{{0,40}}\b{_REPLY}\b"
+        rf"|(^|[.;:,!]|\b(only|just|always|then|and|must|should|please))\s*{_REPLY}\b[^.\n]{{0,60}}\b{_ANY}"
+        r"|\b(right|correct|best|only|gold|final|expected)\s+(query|answer|sql|result|reply|response)\b[^.\n]{0,10}"
+        rf"\b(for|to) (every|any|all|each|whatever) {_ASKED} (is|=|:)(?! (in|on|stored|kept|found|given|held)\b)"
+        rf"|\b{_EVER}\b[^.\n]{{0,20}}\b{_REPLY}\b{_WITH}\s*{_FIXED}"
+        rf"|\b{_REPLY}{_WITH}\s*{_FIXED}[^.\n]{{0,20}}\b{_EVER}\b"
+        rf"|\b{_EVER}\b[^.\n]{{0,10}}\b{_REPLY}{_WITH}\s*['\"`]*select \*"
+        r"(?![^.\n]*\b(if|when|whenever|unless|for)\b))",
     ),
     ("it breaks out of its place in a prompt", r"(<\s*/?\s*hint\b|^\s*#{2,6}\s|^\s*```\s*$)"),
     (
