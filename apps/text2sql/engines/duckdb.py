@@ -9,11 +9,13 @@ does not hold for single values, so the process has a ceiling too (`process.py`)
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from typing import Any
 
 from .cells import chunked, failure, is_text, stopped, take
+from .table_text import fault, form_of
 
 MEMORY = "512MB"
 """Most memory DuckDB gives to its operators; for table files half of it may be taken by the tables."""
@@ -22,6 +24,9 @@ FILES_MEMORY = "1GB"
 """The same where table files are held in memory."""
 
 _SHUT = ("enable_external_access = false", "lock_configuration = true")
+_AS_WRITTEN = """sample_size = -1, quote = '"', skip = 0, comment = '', null_padding = false, ignore_errors = false,
+    strict_mode = true"""
+_COUNTED = re.compile(r"count\s*\(\s*\*\s*\)", re.IGNORECASE)
 _SETTINGS: dict[str, Any] = {
     "autoinstall_known_extensions": "false", "autoload_known_extensions": "false", "threads": 1,
     "temp_directory": "", "python_enable_replacements": "false",
@@ -73,7 +78,7 @@ def connect(request: dict[str, Any]) -> Any:
     """A connection that only reads: to a database file, or to the tables of files held in memory.
 
     Raises:
-        duckdb.Error: a file cannot be read.
+        duckdb.Error, OSError: a file cannot be read. ValueError: lines of a text file differ in their fields.
     """
     import duckdb
 
@@ -112,14 +117,21 @@ def _load(connection: Any, name: str, path: str) -> None:
     if lower.endswith(".parquet"):
         connection.execute(f"CREATE TABLE {table} AS SELECT * FROM read_parquet(?)", [path])
         return
-    separator = ", delim = '\t'" if lower.removesuffix(".gz").endswith(".tsv") else ""
-    read = f"CREATE TABLE {table} AS SELECT * FROM read_csv(?, header = true, sample_size = -1{separator}%s)"
     try:
-        connection.execute(read % "", [path])
-    except duckdb.Error as error:
-        if "utf-8" not in str(error).lower():
-            raise
-        connection.execute(read % ", encoding = 'latin-1'", [path])
+        form = form_of(path)
+    except ValueError as error:
+        raise ValueError(f"{os.path.basename(path)}: {error}; nothing of the file was read") from error
+    read = f"CREATE TABLE {table} AS SELECT * FROM read_csv(?, delim = ?, header = {form.header}, {_AS_WRITTEN}"
+    read += ", encoding = 'latin-1'" if form.encoding == "latin-1" else ""
+    read += ", encoding = 'utf-16'" if form.encoding == "utf-16" else ""
+    try:
+        try:
+            connection.execute(f"{read}, escape = '\"')", [path, form.separator])
+        except duckdb.InvalidInputException:
+            connection.execute(f"{read}, escape = '\\')", [path, form.separator])  # as some programs write quotes
+    except duckdb.InvalidInputException as error:
+        told = fault(path, form) or str(error).partition("\n")[0]
+        raise ValueError(f"{os.path.basename(path)}: {told}; nothing of the file was read") from error
 
 
 def fetch(connection: Any, sql: str, seconds: float, rows: int, size: int) -> dict[str, Any]:
@@ -142,7 +154,9 @@ def fetch(connection: Any, sql: str, seconds: float, rows: int, size: int) -> di
         watch.start()
         own.execute("BEGIN TRANSACTION READ ONLY")
         own.execute(statements[0])
-        columns = [column[0] for column in own.description]
+        written = _COUNTED.search(sql)  # DuckDB calls that column count_star()
+        named = {"count_star()": written[0]} if written else {}
+        columns = [named.get(column[0], column[0]) for column in own.description]
         found, truncated = take(chunked(own.fetchmany), rows, size)
         return {"columns": columns, "rows": found, "truncated": truncated}
     except (duckdb.Error, RuntimeError, ValueError, OverflowError, MemoryError) as error:
