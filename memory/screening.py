@@ -49,10 +49,10 @@ _RULES: tuple[tuple[str, str], ...] = (
     ),
     (
         "it sets the question aside",
-        r"(\b(ignore|disregard|forget|overlook|skip|pay no attention to|(do not|don't|never) (read|heed|look at|answer))"
+        r"(\b(ignore|disregard|forget|skip|pay no attention to|(do not|don't|never) (read|heed|look at|answer))"
         r"\s+((what(ever)?|how|anything|everything)\b[^.\n]{0,20}\b(questions?|users?) "
         r"(is|are|asks?|says?|wants?|means?)\b"
-        r"|((the|this|that|any|every|each|all|my|your|users?'?s?|actual|current|original|given|whole|wording|text|of)\s+)+"
+        r"|((the|this|that|any|every|each|all|my|your|users?'?s?|actual|current|given|whole|wording|text|of)\s+)+"
         r"questions?\b(?=\s*([.,;:!)\"']|$|(and|but|says?|asks?|itself|above|below|completely|entirely|altogether)\b)))"
         r"|\b((do not|don't|never|no need to) (think|reason)|(stop|without) (thinking|reasoning))\b"
         r"(?=\s*([.,;:!)\"']|$|(step|about it|at all|first|before|and|just|too|hard|further|out loud|any)\b)))",
