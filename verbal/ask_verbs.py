@@ -110,7 +110,8 @@ def run_ask(
 
 async def _read(assistant: Any, screen: Screen, question: str, reading: int, rows: int | None) -> Any:
     """The answer under one reading of the question, which is asked first when it was not."""
-    same = [a for a in assistant.history() if a["question"].strip() == question.strip() and a["readings"]]
+    mine = [a for a in assistant.history() if a["memory"] == assistant.memory]
+    same = [a for a in mine if a["question"].strip() == question.strip() and a["readings"]]
     asked = same[-1]["id"] if same else None
     if asked is None:
         answer = await assistant.ask(question)
@@ -209,7 +210,8 @@ def run_correct(
 
         async def work() -> Any:
             opened = load_function("apps", "text2sql.assistant", "Assistant")
-            async with opened(store=store, memory=record["memory"] or "none", recipe=recipe, new_memory=True) as made:
+            name, moved = record["memory"] or "none", record["db"] if db else ""
+            async with opened(store=store, memory=name, recipe=recipe, new_memory=True, moved=moved) as made:
                 return await made.correct(answer, words, sql)
 
         made = asyncio.run(work())

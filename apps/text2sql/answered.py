@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import difflib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from verbal.errors import UnknownName
 from verbal.store import Store
 
 Record = dict[str, Any]
-"""An answer: id, question, asked, status, sql, attempt, task, db, memory, at, readings, corrections."""
+"""An answer: id, question, asked, status, sql, attempt, task, db, memory, at, readings, corrections, counts (the VALUE
+operations by which it counts now, as plain dicts)."""
 
+USER = "user"
+"""Author of what a person said."""
 PREFIX = "ask-"
 """How the runs of sessions are called."""
 
@@ -33,28 +36,43 @@ def keep(store: Store, run: str, record: Record) -> None:
 
 
 def add_correction(store: Store, answer: str, correction: Record) -> Record:
-    """Adds what was said of an answer, under the next id; gives it with its id."""
+    """Adds what was said of an answer, under the next id; gives it with its id.
+
+    Where its `ops` count an outcome, these are how the answer counts from now on.
+    """
     made: Record = {}
 
     def add(answers: list[Record]) -> None:
         record = next(a for a in answers if a["id"] == answer)
         made.update(correction, id=f"{answer}.{len(record['corrections']) + 1}", answer=answer, at=time.time())
         record["corrections"].append(made)
+        if any(op["op"] == "VALUE" for op in made["ops"]):
+            record["counts"] = counted(made["ops"])
 
     _change(store, run_of(answer), add)
     return made
 
 
-def mark_undone(store: Store, correction: str) -> None:
-    """Notes that a correction was taken back."""
+def mark_undone(store: Store, correction: str, counts: list[Record]) -> None:
+    """Notes that a correction was taken back, and how its answer counts now."""
 
     def mark(answers: list[Record]) -> None:
         for record in answers:
             for made in record["corrections"]:
                 if made["id"] == correction:
-                    made["undone"] = time.time()
+                    made["undone"], record["counts"] = time.time(), counts
 
     _change(store, run_of(correction.rpartition(".")[0]), mark)
+
+
+def counted(ops: Iterable[Record]) -> list[Record]:
+    """The outcomes among logged operations, without those that balance an earlier one."""
+    return [op for op in ops if op["op"] == "VALUE" and op["author"] != USER]
+
+
+def standing(record: Record) -> Record | None:
+    """What was said of an answer last and not taken back."""
+    return next((made for made in reversed(record["corrections"]) if "undone" not in made), None)
 
 
 def answer_of(store: Store, answer: str) -> Record:
@@ -115,5 +133,6 @@ def _change(store: Store, run: str, change: Callable[[list[Record]], object]) ->
 
 
 __all__ = [
-    "PREFIX", "Record", "add_correction", "answer_of", "answers", "keep", "latest_correction", "mark_undone", "run_of",
+    "PREFIX", "USER", "Record", "add_correction", "answer_of", "answers", "counted", "keep", "latest_correction",
+    "mark_undone", "run_of", "standing",
 ]  # fmt: skip

@@ -45,6 +45,7 @@ class Assistant(Session):
         app: An open app to use in place of the recipe's (it stays open).
         new_memory: Whether a memory that is named may be one that nothing was filed in yet.
         words: Whether the model adds what the result means in its words, one more call each.
+        moved: Where the database was before it moved (`Record["db"]`): what was answered there is judged here.
 
     Raises (on entering):
         DataError: the database cannot be read. ConfigError, ModelError: a part or the model cannot be used.
@@ -87,12 +88,13 @@ class Assistant(Session):
             yield event
 
     async def choose(self, answer: Answer | str, number: int) -> Answer:
-        """The answer under another of its readings, which the person meant.
+        """The answer under one of its readings, which the person meant: the outcome of the answer, as thumbs are.
 
         Raises:
-            UnknownName: no such answer. ConfigError: it has no such reading.
+            UnknownName: no such answer. ConfigError: it has no such reading. DataError: it is of another database or
+                memory.
         """
-        record = answered.answer_of(self.shop.store, answer if isinstance(answer, str) else answer.id)
+        record = self.own(_id(answer))
         if not 1 <= number <= len(record["readings"]):
             what = f"answer {record['id']} has {len(record['readings'])} readings, not {number}"
             raise ConfigError(what, todo="give the number of a reading it showed")
@@ -100,14 +102,13 @@ class Assistant(Session):
         turn = await self.begin(record["question"], record["asked"], record["task"])
         turn.named = understand(turn.asked, turn.database)
         seen = await self.shop.app.execute(turn.task, chosen["sql"])
-        for reading in record["readings"]:
-            attempt = self.shop.store.attempt(reading["attempt"])
-            if attempt is not None:
-                value = float(reading["attempt"] == chosen["attempt"])
-                told = f"reading {number} of {len(record['readings'])} was meant"
-                self.shop.store.put_feedback([corrections.said(attempt, value=value, text=told)])
         fields = result_fields(chosen["sql"], seen, turn.asked, turn.named, self.dialect, self.rows_cap())
-        return self.conclude(turn, "answered", attempt=chosen["attempt"], **fields)
+        if seen.info.get("error"):
+            why = f"reading {number} does not run any more, so the choice was not noted"
+            return self.conclude(turn, "failed", reason=why, attempt=chosen["attempt"], **fields)
+        made = await corrections.choose(self.shop.store, self.trials(), self.shop.credit, record, number)
+        why = f"reading {number} was meant, and that is noted (to take it back: undo {made})"
+        return self.conclude(turn, "answered", reason=why, attempt=chosen["attempt"], **fields)
 
     async def _begin(self, text: str, after: Answer | None) -> tuple[Turn, str]:
         """The turn of a question, and why it cannot be asked."""
@@ -199,8 +200,13 @@ class Assistant(Session):
     # what a person says -------------------------------------------------------------------------------------------
 
     async def thumbs(self, answer: Answer | str, up: bool) -> Correction:
-        """Counts an answer as right or wrong; raises what `corrections.thumbs` raises."""
-        return await corrections.thumbs(self.shop.store, self.trials(), self.shop.credit, _id(answer), up)
+        """Counts an answer as right or wrong, once.
+
+        Raises:
+            UnknownName: no such answer. DataError: it is of another database or memory, or has no query to judge.
+        """
+        record = self.own(_id(answer))
+        return await corrections.thumbs(self.shop.store, self.trials(), self.shop.credit, record["id"], up)
 
     async def undo(self, wanted: str = "") -> Correction:
         """Takes back the last correction: of this database, of an answer, or that one.

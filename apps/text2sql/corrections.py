@@ -4,10 +4,11 @@ Rules:
 
 * Thumbs up is outcome 1, thumbs down and every correction outcome 0. An outcome counts once for an answer, for each
   lesson that was offered to it: at the chance it had of being shown there, shown or withheld (`verbal/loop/offers.py`),
-  so that lessons are credited as in the loop. A lesson that was drawn from the very question is shown for certain: that
-  is no experiment and moves its value only. Who changes their mind takes the first outcome back. Only answers of which
-  something is said are outcomes: the difference between shown and withheld is fair as long as whether a person speaks
-  depends on the answer alone, and not on what they know of the lots.
+  so that lessons are credited as in the loop. Of the readings of an answer one is chosen: it was right when that
+  is its own, else wrong. A lesson that was drawn from the very question is shown for certain: that is no experiment and
+  moves its value only. Who changes their mind takes the first outcome back; who says the same again is told so, and
+  nothing is counted. Only answers of which something is said are outcomes: the difference between shown and withheld is
+  fair as long as whether a person speaks depends on the answer alone, and not on what they know of the lots.
 * An edited query has to run, read-only, and to give another result than the answer; then the reflector draws a lesson,
   which is kept when the model, shown it, gives the result of the edited query (as `loop.verify` has it). Words are the
   person's own lesson: kept as they are, and told whether they change the answer.
@@ -15,9 +16,10 @@ Rules:
   sees), as long as it runs.
 * What is kept is quarantined, through the curator, with who said it and of which answer. Instructions to the model and
   secrets are refused.
-* Taking back appends the opposite of each operation: a lesson is retired, an outcome is balanced by its opposite at the
-  same chance (the effect is what it was; the evidence keeps a trace of both), a standing is set back, what was
-  retired comes back as a new lesson in quarantine. The log only grows.
+* Taking back appends the opposite of each operation: a lesson is retired, a standing is set back; the retired comes
+  back as a new lesson in quarantine. An outcome is balanced by its opposite at the same chance (the effect is what it
+  was; the evidence keeps a trace of both), when it is the one that counts and nothing else that was said says the same;
+  then what was said before counts again. The log only grows.
 """
 
 from __future__ import annotations
@@ -28,21 +30,28 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from verbal.contracts import Credit, Curator
-from verbal.errors import DataError
+from verbal.errors import DataError, UnknownName
 from verbal.parts import load_function, make_part
 from verbal.store import Store
 from verbal.types import Attempt, Counters, Feedback, MemoryOp, Reflection
 
-from .answered import Record, add_correction, answer_of, latest_correction, mark_undone
+from .answered import (
+    USER,
+    Record,
+    add_correction,
+    answer_of,
+    counted,
+    latest_correction,
+    mark_undone,
+    standing,
+)
 
 if TYPE_CHECKING:
     from .answer import Answer
 
 LONGEST = 400
 """Characters of a person's words."""
-USER = "user"
-"""Author of what a person said."""
-
+_TOLD = {"up": "thumbs up", "down": "thumbs down", "words": "the words", "sql": "the query", "choose": "the reading"}
 _LEAD = re.compile(r"^\s*(no|nope|wrong|not quite|incorrect)\s*[:,;.!-]+\s*", re.IGNORECASE)
 
 
@@ -54,7 +63,7 @@ class Correction:
     """Empty where nothing was kept."""
     answer_id: str
     kind: str
-    """`up`, `down`, `words`, `sql` or `undo`."""
+    """`up`, `down`, `words`, `sql`, `choose` or `undo`."""
     kept: bool
     says: str
     """In words, for the person."""
@@ -79,25 +88,51 @@ def open_trials(store: Store, name: str, options: Mapping[str, Any] | None = Non
 
 
 async def thumbs(store: Store, memory: Any, credit: Credit | None, answer_id: str, up: bool) -> Correction:
-    """Counts an answer as right or wrong.
+    """Counts an answer as right or wrong; not twice.
 
     Raises:
         UnknownName: no such answer. DataError: there is nothing to judge.
     """
     record = answer_of(store, answer_id)
-    attempt = judged(store, record)
-    kind = "up" if up else "down"
-    ops, credited = await outcome_ops(store, memory, credit, record, attempt, float(up))
+    attempt, kind, last = judged(store, record), "up" if up else "down", standing(record)
+    ops = await outcome_ops(store, memory, credit, record, attempt, float(up))
+    if last is not None and last["outcome"] == float(up) and not ops:
+        told = f"it counts as {'right' if up else 'wrong'} already ({last['id']}), so nothing was added"
+        return Correction(id="", answer_id=record["id"], kind=kind, kept=False, says=told, memory=record["memory"])
     logged = await write(store, memory, credit, ops)
     store.put_feedback([said(attempt, value=float(up))])
     made = add_correction(
         store, record["id"], {"kind": kind, "outcome": float(up), "memory": record["memory"], "ops": logged}
     )
-    told = f"counted for {', '.join(credited)}" if credited else "no lesson had a part in that answer; it is noted"
+    lessons = [op["reflection"] for op in counted(logged)]
+    told = f"noted as {'right' if up else 'wrong'}; "
+    told += f"that counts for {', '.join(lessons)}" if lessons else "no lesson had a part in that answer"
     return Correction(
-        id=made["id"], answer_id=record["id"], kind=kind, kept=True, says=told, credited=credited,
+        id=made["id"], answer_id=record["id"], kind=kind, kept=True, says=told, credited=lessons,
         memory=record["memory"],
     )  # fmt: skip
+
+
+async def choose(store: Store, memory: Any, credit: Credit | None, record: Record, number: int) -> str:
+    """Counts one reading of an answer as the one that was meant; gives the id of that as a correction.
+
+    Raises:
+        DataError: there is nothing to judge.
+    """
+    last = standing(record)
+    if last is not None and last["kind"] == "choose" and last["reading"] == number:
+        return str(last["id"])
+    attempt, readings = judged(store, record), record["readings"]
+    outcome = float(readings[number - 1]["attempt"] == record["attempt"])
+    logged = await write(store, memory, credit, await outcome_ops(store, memory, credit, record, attempt, outcome))
+    words = f"reading {number} of {len(readings)} was meant"
+    made = add_correction(
+        store, record["id"],
+        {"kind": "choose", "outcome": outcome, "memory": record["memory"], "ops": logged, "reading": number,
+         "words": words},
+    )  # fmt: skip
+    _retell(store, answer_of(store, record["id"]))
+    return str(made["id"])
 
 
 async def undo(store: Store, wanted: str = "", db: str = "", memory: Any = None) -> Correction:
@@ -108,34 +143,88 @@ async def undo(store: Store, wanted: str = "", db: str = "", memory: Any = None)
     """
     made = latest_correction(store, wanted, db)
     record = answer_of(store, made["answer"])
-    opened = memory if memory is not None and memory.name == made["memory"] else open_trials(store, made["memory"])
-    try:
-        await opened.refresh()
-        ops = [back for op in reversed(made["ops"]) if (back := _inverse(op, opened.items(), made["id"])) is not None]
-        if ops:
-            await opened.apply(ops)
-    finally:
-        if opened is not memory:
-            opened.close()
-    mark_undone(store, made["id"])
-    task = store.tasks([record["task"]]).get(record["task"])
-    if made.get("before") and task is not None and task.info.get("corrected") == made["id"]:
-        gold, source = made["before"]  # where a later query stands, it stays
-        store.put_tasks([task.replace(gold=gold, info={**task.info, "corrected": source})])
-    left = [c for c in answer_of(store, record["id"])["corrections"] if "undone" not in c]
-    if attempt := store.attempt(record["attempt"]):
-        value = left[-1]["outcome"] if left else None
-        reason = "" if left else "taken back by the user"
-        store.put_feedback([said(attempt, value=value, reason=reason)])
+    ops, counts = list[MemoryOp](), list[Record](record.get("counts") or ())
+    if made["memory"]:
+        opened = memory if memory is not None and memory.name == made["memory"] else open_trials(store, made["memory"])
+        try:
+            await opened.refresh()
+            ops, counts = _undo_ops(record, made, opened.items())
+            if ops:
+                await opened.apply(ops)
+        finally:
+            if opened is not memory:
+                opened.close()
+    mark_undone(store, made["id"], counts)
+    _set_back_query(store, made, made.get("task") or record["task"])
+    _retell(store, answer_of(store, record["id"]))
     retired = [op.reflection for op in ops if op.op == "RETIRE"]
-    balanced = [op.reflection for op in ops if op.op == "VALUE"]
-    told = [f"lesson {i} retired" for i in retired] + (
-        [f"outcome of {', '.join(balanced)} balanced"] if balanced else []
-    )
+    balanced = list(dict.fromkeys(op.reflection for op in ops if op.op == "VALUE"))
+    told = [f"lesson {i} retired" for i in retired]
+    told += [f"outcome of {', '.join(balanced)} balanced"] if balanced else []
     return Correction(
         id=made["id"], answer_id=record["id"], kind="undo", kept=True, memory=made["memory"], credited=balanced,
-        says=f"taken back: {made['kind']} of answer {record['id']}{''.join(f'; {t}' for t in told)}",
+        says="; ".join([f"taken back: {_TOLD[made['kind']]} ({made['id']})", *told]),
     )  # fmt: skip
+
+
+def _undo_ops(
+    record: Record, made: Record, items: Mapping[str, Reflection]
+) -> tuple[list[MemoryOp], list[dict[str, Any]]]:
+    """What takes a correction back, and the VALUE operations by which its answer counts then."""
+    counts: list[dict[str, Any]] = list(record.get("counts") or ())
+    others = [c for c in record["corrections"] if "undone" not in c and c["id"] != made["id"]]
+    outcome, ops = others[-1]["outcome"] if others else None, list[MemoryOp]()
+    if counts and counts[0]["outcome"] != outcome:
+        ops = [back for op in counts if (back := _inverse(op, items, made["id"])) is not None]
+        same = [o for c in record["corrections"] if (o := counted(c["ops"])) and o[0]["outcome"] == outcome]
+        again = [MemoryOp.from_dict(dict(op)) for op in (same[-1] if same else ())]
+        fields = {"reason": f"counts again: {made['id']} was taken back by the user", "author": USER}
+        again = [
+            op.replace(attempt=f"{op.attempt}#{made['id']}+", **fields) for op in again
+            if op.reflection in items and items[op.reflection].status != "retired"
+        ]  # fmt: skip
+        ops, counts = [*ops, *again], [op.to_dict() for op in again]
+    rest = (_inverse(op, items, made["id"]) for op in reversed(made["ops"]) if op["op"] != "VALUE")
+    return [*ops, *(op for op in rest if op is not None)], counts
+
+
+def _set_back_query(store: Store, made: Record, task_id: str) -> None:
+    """A question gets the query again that stood before one that was taken back, if that one still stands."""
+    task = store.tasks([task_id]).get(task_id)
+    if not made.get("before") or task is None or task.info.get("corrected") != made["id"]:
+        return  # where a later query stands, it stays
+    gold, source = made["before"]
+    while source:
+        try:
+            earlier = answer_of(store, source)["corrections"]
+        except UnknownName:  # its session is gone
+            gold, source = None, ""
+            break
+        own = next((c for c in earlier if c["id"] == source), None)
+        if own is not None and "undone" not in own:
+            break
+        gold, source = (own and own.get("before")) or (None, "")
+    store.put_tasks([task.replace(gold=gold, info={**task.info, "corrected": source})])
+
+
+def _retell(store: Store, record: Record) -> None:
+    """The person's feedback on the attempts of an answer, from what was said of it and not taken back."""
+    last, nothing = standing(record), {"value": None, "reason": "taken back by the user"}
+    left = [c for c in record["corrections"] if c["kind"] == "choose" and "undone" not in c]
+    meant = record["readings"][left[-1]["reading"] - 1]["attempt"] if left else ""
+    given: dict[str, dict[str, Any]] = {}
+    if any(c["kind"] == "choose" for c in record["corrections"]):
+        for reading in record["readings"]:
+            value = float(reading["attempt"] == meant)
+            given[reading["attempt"]] = {"value": value, "text": left[-1]["words"]} if left else nothing
+    given[record["attempt"]] = (
+        {"value": last["outcome"], "text": last.get("words", ""), "correction": last.get("sql", "")}
+        if last
+        else nothing
+    )
+    for name, fields in given.items():
+        if name and (attempt := store.attempt(name)) is not None:
+            store.put_feedback([said(attempt, **fields)])
 
 
 def _inverse(plain: Mapping[str, Any], items: Mapping[str, Reflection], why: str) -> MemoryOp | None:
@@ -175,35 +264,22 @@ def judged(store: Store, record: Record) -> Attempt:
 
 async def outcome_ops(
     store: Store, memory: Any, credit: Credit | None, record: Record, attempt: Attempt, outcome: float
-) -> tuple[list[MemoryOp], list[str]]:
-    """VALUE operations for what was offered to an answer, and the lessons they count for; an earlier, other outcome
-    is balanced first, an equal one is not counted again.
+) -> list[MemoryOp]:
+    """VALUE operations for what was offered to an answer; an earlier, other outcome is balanced first, an equal one is
+    not counted again.
     """
     offered = attempt.steps[0].offered if attempt.steps else {}
-    if credit is None or memory is None or not offered:
-        return [], []
+    was = record.get("counts") or ()
+    if credit is None or memory is None or not offered or (was and was[0]["outcome"] == outcome):
+        return []
     await memory.refresh()
-    ops: list[MemoryOp] = []
-    was = _standing(record)
-    if was and was[0]["outcome"] == outcome:
-        return [], []
-    if was:
-        why = f"{record['id']}.{len(record['corrections']) + 1}"
-        ops = [back for op in was if (back := _inverse(op, memory.items(), why)) is not None]
+    why = f"{record['id']}.{len(record['corrections']) + 1}"
+    ops = [back for op in was if (back := _inverse(op, memory.items(), why)) is not None]
     again = f"#{len(record['corrections']) + 1}" if record["corrections"] else ""
     shown = attempt.steps[0].shown
     values = credit.observe(f"{attempt.id}{again}", offered, shown, outcome, memory.preview(ops))
     reason = f"{'right' if outcome else 'wrong'}, said the user of answer {record['id']}"
-    return [*ops, *(op.replace(reason=reason) for op in values)], [op.reflection for op in values]
-
-
-def _standing(record: Record) -> list[dict[str, Any]]:
-    """The VALUE operations by which an answer counts now: the latest that were not taken back."""
-    for made in reversed(record["corrections"]):
-        values = [op for op in made["ops"] if op["op"] == "VALUE" and op["author"] != USER]
-        if values and "undone" not in made:
-            return values
-    return []
+    return [*ops, *(op.replace(reason=reason) for op in values)]
 
 
 async def lesson_ops(memory: Any, curator: Curator, lesson: Reflection, answer_id: str) -> list[MemoryOp]:
@@ -272,6 +348,6 @@ def said(attempt: Attempt, **fields: Any) -> Feedback:
 
 
 __all__ = [
-    "LONGEST", "Correction", "check_lesson", "judged", "lesson_ops", "open_trials", "outcome_ops", "own_words", "said",
-    "thumbs", "undo", "write",
+    "LONGEST", "Correction", "check_lesson", "choose", "judged", "lesson_ops", "open_trials", "outcome_ops",
+    "own_words", "said", "thumbs", "undo", "write",
 ]  # fmt: skip

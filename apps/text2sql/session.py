@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from verbal.contracts import Memory, Model
-from verbal.errors import ConfigError
+from verbal.errors import ConfigError, DataError
 from verbal.recipe import Recipe, load_recipe
 from verbal.run import Workshop, open_workshop
 from verbal.store import Store
@@ -42,6 +42,7 @@ class Session:
         app: An open app to use in place of the recipe's (it stays open).
         new_memory: Whether a memory that is named may be one that nothing was filed in yet.
         words: Whether the model adds what the result means in its words, one more call each.
+        moved: Where the database was before it moved (`Record["db"]`): what was answered there is judged here.
 
     Raises (on entering):
         DataError: the database cannot be read. ConfigError, ModelError: a part or the model cannot be used.
@@ -58,6 +59,7 @@ class Session:
         app: Any = None,
         new_memory: bool = False,
         words: bool = False,
+        moved: str = "",
     ) -> None:
         made = recipe or load_recipe("ask")
         if db is not None:
@@ -67,7 +69,7 @@ class Session:
             made = dataclasses.replace(made, model=dataclasses.replace(made.model, name=model))
         self._recipe, self._model, self._wanted, self._given_app = made, model, memory, app
         self._new_memory, self.words = new_memory, words
-        self._given_store = store
+        self._given_store, self._moved = store, moved
         self._stack = AsyncExitStack()
         self._shop: Workshop | None = None
         self._known: Memory | None = None
@@ -98,7 +100,8 @@ class Session:
             self._run = f"{answered.PREFIX}{session_id()}"
         name, _, version = self._wanted.partition("@")
         app = self._given_app or await self._make_app()
-        probe: Task = app.task("?", id=f"{answered.PREFIX}open")
+        # A database that does not answer must not hold up the event loop.
+        probe: Task = await asyncio.to_thread(app.task, "?", id=f"{answered.PREFIX}open")
         self.location, self.dialect = str(probe.info["db"]), _dialect(str(probe.info["db"]))
         self.memory = "" if name == "none" else name or memory_of(self.location)
         if name and name != "none" and not self._new_memory:
@@ -127,7 +130,8 @@ class Session:
     async def _make_app(self) -> Any:
         from verbal.parts import make_part
 
-        app = make_part("apps", self._recipe.app.name, where="[app]", **self._recipe.app.options)
+        named = self._recipe.app
+        app = await asyncio.to_thread(make_part, "apps", named.name, where="[app]", **named.options)
         self._stack.push_async_callback(app.aclose)
         return app
 
@@ -154,12 +158,30 @@ class Session:
             self._started = True
         self._turns += 1
         made = shop.store.tasks([task]).get(task) if task else None
+        if made is not None and made.info["db"] != self.location:
+            made = None  # the database moved since
         return Turn(
             id=f"{self._run.removeprefix(answered.PREFIX)}-{self._turns}", run=self._run, question=question,
             asked=asked, shop=shop, task=made or await self.task(asked), dialect=self.dialect,
             database=await asyncio.to_thread(self.app.database, self.location), memory=self._known,
             trials=not self.pinned, before=shop.store.usage(self._run),
         )  # fmt: skip
+
+    def own(self, answer: str) -> answered.Record:
+        """The record of an answer that this session may judge: of its database, given with its memory.
+
+        Raises:
+            UnknownName: no such answer. DataError: it is of another database or memory.
+        """
+        record = answered.answer_of(self.shop.store, answer)
+        if record["db"] not in (self.location, self._moved):
+            what = f"answer {record['id']} is of the database {record['db']}, not of {self.location}"
+            raise DataError(what, todo="open that database to judge it, or use: verbal sql thumbs | correct")
+        if record["memory"] != self.memory:
+            had, has = record["memory"] or "none", self.memory or "none"
+            what = f"answer {record['id']} was given with memory {had!r}, and this session has {has!r}"
+            raise DataError(what, todo=f"open it with memory={had!r}, or use: verbal sql thumbs | correct")
+        return record
 
     @property
     def app(self) -> Any:

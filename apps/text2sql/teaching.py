@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,10 +23,11 @@ async def correct(session: Session, answer: Answer | str, words: str = "", sql: 
     """Learns from a person's words or query: verified, filed in quarantine, the answer counted as wrong.
 
     Raises:
-        UnknownName: no such answer. DataError: nothing was said, or it must not be kept (a secret, an instruction).
+        UnknownName: no such answer. DataError: nothing was said, it must not be kept (a secret, an instruction), or the
+            answer is of another database or memory.
         ConfigError: the memory is pinned at a version, or there is none.
     """
-    record = answered.answer_of(session.shop.store, answer if isinstance(answer, str) else answer.id)
+    record = session.own(answer if isinstance(answer, str) else answer.id)
     said, query = own_words(words), _query(sql)
     if not said and not query:
         raise DataError("nothing was said", todo='give words, or a query: --sql "SELECT ..."')
@@ -54,9 +56,11 @@ async def _by_words(
         _, seen = await turn.tried(None, round_=2)
     changed = works and (attempt is None or not same_result(now, seen))
     told = "it changes the answer" if changed else "it does not change the answer of this model"
+    made = await _file(session, record, attempt, "words", lesson, told, said=said)
+    if not changed:
+        return made
     fields = result_fields(tried.answer, now, turn.asked, turn.named, session.dialect, session.rows_cap())
-    answer = session.conclude(turn, "answered", attempt=tried.id, **fields) if changed else None
-    return await _file(session, record, attempt, "words", lesson, told, answer, said=said)
+    return dataclasses.replace(made, answer=session.conclude(turn, "answered", attempt=tried.id, **fields))
 
 
 async def _by_query(
@@ -77,8 +81,10 @@ async def _by_query(
     if attempt is not None:
         text, _ = await turn.reflected(attempt, seen, query, said, key)
     lesson, told = None, "no lesson could be drawn from it; say it in words too"
-    if text:
-        drawn = Reflection(id=f"new:{turn.id}", text=text, when=record["asked"], attempts=_ids(attempt))
+    drawn = Reflection(id=f"new:{turn.id}", text=text, when=record["asked"], attempts=_ids(attempt))
+    if text and (why := _unfit(drawn)):
+        told = f"the lesson drawn from it must not be kept, so only your query is ({why})"
+    elif text:
         tried, now = await turn.tried(drawn, round_=1)
         if tried.answer and same_result(now, right):
             lesson, told = drawn, "with the lesson the model gives the result of your query"
@@ -88,40 +94,40 @@ async def _by_query(
         lesson = Reflection(id=f"new:{turn.id}", text=said, when=record["asked"], attempts=_ids(attempt))
         told += "; your words are kept"
     own = turn.pasted(query, right)
-    fields = result_fields(query, right, turn.asked, turn.named, session.dialect, session.rows_cap())
-    answer = session.conclude(turn, "answered", attempt=own.id, **fields)
-    made = await _file(session, record, attempt, "sql", lesson, told, answer, said=said, query=query, task=turn.task)
+    made = await _file(session, record, attempt, "sql", lesson, told, said=said, query=query, task=turn.task)
     # Asked again, the question gets this query; a policy never sees the gold of a task.
     info = {**turn.task.info, "corrected": made.id}
     session.shop.store.put_tasks([turn.task.replace(gold=query, info=info)])
-    return made
+    fields = result_fields(query, right, turn.asked, turn.named, session.dialect, session.rows_cap())
+    return dataclasses.replace(made, answer=session.conclude(turn, "answered", attempt=own.id, **fields))
 
 
 async def _file(
     session: Session, record: answered.Record, attempt: Attempt | None, kind: str, lesson: Reflection | None, told: str,
-    answer: Answer | None, *, said: str, query: str = "", task: Task | None = None,
+    *, said: str, query: str = "", task: Task | None = None,
 ) -> Correction:  # fmt: skip
     """Writes lesson and outcome as one, and what the person said of the attempt."""
     store, memory, ops = session.shop.store, session.trials(), list[MemoryOp]()
-    credited: list[str] = []
     if attempt is not None:
-        ops, credited = await corrections.outcome_ops(store, memory, session.shop.credit, record, attempt, 0.0)
-        store.put_feedback([corrections.said(attempt, value=0.0, text=said, correction=query)])
+        ops = await corrections.outcome_ops(store, memory, session.shop.credit, record, attempt, 0.0)
     filed: list[MemoryOp] = []
     if lesson is not None and session.shop.curator is not None:
         filed = await corrections.lesson_ops(memory, session.shop.curator, lesson.replace(id=""), record["id"])
     logged = await corrections.write(store, memory, session.shop.credit, [*ops, *filed])
+    if attempt is not None:
+        store.put_feedback([corrections.said(attempt, value=0.0, text=said, correction=query)])
     held = _filed(memory, filed, logged)
     if lesson is not None and held is None:
         told += "; nothing new was filed, for it is known"
     made = answered.add_correction(
         store, record["id"],
         {"kind": kind, "outcome": 0.0, "memory": session.memory, "ops": logged, "words": said, "sql": query,
-         "before": [task.gold, task.info.get("corrected", "")] if task else None},
+         "before": [task.gold, task.info.get("corrected", "")] if task else None, "task": task.id if task else ""},
     )  # fmt: skip
     return Correction(
-        id=made["id"], answer_id=record["id"], kind=kind, kept=True, says=told, credited=credited, answer=answer,
-        memory=session.memory, lesson={k: getattr(held, k) for k in ("id", "text", "status")} if held else None,
+        id=made["id"], answer_id=record["id"], kind=kind, kept=True, says=told, memory=session.memory,
+        credited=[op["reflection"] for op in answered.counted(logged)],
+        lesson={k: getattr(held, k) for k in ("id", "text", "status")} if held else None,
     )  # fmt: skip
 
 
@@ -135,6 +141,15 @@ def _filed(memory: Any, filed: Sequence[MemoryOp], logged: Sequence[dict[str, An
 
 def _refused(record: answered.Record, kind: str, why: str) -> Correction:
     return Correction(id="", answer_id=record["id"], kind=kind, kept=False, says=why)
+
+
+def _unfit(lesson: Reflection) -> str:
+    """Why a lesson that a model drew must not be kept, or an empty text."""
+    try:
+        corrections.check_lesson(lesson)
+    except DataError as error:
+        return error.what
+    return ""
 
 
 def _query(sql: str) -> str:

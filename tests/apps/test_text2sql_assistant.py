@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -14,6 +16,7 @@ from verbal.apps.text2sql.answered import answer_of
 from verbal.apps.text2sql.assistant import Assistant
 from verbal.errors import ConfigError, DataError, UnknownName
 from verbal.models.scripted import ScriptedModel
+from verbal.parts import make_part
 from verbal.store import Store
 
 SCRIPT = """
@@ -200,6 +203,21 @@ async def test_databases_that_cannot_be_read(assistant: Open, db: Path, tmp_path
         db.unlink()
         with pytest.raises(DataError):
             await a.ask("how many customers are there?")
+
+
+async def test_a_database_that_is_slow_to_open_holds_up_nobody(assistant: Open, db: Path) -> None:
+    app, free = make_part("apps", "text2sql", db=str(db)), threading.Event()
+    task = app.task
+
+    def slow(question: str, **given: object) -> object:
+        assert free.wait(20), "the event loop stood still"
+        return task(question, **given)
+
+    app.task = slow
+    asyncio.get_running_loop().call_later(0.05, free.set)
+    async with assistant(script(), app=app) as a:
+        assert (await a.ask("how many customers?")).rows == [[3]]
+    await app.aclose()
 
 
 async def test_a_session_is_one_run_with_no_secret_in_it(assistant: Open, db: Path, tmp_path: Path) -> None:

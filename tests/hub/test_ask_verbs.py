@@ -133,7 +133,9 @@ def test_correct_history_thumbs_and_undo(world, verbal):
     assert again["rows"] == [[2]] and "your own query" in again["reason"]
     again = asked(verbal, "Number of active customers?")
     code, out, _ = verbal("sql", "thumbs", again["id"], "up", *STORE)
-    assert code == 0 and "ounted for r1" in out
+    assert code == 0 and "counts for r1" in out
+    code, out, _ = verbal("sql", "thumbs", again["id"], "up", *STORE)
+    assert code == 0 and "counts as right already" in out and "to take it back" not in out
     code, out, _ = verbal("sql", "history", "shop.sqlite", *STORE)
     assert first["id"] in out and f"{first['id']}.1  sql" in out and f"{again['id']}.1  up" in out
     code, out, _ = verbal("sql", "undo", f"{first['id']}.1", *STORE)
