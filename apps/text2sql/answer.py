@@ -12,7 +12,8 @@ from verbal.types import Usage
 
 from .charts import MOST_POINTS, choose_chart
 from .clarify import Reading, Understood
-from .explain import explain, warnings
+from .explain import explain, filters, tables_in, warnings
+from .used import MOST_TOLD, strange_literals, untied, unused
 
 Status = Literal["answered", "ambiguous", "abstained", "failed", "refused"]
 """What became of a question: answered; two readings, and the person has to choose; the schema cannot answer it; the
@@ -113,13 +114,35 @@ def _limits(
         cap = "row cap" if count >= rows_cap else "size cap"
         found.append(f"{cap} reached: these are the first {count:,} rows, there are more")
     found += warnings(sql, dialect) if sql else []
+    if sql and not info.get("error"):
+        found += _of_the_question(sql, named, dialect)
     if not info.get("error") and sql and count == 0:
-        found.append("no row fits: a value may be written otherwise in the database")
+        found.append(_no_row(sql, dialect))
     if drawn and count > MOST_POINTS:
         found.append(f"the chart shows the first {MOST_POINTS:,} of {count:,} rows")
     if named.unknown:
         found.append(f"not found in the database, so maybe not taken into account: {', '.join(named.unknown[:8])}")
     return found
+
+
+def _of_the_question(sql: str, named: Understood, dialect: str) -> list[str]:
+    """What the query leaves out of the question, and what it adds to it."""
+    if named.database is None:
+        return []
+    found = strange_literals(sql, named.database, dialect)
+    if left := unused(named.words, sql, dialect):
+        found.append(f"not used: {', '.join(left[:MOST_TOLD])}")
+    if added := untied(named.question, sql, named.database, dialect)[0]:
+        found.append(f"no word of the question speaks of this: {', '.join(added)}")
+    return found
+
+
+def _no_row(sql: str, dialect: str) -> str:
+    """Why there may be no row."""
+    if filters(sql, dialect):
+        return "no row fits: a value may be written otherwise in the database"
+    tables = tables_in(sql, dialect)
+    return f"no row: the table {tables[0]} is empty" if len(tables) == 1 else "no row, without a condition"
 
 
 def agreement_limits(readings: Sequence[Reading]) -> list[str]:

@@ -9,6 +9,9 @@ Rules, all over the candidates of one question (samples of one prompt):
 * Abstain: no candidate runs; or no word of the question is found in the schema, the cells or the lessons shown, and at
   most `SCATTERED` of the candidates agree or the result is empty. (Words alone would not do: a model knows synonyms,
   and then agrees.)
+* Abstain too: words of the question name tables or columns (by `linking.py`, or by a cell, misspelled ones too), but
+  none of the tables that the chosen query reads, and no lesson is in play. A condition or an order on a column that no
+  word speaks of, in a table that no word names, is answered and told in the limits (`used.py`).
 
 Nothing here asks a model.
 """
@@ -18,7 +21,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -27,6 +30,7 @@ from verbal.rows import column_bags, fingerprint, normal
 from verbal.types import Attempt, Reflection
 
 from .explain import explain, readable
+from .used import untied
 from .values import Database
 
 CLOSE = 0.6
@@ -59,6 +63,11 @@ class Understood:
     """Words found in the lessons that are shown."""
     unknown: tuple[str, ...] = ()
     """Words that are found nowhere."""
+    words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Stem of a word -> columns and cells it names, where it names no table."""
+    question: str = ""
+    database: Database | None = field(default=None, repr=False, compare=False)
+    """Where it was looked; None where nobody did."""
 
     @property
     def linked(self) -> bool:
@@ -74,7 +83,7 @@ class Understood:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
-        return {k: list(v) for k, v in asdict(self).items()}
+        return {n: list(getattr(self, n)) for n in ("tables", "columns", "values", "lessons", "unknown")}
 
 
 def understand(question: str, database: Database, lessons: Sequence[Reflection] = ()) -> Understood:
@@ -87,6 +96,7 @@ def understand(question: str, database: Database, lessons: Sequence[Reflection] 
     # A word such as `name` says something only where a column is called so, and never that the schema is meant.
     asked = {stem(low) for low in words}
     tables, columns, known = [], [], set[str]()
+    places: dict[str, list[str]] = {}
     tables_named = {key for table in database.tables for key in _named(table.name, content)}
     for table in database.tables:
         if found := _named(table.name, content):
@@ -98,13 +108,24 @@ def understand(question: str, database: Database, lessons: Sequence[Reflection] 
             if found and (found - tables_named or found == _parts(column.name)):
                 columns.append((len(found) < len(_parts(column.name) - asked), f"{table.name}.{column.name}"))
                 known |= found
+                for key in found - tables_named:
+                    places.setdefault(key, []).append(columns[-1][1])
+    for cell in cells:
+        for key in {stem(w.casefold()) for w in _WORD.findall(cell.text)} & content.keys() - known:
+            places.setdefault(key, []).append(str(cell))
     fresh = {key: word for key, word in content.items() if key not in known and key not in in_cells}
     return Understood(
         tables=tuple(tables), columns=tuple(name for _, name in sorted(columns, key=lambda c: c[0])),
         values=tuple(str(cell) for cell in cells),
         lessons=tuple(word for key, word in fresh.items() if key in taught),
         unknown=tuple(word for key, word in fresh.items() if key not in taught),
+        words={key: tuple(found) for key, found in places.items()}, question=question, database=database,
     )  # fmt: skip
+
+
+def names_word(name: str, key: str) -> bool:
+    """Whether a name or a text holds a word, given by its stem."""
+    return bool(_named(name, {key: key}))
 
 
 def _named(name: str, content: Mapping[str, str]) -> set[str]:
@@ -220,11 +241,19 @@ def abstention(
         told = f": {errors.most_common(1)[0][0]}" if errors else ""
         return f"none of {len(attempts)} candidate queries runs on this database{told}"
     if named.linked:
-        return ""
+        return _elsewhere(found[0], named)
     most, none = max(r.votes for r in found), "no word of the question is found in this database, and"
     if most <= SCATTERED * len(attempts):
         return f"{none} the candidate queries do not agree ({most} of {len(attempts)} at most)"
     return "" if found[0].rows else f"{none} the query gives no row"
+
+
+def _elsewhere(chosen: Reading, named: Understood) -> str:
+    """Why a query about something else than the question is no answer."""
+    if named.database is None or named.lessons:
+        return ""
+    _, wholly = untied(named.question, chosen.sql, named.database, named.database.dialect)
+    return "the question speaks of none of the tables that the query reads" if wholly else ""
 
 
 def same_result(one: Observation, other: Observation) -> bool:
@@ -244,6 +273,6 @@ def _shows_more(one: Observation, other: Observation) -> bool:
 
 
 __all__ = [
-    "CLOSE", "SCATTERED", "Reading", "Understood", "abstention", "other_readings", "readings", "same_result", "stem",
-    "understand",
+    "CLOSE", "SCATTERED", "Reading", "Understood", "abstention", "names_word", "other_readings", "readings",
+    "same_result", "stem", "understand",
 ]  # fmt: skip

@@ -38,7 +38,7 @@ def explain(sql: str, dialect: str = "sqlite") -> str:
     >>> explain("SELECT COUNT(*) FROM singer WHERE Country = 'France'")
     'counts the singers whose country is France'
     """
-    tree = _parsed(sql, dialect)
+    tree = parsed(sql, dialect)
     try:
         words = " ".join(_Words(dialect).query(tree).split()) if tree is not None else ""
     except RecursionError:
@@ -71,7 +71,7 @@ def plural(noun: str) -> str:
 
 def warnings(sql: str, dialect: str = "sqlite") -> list[str]:
     """What a reader of the result should know that the query itself decides: samples, and limits without an order."""
-    tree = _parsed(sql, dialect)
+    tree = parsed(sql, dialect)
     if tree is None:
         return []
     from sqlglot import exp
@@ -86,7 +86,7 @@ def warnings(sql: str, dialect: str = "sqlite") -> list[str]:
 
 def tables_in(sql: str, dialect: str = "sqlite") -> list[str]:
     """Tables that a query reads, in order; its own WITH names left out. Empty when it cannot be parsed."""
-    tree = _parsed(sql, dialect)
+    tree = parsed(sql, dialect)
     if tree is None:
         return []
     from sqlglot import exp
@@ -96,8 +96,17 @@ def tables_in(sql: str, dialect: str = "sqlite") -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def filters(sql: str, dialect: str = "sqlite") -> bool:
+    """Whether a query can leave out rows of its tables; True when it cannot be parsed."""
+    from sqlglot import exp
+
+    tree = parsed(sql, dialect)
+    kinds = (exp.Where, exp.Having, exp.Qualify, exp.Join, exp.Limit, exp.SetOperation)
+    return tree is None or tree.find(*kinds) is not None
+
+
 @lru_cache(maxsize=256)
-def _parsed(sql: str, dialect: str) -> exp.Expr | None:
+def parsed(sql: str, dialect: str) -> exp.Expr | None:
     """The syntax tree, which nobody changes; an answer asks for it several times."""
     import sqlglot
     from sqlglot.errors import SqlglotError

@@ -233,6 +233,13 @@ class Linker:
             column_count,
         )
 
+    def named(self, text: str, cells: Sequence[Cell] = ()) -> tuple[set[str], set[tuple[str, str]]]:
+        """Tables whose name a text speaks of, and (table, column) by name or by a cell: nothing by neighbourhood."""
+        own, columns = self._scored(self._met(_asked(text), 1.0), _hits(cells))
+        tables = {table.name for table, score in zip(self._tables, own, strict=True) if score}
+        inside = zip(self._tables, columns, strict=True)
+        return tables, {(t.name, c.name) for t, scores in inside for c, s in zip(t.columns, scores, strict=True) if s}
+
     def _scored(
         self, met: Mapping[str, float], hits: Mapping[tuple[str, str], float]
     ) -> tuple[list[float], list[list[float]]]:

@@ -7,6 +7,7 @@ prompts stay what they are; `fuzzy=True` adds near ones (`fuzzy.py`) for words t
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +88,7 @@ class Database:
         self.schema = schema_text(self.tables)
         self._query = query
         self._index: dict[str, list[Cell]] | None = None
+        self._sizes: Counter[tuple[str, str]] | None = None
         self._near: NearCells | None = None
         self._linker: Linker | None = None
         self._profile: Profile | None = None
@@ -135,6 +137,21 @@ class Database:
                 for cells in self._nearly().mentions(text, covered):
                     found.update(dict.fromkeys(_in_named_columns(cells, text)))
         return list(found)[:limit]
+
+    def holds(self, table: str, column: str, text: str) -> bool | None:
+        """Whether a cell of a text column is `text`, letter for letter; None where the index may lack it."""
+        if not _key(text) or len(text) > _LONGEST or _DATE.match(text):
+            return None
+        index = self._values()
+        if any((c.table, c.column, c.text) == (table, column, text) for c in index.get(_key(text), ())):
+            return True
+        if self._sizes is None:
+            self._sizes = Counter((c.table, c.column) for cells in index.values() for c in cells)
+        known = self._sizes[table, column]
+        if not 0 < known < _share(self.tables):
+            return None
+        read = next((t for t in self.profile.profiles if t.name == table), None)
+        return False if read is not None and read.whole else None
 
     def _values(self) -> dict[str, list[Cell]]:
         if self._index is None:
