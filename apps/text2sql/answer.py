@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from .clarify import Reading, Understood
 from .explain import explain, filters, tables_in, warnings
 from .used import MOST_TOLD, strange_literals, untied, unused
 
+_NEAR = re.compile(r"near ['\"](\w+)")
 Status = Literal["answered", "ambiguous", "abstained", "failed", "refused"]
 """What became of a question: answered; two readings, and the person has to choose; the schema cannot answer it; the
 model or the query broke; SQL that would write."""
@@ -114,7 +116,9 @@ def _limits(
         cap = "row cap" if count >= rows_cap else "size cap"
         found.append(f"{cap} reached: these are the first {count:,} rows, there are more")
     found += warnings(sql, dialect) if sql else []
-    if sql and not info.get("error"):
+    if info.get("error"):
+        found += _of_the_error(sql, info, dialect)
+    elif sql:
         found += _of_the_question(sql, named, dialect)
     if not info.get("error") and sql and count == 0:
         found.append(_no_row(sql, dialect))
@@ -123,6 +127,17 @@ def _limits(
     if named.unknown:
         found.append(f"not found in the database, so maybe not taken into account: {', '.join(named.unknown[:8])}")
     return found
+
+
+def _of_the_error(sql: str, info: Mapping[str, Any], dialect: str) -> list[str]:
+    """The nearest names, or a name that has to be quoted."""
+    if info.get("error_class") in ("no_such_table", "no_such_column") and info.get("todo"):
+        return [f"{info['error']}; {info['todo']}"]
+    at = _NEAR.search(str(info["error"])) if info.get("error_class") == "syntax" else None
+    if at and at[1].casefold() in {name.casefold() for name in tables_in(sql, dialect)}:
+        mark = "`" if dialect == "mysql" else '"'
+        return [f"{at[1]} is a word of SQL: as the name of a table it needs quotes, {mark}{at[1]}{mark}"]
+    return []
 
 
 def _of_the_question(sql: str, named: Understood, dialect: str) -> list[str]:

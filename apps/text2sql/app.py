@@ -205,7 +205,9 @@ class Text2Sql:
             return malformed("the answer is empty")
         refusal = await asyncio.to_thread(self._refused, task.info["db"], answer)
         if refusal is not None:
-            return observed(answer, Result(error=str(refusal), error_class=refusal.kind))
+            seen = observed(answer, Result(error=str(refusal), error_class=refusal.kind))
+            seen.info["todo"] = refusal.todo  # near names, for a person
+            return seen
         result = await self._pool.run(task.info["db"], answer, limits)
         return observed(answer, result)
 

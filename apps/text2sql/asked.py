@@ -1,13 +1,14 @@
 """What a person typed, looked at before anything is paid for: empty, too long, or SQL in place of a question.
 
 SQL that reads is run as it is, without a model, behind the same locks as any query. SQL that would write is refused.
-`Select all singers from France` is a sentence: a text counts as SQL only when it parses as one query over tables that
-are there.
+`Select all singers from France` is a sentence: a text that parses as a query counts as SQL when a table of it is there,
+or when it is written as nobody writes a sentence: `*`, brackets, SELECT and FROM in capitals, a semicolon or a fence.
 """
 
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from verbal.errors import DataError
 
@@ -25,6 +26,8 @@ _WRITES = re.compile(
     r"grant\s+\w+.*\bto\b|vacuum\s*;?\s*$|merge\s+into\b)",
     re.IGNORECASE | re.DOTALL,
 )
+_CAPITALS = re.compile(r"\bSELECT\b.*\bFROM\b", re.DOTALL)
+_AS = re.compile(r"\bas\b", re.IGNORECASE)
 _FENCE = re.compile(r"^\s*```\w*\s*\n?(.*?)\n?\s*```\s*$", re.DOTALL)
 
 
@@ -69,11 +72,24 @@ def pasted_sql(text: str, database: Database, dialect: str = "sqlite") -> tuple[
     own = {cte.alias.casefold() for tree in trees for cte in tree.find_all(exp.CTE)}
     named = {t.name.casefold() for tree in trees for t in tree.find_all(exp.Table) if t.name}
     # Words that follow a word without a comma are aliases to a parser, and prose to a person.
-    if named and not named & (known | own):
+    if named and not named & (known | own) and not (fenced or _is_written(text, trees[0])):
         return None
     if not named and not re.search(r"[\d'(*]", sql):
         return None
     return "reads", sql
+
+
+def _is_written(text: str, tree: Any) -> bool:
+    """Whether a query over unknown tables is one for certain: the guard then names the nearest table."""
+    from sqlglot import exp
+
+    items = [item for select in tree.find_all(exp.Select) for item in select.expressions]
+    if sum(isinstance(item, exp.Alias) for item in items) > len(_AS.findall(text)):
+        return False  # `5 singers`
+    if text.rstrip().endswith(";") or (_CAPITALS.search(text) and not text.isupper()):
+        return True
+    kinds = (exp.Star, exp.AggFunc)
+    return any(item.find(*kinds) is not None for item in items)
 
 
 __all__ = ["LONGEST", "check_question", "pasted_sql"]

@@ -8,7 +8,8 @@ and titles only, and `check_chart` refuses whatever is not of these forms. Rules
 * a column of different texts and a number: bars, in the order of the rows; two such columns: bars in colours;
 * two numbers, three rows or more: points.
 
-No chart: a single row or column, more than two texts, texts that repeat, keys in place of numbers, no number.
+No chart: a single row or column, more than two texts, texts that repeat, no number, or in its place keys or a column of
+0 and 1 alone, which says yes or no.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ def _picked(
 
 
 def _kind(name: str, cells: Sequence[Any]) -> str:
-    """number, date, text, key or empty."""
+    """number, date, text, key, flag (0 and 1 alone), other or empty."""
     present = [c for c in cells if c is not None]
     if not present:
         return "empty"
@@ -105,6 +106,8 @@ def _kind(name: str, cells: Sequence[Any]) -> str:
         years = all(isinstance(c, int) and 1000 <= c <= 2999 for c in present)
         if years and _YEAR.search(name):
             return "date"
+        if len(present) > 2 and set(present) <= {0, 1}:
+            return "flag"
         return "key" if _KEY.search(name.strip()) else "number"
     if all(isinstance(c, str) and _DATE.match(c) for c in present):
         return "date"

@@ -27,6 +27,8 @@ from .predictions import read_predictions
 from .questions import Question
 from .scoring import PARTIAL, BenchmarkApp, Scored, Scorer
 
+_Z = 1.959964
+"""Standard errors of a 95 % interval."""
 _ORDER = (*LEVELS, "simple", "moderate", "challenging", UNKNOWN)
 
 
@@ -176,12 +178,18 @@ def summarise(
     wrong = [] if sealed else [_wrong(s) for s in counted if _is_wrong(s)]
     causes = Counter(s.score.cause.label for s in counted if s.score and s.score.cause)
     model = study.recipe.model.name if study else Path(asked.predictions or "").name
+    scores = _scores(counted, asked)
+    if scores and scores["ex"]["mean"] != scores.get("ex_official", scores["ex"])["mean"]:
+        told.append(
+            "EX compares rows and order as the question asks: quote it for how often answers are right; EX, published "
+            "rules is what the benchmark's own evaluator counts: quote it beside published figures"
+        )
     found = {
         "title": f"{benchmark.name}: {len(scored)} {asked.split} questions",
         "subtitle": f"answered by {model}",
         "benchmark": benchmark.name, "split": asked.split, "questions": len(scored), "counted": len(counted),
         "model": model, "run": study.run if study else "",
-        "scores": _scores(counted, asked), "pass_at_k": _pass_at(counted),
+        "scores": scores, "pass_at_k": _pass_at(counted),
         "by_hardness": _by(counted, "hardness", asked), "by_database": _by(counted, "db_id", asked),
         "causes": [{"cause": c, "count": n} for c, n in sorted(causes.items(), key=lambda p: (-p[1], p[0]))],
         "wrong": wrong, "gold_failed": [] if sealed else gold_failed, "gold_failed_count": len(gold_failed),
@@ -196,7 +204,14 @@ def _is_wrong(scored: Scored) -> bool:
 
 
 def _share(values: Sequence[float]) -> dict[str, Any]:
-    return {**dataclasses.asdict(interval([values])), "questions": len(values)} if values else {"questions": 0}
+    """Mean with its 95 % interval: bootstrap; Wilson's where all values are 0 or all are 1 (no draw differs)."""
+    if not values:
+        return {"questions": 0}
+    found = {**dataclasses.asdict(interval([values])), "questions": len(values)}
+    if len(set(values)) == 1 and values[0] in (0, 1):
+        reach = _Z**2 / (len(values) + _Z**2)  # Wilson 1927, at a share of 0 or 1
+        found["low" if values[0] else "high"] = 1 - reach if values[0] else reach
+    return found
 
 
 def _scores(counted: Sequence[Scored], asked: Asked) -> dict[str, Any]:
@@ -253,8 +268,14 @@ def _wrong(scored: Scored) -> dict[str, Any]:
 
 
 LABELS = {
-    "ex": ("EX", "execution match on the question's own database"),
-    "ex_official": ("EX, published rules", "as the benchmark's own evaluator compares"),
+    "ex": (
+        "EX",
+        "rows and order as asked, on the question's own database: quote this to say how often answers are right",
+    ),
+    "ex_official": (
+        "EX, published rules",
+        "as the benchmark's own evaluator compares: quote this beside published figures, which are made by it",
+    ),
     "suite": ("Suite", "right on every state of the database"),
     "suite_official": ("Suite, published rules", "as the test-suite evaluator compares"),
     "partial_faithful": ("Partial, as published", "PaVeRL's partial match, mean share"),
