@@ -246,6 +246,9 @@ def run_thumbs(path: str, answer: str, up: bool, *, quiet: bool) -> dict[str, An
 
         made = asyncio.run(work())
         show_correction(screen, made)
+        if made.kind == "down" and made.kept:
+            hint = f'what should have been known? verbal sql correct {made.answer_id} "..." (or --sql "SELECT ...")'
+            screen.print(hint, style="dim")
         plain: dict[str, Any] = made.to_dict()
         return plain
 
@@ -259,8 +262,8 @@ def run_undo(path: str, wanted: str, *, quiet: bool) -> dict[str, Any]:
         return plain
 
 
-def show_correction(screen: Screen, made: Any, rows: int | None = None) -> None:
-    """What became of something a person said."""
+def show_correction(screen: Screen, made: Any, rows: int | None = None, *, undo: str = "verbal sql undo") -> None:
+    """What became of something a person said; `undo` is the command that takes it back, where this is shown."""
     if made.lesson is not None:
         trial = " (on trial until outcomes speak for it)" if made.lesson["status"] == "quarantined" else ""
         screen.print(f"lesson {made.lesson['id']} of memory {made.memory}: {made.lesson['text']}{trial}")
@@ -270,7 +273,7 @@ def show_correction(screen: Screen, made: Any, rows: int | None = None) -> None:
     if made.answer is not None:
         show_answer(screen, made.answer, rows)
     if made.id and made.kind != "undo":
-        screen.print(f"[{made.id}] to take it back: verbal sql undo {made.id}", style="dim")
+        screen.print(f"[{made.id}] to take it back: {undo} {made.id}", style="dim")
 
 
 def show_history(path: str, db: str, *, limit: int, quiet: bool) -> list[dict[str, Any]]:
@@ -279,15 +282,20 @@ def show_history(path: str, db: str, *, limit: int, quiet: bool) -> list[dict[st
         location = load_function("apps", "text2sql.session", "location_of")(db) if db else ""
         found: list[dict[str, Any]] = load_function("apps", "text2sql.answered", "answers")(store, location)[-limit:]
         for record in found:
-            when = time.strftime("%Y-%m-%d %H:%M", time.localtime(record["at"]))
-            screen.print(f"{record['id']:10} {when}  {record['status']:9} {visible(record['question'], 80, line=True)}")
-            for said in record["corrections"]:
-                words = said.get("words") or said.get("sql") or ""
-                gone = " (taken back)" if "undone" in said else ""
-                screen.print(f"    {said['id']}  {said['kind']}{gone} {visible(words, 80, line=True)}", style="dim")
+            show_record(screen, record)
         if not found:
             screen.print("nothing was asked yet")
         return found
+
+
+def show_record(screen: Screen, record: Mapping[str, Any]) -> None:
+    """An answer in one line, and below it what was said of it."""
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(record["at"]))
+    screen.print(f"{record['id']:10} {when}  {record['status']:9} {visible(record['question'], 80, line=True)}")
+    for said in record["corrections"]:
+        words = visible(said.get("words") or said.get("sql") or "", 80, line=True)
+        gone = ", taken back" if "undone" in said else ""
+        screen.print(f"    {said['id']}  {said['kind']}{gone}{': ' if words else ''}{words}", style="dim")
 
 
 def _recipe_of(store: Store, record: Mapping[str, Any], model: str = "", db: str = "") -> Recipe:
@@ -315,5 +323,5 @@ def run_sql_learn(options: dict[str, Any], path: str, memory: str, **given: Any)
 
 __all__ = [
     "SHOWN_ROWS", "make_assistant", "run_ask", "run_correct", "run_sql_learn", "run_thumbs", "run_undo", "show_answer",
-    "show_correction", "show_event", "show_history", "used_words",
+    "show_correction", "show_event", "show_history", "show_record", "used_words",
 ]  # fmt: skip

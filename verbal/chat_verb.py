@@ -12,7 +12,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from verbal.ask_verbs import make_assistant, show_answer, show_correction, show_event
+from verbal.ask_verbs import make_assistant, show_answer, show_correction, show_event, show_record
 from verbal.errors import STOPS, VerbalError
 from verbal.parts import load_function
 from verbal.screen import Screen, error_panel
@@ -133,6 +133,8 @@ class Chat:
                 await self._command(text)
             elif self._choosing and text.isdigit():
                 self._heard(await self.assistant.choose(self.last, int(text)), show=True)
+            elif text.isdigit():
+                self.screen.print("there are no readings to choose from; ask a question, or /help")
             elif self.last is not None and _disagrees(text):
                 await self._correct(text)
             else:
@@ -188,11 +190,13 @@ class Chat:
         self.screen.print(*lines)
 
     async def _up(self, rest: str) -> None:
-        show_correction(self.screen, await self.assistant.thumbs(self.last, True))
+        self._say_what(await self.assistant.thumbs(self.last, True))
 
     async def _down(self, rest: str) -> None:
-        show_correction(self.screen, await self.assistant.thumbs(self.last, False))
-        self.screen.print('what should have been known? "no: ..." or /edit SQL', style="dim")
+        made = await self.assistant.thumbs(self.last, False)
+        self._say_what(made)
+        if made.kept:
+            self.screen.print('what should have been known? "no: ..." or /edit SQL', style="dim")
 
     async def _correct(self, rest: str) -> None:
         self._corrected(await self.assistant.correct(self.last, words=rest))
@@ -200,13 +204,16 @@ class Chat:
     async def _edit(self, rest: str) -> None:
         self._corrected(await self.assistant.correct(self.last, sql=rest))
 
+    def _say_what(self, made: Any) -> None:
+        show_correction(self.screen, made, self.rows, undo="/undo")
+
     def _corrected(self, made: Any) -> None:
-        show_correction(self.screen, made, self.rows)
+        self._say_what(made)
         if made.answer is not None:
             self._heard(made.answer)
 
     async def _undo(self, rest: str) -> None:
-        show_correction(self.screen, await self.assistant.undo(rest))
+        self._say_what(await self.assistant.undo(rest))
 
     async def _chart(self, rest: str) -> None:
         if self.last.chart is None:
@@ -219,7 +226,7 @@ class Chat:
 
     async def _history(self, rest: str) -> None:
         for record in self.assistant.history()[-20:]:
-            self.screen.print(f"{record['id']:10} {record['status']:9} {record['question']}")
+            show_record(self.screen, record)
 
     async def _help(self, rest: str) -> None:
         self.screen.print(HELP)

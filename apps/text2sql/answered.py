@@ -112,8 +112,12 @@ def latest_correction(store: Store, wanted: str = "", db: str = "") -> Record:
     if "." in wanted:
         made = [c for c in made if c["id"] == wanted.strip()]
     if not made:
-        what = f"nothing to take back for {wanted!r}" if wanted else "nothing to take back: nobody corrected anything"
-        raise UnknownName(what, where=store.where, todo="see what was said: verbal sql history DB")
+        what = (
+            f"nothing to take back for {wanted!r}"
+            if wanted
+            else "nothing to take back: all that was said of answers is taken back, if anything was"
+        )
+        raise UnknownName(what, where=store.where, todo="see what was said: verbal sql history")
     return max(made, key=lambda c: float(c["at"]))
 
 

@@ -156,11 +156,13 @@ async def undo(store: Store, wanted: str = "", db: str = "", memory: Any = None)
                 opened.close()
     mark_undone(store, made["id"], counts)
     _set_back_query(store, made, made.get("task") or record["task"])
-    _retell(store, answer_of(store, record["id"]))
+    left = answer_of(store, record["id"])
+    _retell(store, left)
     retired = [op.reflection for op in ops if op.op == "RETIRE"]
     balanced = list(dict.fromkeys(op.reflection for op in ops if op.op == "VALUE"))
     told = [f"lesson {i} retired" for i in retired]
-    told += [f"outcome of {', '.join(balanced)} balanced"] if balanced else []
+    told += [f"it does not count for {', '.join(balanced)} any more"] if balanced else []
+    told += [f"what still stands: {_TOLD[last['kind']]} ({last['id']})"] if (last := standing(left)) else []
     return Correction(
         id=made["id"], answer_id=record["id"], kind="undo", kept=True, memory=made["memory"], credited=balanced,
         says="; ".join([f"taken back: {_TOLD[made['kind']]} ({made['id']})", *told]),

@@ -83,7 +83,7 @@ async def _by_query(
     lesson, told = None, "no lesson could be drawn from it; say it in words too"
     drawn = Reflection(id=f"new:{turn.id}", text=text, when=record["asked"], attempts=_ids(attempt))
     if text and (why := _unfit(drawn)):
-        told = f"the lesson drawn from it must not be kept, so only your query is ({why})"
+        told = f"the lesson drawn from it must not be kept ({why}), so only your query is"
     elif text:
         tried, now = await turn.tried(drawn, round_=1)
         if tried.answer and same_result(now, right):
@@ -94,6 +94,7 @@ async def _by_query(
         lesson = Reflection(id=f"new:{turn.id}", text=said, when=record["asked"], attempts=_ids(attempt))
         told += "; your words are kept"
     own = turn.pasted(query, right)
+    told += "; asked again, this question gets your query"
     made = await _file(session, record, attempt, "sql", lesson, told, said=said, query=query, task=turn.task)
     # Asked again, the question gets this query; a policy never sees the gold of a task.
     info = {**turn.task.info, "corrected": made.id}

@@ -94,6 +94,41 @@ async def test_two_readings_are_stated_and_one_is_chosen(assistant: Open) -> Non
             await a.choose(answer.id, 3)
 
 
+async def test_the_reading_that_was_meant_is_an_outcome_that_can_be_taken_back(
+    assistant: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("verbal.apps.text2sql.session.session_id", lambda: "00001")  # the lots are drawn from it
+    both = ["SELECT COUNT(*) FROM customer", "SELECT COUNT(DISTINCT customer_id) FROM sale"]
+    async with assistant(script(("how many", both))) as a:
+        await a.correct(await a.ask("how many customers with sales?"), words="a sale has an amount")
+        asked = [await a.ask(f"{i}: how many customers with sales?") for i in range(12)]
+        answer = next(x for x in asked if x.lessons and x.status == "ambiguous")
+        pair = [r.attempt for r in answer.readings]
+
+        def known() -> float:
+            return round(a.shop.memory.items()["r1"].value or 0.0, 3)
+
+        def said() -> list[float | None]:
+            return [f.value for x in a.shop.store.feedback(pair).values() for f in x if f.critic == "user"]
+
+        up = await a.thumbs(answer, True)
+        assert known() == 0.3
+        chosen = await a.choose(answer, 2)
+        made = answer_of(a.shop.store, answer.id)["corrections"][-1]
+        assert (made["kind"], made["outcome"], made["reading"]) == ("choose", 0.0, 2) and made["id"] in chosen.reason
+        assert known() == -0.3 and said() == [0.0, 1.0]
+        await a.choose(answer, 2)
+        assert known() == -0.3, "the same choice counts once"
+        back = await a.undo(made["id"])
+        assert known() == 0.3 and said() == [1.0, None] and "reading" in back.says
+        await a.choose(answer, 1)
+        assert known() == 0.3 and said() == [1.0, 0.0]
+        await a.undo(up.id)
+        assert known() == 0.3, "the choice says the same"
+        await a.undo(answer.id)
+        assert known() == 0.0 and said() == [None, None]
+
+
 async def test_it_abstains_in_words(assistant: Open) -> None:
     async with assistant(script(("moon", "SELECT colour FROM moon"), ("sky", [f"SELECT {i}" for i in range(5)]))) as a:
         answer = await a.ask("what colour has the moon?")

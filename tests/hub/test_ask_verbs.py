@@ -137,7 +137,7 @@ def test_correct_history_thumbs_and_undo(world, verbal):
     code, out, _ = verbal("sql", "thumbs", again["id"], "up", *STORE)
     assert code == 0 and "counts as right already" in out and "to take it back" not in out
     code, out, _ = verbal("sql", "history", "shop.sqlite", *STORE)
-    assert first["id"] in out and f"{first['id']}.1  sql" in out and f"{again['id']}.1  up" in out
+    assert first["id"] in out and f"{first['id']}.1  sql: SELECT" in out and f"{again['id']}.1  up" in out
     code, out, _ = verbal("sql", "undo", f"{first['id']}.1", *STORE)
     assert code == 0 and "r1 retired" in out
     assert asked(verbal, "How many active customers?")["rows"] == [[3]]
@@ -180,6 +180,7 @@ How many customers or cities?
 2
 /up
 /nonsense
+7
 /s
 /edit SELECT nope
 /edit SELECT COUNT(*) FROM customer WHERE id > 1
@@ -198,7 +199,7 @@ def test_chat_from_a_pipe(world, verbal):
     for words in (
         "understood as: customers for each city?", "SELECT city, COUNT(*)", "of the candidate queries agree",
         "vega-lite", "lesson r1 of memory sql-shop", "r1 retired", "Which one is meant?", "there is no /nonsense",
-        "does not run", "only read here", "leave (or Ctrl-D)",
+        "does not run", "only read here", "leave (or Ctrl-D)", "no readings to choose from", "to take it back: /undo",
     ):  # fmt: skip
         assert words in out, words
     assert "never read" not in out
@@ -248,3 +249,19 @@ def test_help_stays_quick_to_load(root):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_an_answer_is_judged_on_its_own_database_wherever_that_is(world, verbal):
+    first = asked(verbal, "How many active customers?", "--memory", "none")
+    code, out, _ = verbal("sql", "thumbs", first["id"], "down", *STORE)
+    assert code == 0 and f"verbal sql correct {first['id']}" in out
+    assert verbal("sql", "undo", *STORE)[0] == 0, "without a memory there is only the feedback"
+    own = asked(verbal, "How many active customers?")
+    (world / "shop.sqlite").rename(world / "moved.sqlite")
+    assert verbal("sql", "correct", own["id"], "--sql", RIGHT, *STORE)[0] == 2, "it is not where it was"
+    code, out, err = verbal("sql", "correct", own["id"], "--sql", RIGHT, "--db", "moved.sqlite", *STORE)
+    assert code == 0 and "lesson r1 of memory sql-shop" in out and "gets your query" in out, err
+    moved = ("ask", "moved.sqlite", "How many active customers?", "--model", "scripted:m.jsonl", *STORE, "--json")
+    assert json.loads(verbal(*moved)[1])["rows"] == [[2]]
+    assert verbal("sql", "undo", own["id"], *STORE)[0] == 0
+    assert json.loads(verbal(*moved)[1])["rows"] == [[3]]
