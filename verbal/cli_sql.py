@@ -35,6 +35,9 @@ _Rows = Annotated[int | None, typer.Option("--rows", min=1, help="Rows to show a
 _Words = Annotated[bool, typer.Option("--words", help="The model adds what the result means: one more call.")]
 _Adopted = Annotated[bool, typer.Option("--adopted", help="Answer with the adopted version.")]
 
+_EXITS = {"ambiguous": 3, "abstained": 3, "failed": 1, "refused": 1}
+"""Status of an answer -> exit status of `ask`."""
+
 
 def _options(model: str, db: str, set_: list[str] | None, max_cost: float | None) -> dict[str, Any]:
     options = command_options("ask", model, None, None, set_, {"max_cost": max_cost})
@@ -58,7 +61,10 @@ def ask(
     max_cost: MaxCost = None,
     json_: Json = False,
 ) -> None:
-    """Answer one question about a database: the query, its rows, a chart, what it means, the lessons used."""
+    """Answer one question about a database: the query, its rows, a chart, what it means, the lessons used.
+
+    Exit status: 0 answered, 3 asked back or no answer is known, 1 failed or refused, 2 a wrong option or database.
+    """
     from verbal.ask_verbs import run_ask
 
     made = run_ask(
@@ -66,6 +72,8 @@ def ask(
         rows=rows, chart=chart, words=words, quiet=json_,
     )  # fmt: skip
     emit(made, json_)
+    if code := _EXITS.get(str(made.get("status")), 0):
+        raise typer.Exit(code)
 
 
 def chat(
