@@ -21,6 +21,8 @@ from typing import Any
 
 from verbal.errors import DataError
 
+from .user_cache import user_cache
+
 VERSION = 1
 """Raised when the generator changes what it makes."""
 
@@ -142,7 +144,7 @@ def demo_database(cache: Path | None = None) -> Path:
     Raises:
         DataError: the cache folder cannot be written.
     """
-    folder = cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "verbal"
+    folder = cache or user_cache()
     path = folder / f"shop-{VERSION}.sqlite"
     if not _whole(path):
         try:

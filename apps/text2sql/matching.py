@@ -29,6 +29,7 @@ from verbal.rows import OUTAGES, compare, is_ordered
 from verbal.types import Task
 
 from .engines.match import SLOW_GOLD, is_slow, same_text
+from .user_cache import user_cache
 from .worker import Ask, Limits, Pool
 
 Rules = Literal["verbal", "test_suite", "test_suite_distinct"]
@@ -124,7 +125,7 @@ def _settings(limits: Limits, rules: Rules, words: bool, cache: str | Path | Non
 
 def gold_cache_file() -> Path:
     """Where gold results that took long are kept."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "verbal" / "text2sql-gold.sqlite"
+    return user_cache() / "text2sql-gold.sqlite"
 
 
 @lru_cache(maxsize=10_000)

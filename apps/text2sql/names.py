@@ -29,7 +29,7 @@ variadic varying verbose virtual when where while window with write xor zerofill
 _RESERVED = frozenset(_WORDS.split())
 
 
-def quoted(name: str, dialect: str, space: str = "") -> str:
+def quoted(name: str, dialect: str = "sqlite", space: str = "") -> str:
     """A name (of a table in the schema `space`) as SQL of the dialect, quoted whether or not it needs it."""
     if space and name.startswith(f"{space}."):
         return f"{quoted(space, dialect)}.{quoted(name[len(space) + 1 :], dialect)}"

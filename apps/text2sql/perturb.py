@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from .names import quoted
+
 MOST_READ = 2_000
 """Rows read of each table."""
 
@@ -201,11 +203,6 @@ class Content:
 
 
 # reading ------------------------------------------------------------------------------------------------------------
-
-
-def quoted(name: str) -> str:
-    """The name as SQLite reads it, whatever is in it."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _table(connection: sqlite3.Connection, name: str) -> Table:

@@ -18,6 +18,7 @@ from typing import Any
 
 from .profile import LEAST_ROWS, SCANNED_CELLS, SCANNED_IN_ALL, ColumnProfile, Profile, TableProfile
 from .schema import SCANNED_ROWS, ForeignKey
+from .user_cache import user_cache
 
 VERSION = 1
 """Raised when a profile's content or meaning changes."""
@@ -50,8 +51,7 @@ def kept(path: Path, make: Callable[[], Profile], folder: Path | None = None) ->
 
 def cache_folder() -> Path:
     """Where profiles are kept if not said otherwise."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "verbal" / "profiles"
+    return user_cache() / "profiles"
 
 
 def content_hash(path: Path) -> str:

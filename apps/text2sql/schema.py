@@ -17,7 +17,7 @@ from urllib.parse import quote as quote_url
 
 from verbal.errors import DataError
 
-from .names import literal, plain, shown
+from .names import literal, plain, quoted, shown
 
 if TYPE_CHECKING:
     from .linking import Linked
@@ -224,7 +224,7 @@ def schema_text(
 
 
 def _primary_key(connection: sqlite3.Connection, table: str) -> tuple[str, ...]:
-    rows = connection.execute(f"PRAGMA table_info({_always(table)})").fetchall()
+    rows = connection.execute(f"PRAGMA table_info({quoted(table)})").fetchall()
     return tuple(row[1] for row in sorted((row for row in rows if row[5]), key=lambda row: row[5]))
 
 
@@ -234,7 +234,7 @@ def _table(
     keys: dict[str, tuple[str, ...]],
     read: Callable[[sqlite3.Connection, str, str, str, bool], Column],
 ) -> Table | None:
-    info = connection.execute(f"PRAGMA table_info({_always(name)})").fetchall()
+    info = connection.execute(f"PRAGMA table_info({quoted(name)})").fetchall()
     links = _foreign_keys(connection, name, keys)
     linked = {column for link in links for column in link.columns}
     try:
@@ -253,7 +253,7 @@ def _foreign_keys(
 ) -> tuple[ForeignKey, ...]:
     known = {name.lower(): name for name in keys}
     groups: dict[int, list[Any]] = {}
-    for row in connection.execute(f"PRAGMA foreign_key_list({_always(table)})").fetchall():
+    for row in connection.execute(f"PRAGMA foreign_key_list({quoted(table)})").fetchall():
         groups.setdefault(row[0], []).append(row)
     links = []
     for number in sorted(groups):
@@ -268,7 +268,7 @@ def _foreign_keys(
 
 
 def _column(connection: sqlite3.Connection, table: str, name: str, declared: str, linked: bool) -> Column:
-    cell, rows = _always(name), f"(SELECT {_always(name)} FROM {_always(table)} LIMIT {SCANNED_ROWS})"
+    cell, rows = quoted(name), f"(SELECT {quoted(name)} FROM {quoted(table)} LIMIT {SCANNED_ROWS})"
     low, high = connection.execute(f"SELECT MIN({cell}), MAX({cell}) FROM {rows}").fetchone()
     kind = " ".join(declared.upper().split()) or _kind(low, high)
     if low is None:
@@ -311,7 +311,3 @@ def _kind(low: Any, high: Any) -> str:
 
 def _number(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _always(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

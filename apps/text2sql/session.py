@@ -30,23 +30,7 @@ DEFAULT_STORE = "runs/verbal.db"
 
 
 class Session:
-    """One run of the store in which questions about one database are answered.
-
-    Args:
-        db: What `Text2Sql(db=...)` takes; the demo shop when None.
-        model: As `--model` takes it, or a Model; the recipe's when empty.
-        store: Where everything is kept: a path, a URL or an open store, which stays open.
-        memory: Where lessons are looked up and filed: a name; `sql-<database>` when empty; `none`; or `NAME@VERSION`,
-            which is read as it was, without trials.
-        recipe: How a question is worked on; the shipped `ask` when None.
-        app: An open app to use in place of the recipe's (it stays open).
-        new_memory: Whether a memory that is named may be one that nothing was filed in yet.
-        words: Whether the model adds what the result means in its words, one more call each.
-        moved: Where the database was before it moved (`Record["db"]`): what was answered there is judged here.
-
-    Raises (on entering):
-        DataError: the database cannot be read. ConfigError, ModelError: a part or the model cannot be used.
-    """
+    """One run of the store in which questions about one database are answered; arguments and errors: `Assistant`."""
 
     def __init__(
         self,

@@ -27,6 +27,7 @@ from .check import keyed
 from .matching import Pair, match
 from .mutations import ALL, mutations
 from .perturb import Content
+from .user_cache import user_cache
 from .worker import Limits, Pool
 
 VERSION = 1
@@ -82,7 +83,7 @@ async def make_states(
         DataError: the database cannot be read, or the folder cannot be written.
     """
     golds = sorted({gold for gold in golds if gold.strip()})
-    root = Path(folder or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "verbal" / "suites")
+    root = Path(folder or user_cache() / "suites")
     try:
         home = root / _name(Path(db), golds, (seed, most, candidates))
         if (made := _read(home)) is not None:
