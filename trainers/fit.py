@@ -26,8 +26,9 @@ from verbal.errors import TrainError
 
 __all__ = ["Progress", "Run", "fit", "quiet"]
 
-Progress = Callable[[int, int, float], None]
-"""Called after each step with (steps done, steps in all, loss)."""
+Progress = Callable[[int, int, Mapping[str, float]], None]
+"""Called after each step with (steps done, steps in all, figures): `loss`, and what the method has of `reward`,
+`entropy`, `kl` and `tokens_per_second`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +93,7 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         if not math.isfinite(norm):
             raise TrainError(f"the gradient became {norm} at step {state.global_step}", todo="lower the learning rate")
         if self.on_progress is not None and logs is not None and "loss" in logs:
-            self.on_progress(state.global_step, state.max_steps, float(logs["loss"]))
+            self.on_progress(state.global_step, state.max_steps, {"loss": float(logs["loss"])})
 
 
 def fit(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -124,7 +124,7 @@ class SFT:
         out: str,
         *,
         seed: int = 0,
-        on_progress: Callable[[int, int, float], None] | None = None,
+        on_progress: Callable[[int, int, Mapping[str, float]], None] | None = None,
         resume: bool = False,
     ) -> dict[str, Any]:
         """Trains `model` on the rows into the folder `out`; gives the papers of the new weights with the run's figures.
@@ -134,7 +134,7 @@ class SFT:
             model: `embedded`, `embedded:FOLDER`, or a Hugging Face model (folder or name, `hf:` before it or not).
             out: Folder for the weights; earlier weights of ours in it are replaced at the end.
             seed: Of the order of the rows, of LoRA's start and of rehearsal.
-            on_progress: Called after each step with (done, total, loss).
+            on_progress: Called after each step with (done, total, figures); figures hold `loss`.
             resume: Continue a training of the same rows and options that did not finish.
 
         Raises:

@@ -11,6 +11,7 @@ import dataclasses
 import json
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,14 +93,16 @@ class _Meter:
         self.ledger, self.method, self.price, self.progress = ledger, method, price, Progress(changed=screen.show)
         self.began = time.monotonic()
 
-    def step(self, done: int, total: int, loss: float) -> None:
+    def step(self, done: int, total: int, figures: Mapping[str, float]) -> None:
         """Notes a step.
 
         Raises:
             BudgetError: one more step of this length could exceed a limit.
         """
         used = self.used()
-        self.progress.update(done=done, total=total, note=f"loss {loss:.3f}", usage=used)
+        self.progress.update(
+            done=done, total=total, note=", ".join(f"{name} {value:.3g}" for name, value in figures.items()), usage=used
+        )
         if done < total:
             self.ledger.require(self.used(1 + 1 / max(1, done)), where=f"training, step {done} of {total}")
 

@@ -135,6 +135,16 @@ class MemoryTable:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrainerTable:
+    """`[trainer]`: who learns from the attempts, in weights. An empty name is nobody."""
+
+    name: str = ""
+    """A part of `trainers`."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Passed to the method's constructor."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LimitsTable:
     """`[limits]`: hard stops before the call that would exceed them. None is no limit."""
 
@@ -159,6 +169,7 @@ class Recipe:
     loop: LoopTable = field(default_factory=LoopTable)
     critics: CriticsTable = field(default_factory=CriticsTable)
     memory: MemoryTable = field(default_factory=MemoryTable)
+    trainer: TrainerTable = field(default_factory=TrainerTable)
     limits: LimitsTable = field(default_factory=LimitsTable)
 
     def to_dict(self) -> dict[str, Any]:
@@ -202,6 +213,8 @@ class Recipe:
         named = [("apps", self.app.name), *(("critics", c) for c in self.critics.names)]
         if self.memory.name:
             named += [("memory", n) for n in (self.memory.name, self.memory.curator, self.memory.credit) if n]
+        if self.trainer.name:
+            named.append(("trainers", self.trainer.name))
         found = [(room, name, load_part(room, name, where=f"recipe {self.name}")) for room, name in named]
         return [f"{room:8} {name:12} {part.__module__}.{part.__qualname__}" for room, name, part in found]
 
