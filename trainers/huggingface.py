@@ -16,7 +16,7 @@ from .fit import Progress, Run, fit, quiet
 if TYPE_CHECKING:
     from .sft import SFT
 
-__all__ = ["train_huggingface"]
+__all__ = ["opened", "train_huggingface"]
 
 
 def train_huggingface(
@@ -37,7 +37,7 @@ def train_huggingface(
     lora = {"r": method.lora_rank, "lora_alpha": 2 * method.lora_rank} if method.lora_rank else None
     gpu = method.device == "auto" and torch.cuda.is_available()
     half = gpu and torch.cuda.is_bf16_supported() if method.precision == "auto" else method.precision == "bfloat16"
-    weights, tokenizer = _opened(model, torch.bfloat16 if half and lora else torch.float32)
+    weights, tokenizer = opened(model, torch.bfloat16 if half and lora else torch.float32)
     run = Run(
         epochs=method.epochs or 3.0,
         batch=method.batch or 16,
@@ -58,7 +58,12 @@ def train_huggingface(
     return figures
 
 
-def _opened(model: str, dtype: torch.dtype) -> tuple[Any, Any]:
+def opened(model: str, dtype: torch.dtype) -> tuple[Any, Any]:
+    """A causal language model and its tokenizer.
+
+    Raises:
+        TrainError: it cannot be loaded, or the tokenizer has no chat template.
+    """
     try:
         with quiet():
             tokenizer = transformers.AutoTokenizer.from_pretrained(model)

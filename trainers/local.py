@@ -26,6 +26,7 @@ class LocalModel:
 
     Args:
         path: A folder with config.json, weights and a tokenizer that has a chat template.
+        loaded: Its model and tokenizer, where they are in memory already (a training under way).
 
     Raises:
         ConfigError: there is no such folder.
@@ -33,18 +34,18 @@ class LocalModel:
 
     local = True
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, loaded: tuple[Any, Any] | None = None) -> None:
         self.path = Path(path)
-        if not (self.path / "config.json").is_file():
+        if loaded is None and not (self.path / "config.json").is_file():
             raise ConfigError(f"no model in {path!r}", where="--model", todo="give a folder that holds config.json")
         self.name = f"hf/{self.path.name}"
         self._lock = threading.Lock()
-        self._loaded: tuple[Any, Any] | None = None
+        self._loaded = loaded
 
     @cached_property
     def fingerprint(self) -> str:
         """A digest of the folder: what was recorded of other weights is not theirs."""
-        return folder_digest(self.path)
+        return folder_digest(self.path) if self.path.is_dir() else ""
 
     async def generate(self, messages: Sequence[Message], n: int, sampling: Sampling) -> list[Reply]:
         """`n` replies, with token ids and their log-probabilities under what was sampled from (temperature applied).

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,10 +62,14 @@ class _Layer:
 
 
 class Network:
-    """One model, read from a Hugging Face folder (config.json, model.safetensors)."""
+    """One model, read from a Hugging Face folder (config.json, model.safetensors), or of tensors in memory."""
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, tensors: Mapping[str, Array] | None = None) -> None:
         """Reads configuration and weights.
+
+        Args:
+            folder: Of config.json, and of the weights when no tensors are given.
+            tensors: The weights by the names that a file of them has, such as those of a training under way.
 
         Raises:
             OSError: when a file is missing.
@@ -75,7 +79,7 @@ class Network:
         config = json.loads((where / "config.json").read_text(encoding="utf-8"))
         if config.get("model_type", "llama") != "llama":
             raise ValueError(f"{where}: model type {config.get('model_type')!r}, llama expected")
-        tensors = read_safetensors(where / "model.safetensors")
+        tensors = read_safetensors(where / "model.safetensors") if tensors is None else tensors
         self.heads: int = config["num_attention_heads"]
         self.groups: int = config.get("num_key_value_heads") or self.heads
         self.context: int = config.get("max_position_embeddings", 2048)
@@ -187,7 +191,7 @@ class Tails:
         self.own = [(k[list(rows)], v[list(rows)]) for k, v in self.own]
 
 
-def _layer(tensors: dict[str, Array], prefix: str) -> _Layer:
+def _layer(tensors: Mapping[str, Array], prefix: str) -> _Layer:
     def joined(*names: str) -> Array:
         return np.ascontiguousarray(np.concatenate([tensors[f"{prefix}{name}.weight"] for name in names]).T)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
 
     from verbal.models.embedded.decode import Decoder, Sample
+    from verbal.models.embedded.forward import Array
 
 SHIPPED = Path(__file__).parent / "weights"
 """The folder of the weights that come with the package."""
@@ -91,6 +92,14 @@ class EmbeddedModel:
     async def aclose(self) -> None:
         """Lets go of the weights."""
         self._decoder = None
+
+    def use(self, tensors: Mapping[str, Array]) -> None:
+        """Answers with these weights from now on (of the shape that the folder's configuration says)."""
+        from verbal.models.embedded.decode import Decoder
+        from verbal.models.embedded.forward import Network
+
+        with self._lock:
+            self._decoder = Decoder(Network(self.folder, tensors))
 
     def _open(self) -> Decoder:
         with self._lock:
