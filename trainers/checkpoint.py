@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,7 @@ from verbal.store import Store
 
 from .rows import Row
 
-__all__ = ["describe", "read", "register", "resolve", "write"]
+__all__ = ["amend", "describe", "digest", "read", "register", "resolve", "write"]
 
 _FILE = "verbal.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -42,9 +43,21 @@ def describe(
         "critics": sorted({row.critic for row in rows}),
         "models": sorted({model for row in rows for model in row.models}),
         "runs": sorted({run for row in rows for run in row.runs}),
+        "licences": sorted({licence for row in rows for licence in row.licences}),
+        "origins": dict(sorted(Counter(row.origin for row in rows).items())),
+        "rows_sha256": digest(examples),
         "attempts": sorted({i for e in examples for i in e.attempts}),
         "versions": {"verbal": verbal.__version__} | {p: v for p in _PACKAGES if (v := _version(p))},
     }
+
+
+def digest(examples: Sequence[Example]) -> str:
+    """SHA-256 of the rows in their order, provenance included: 64 hex digits that name a training set."""
+    found = hashlib.sha256()
+    for example in examples:
+        plain = example.record() if isinstance(example, Row) else {**example.columns, "attempts": example.attempts}
+        found.update(json.dumps(plain, sort_keys=True, ensure_ascii=False, default=str).encode() + b"\n")
+    return found.hexdigest()
 
 
 def write(folder: str | Path, info: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,6 +93,15 @@ def read(folder: str | Path) -> dict[str, Any]:
             todo="restore the folder, or train again",
         )
     return dict(info)
+
+
+def amend(folder: str | Path, more: Mapping[str, Any]) -> dict[str, Any]:
+    """Adds to the papers of finished weights (or replaces keys) once they were found to be theirs; gives all of it.
+
+    Raises:
+        DataError: as `read`.
+    """
+    return write(folder, {**read(folder), **more})
 
 
 def register(store: Store, name: str, folder: str | Path) -> dict[str, Any]:

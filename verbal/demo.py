@@ -18,7 +18,6 @@ from typing import Any
 
 from verbal.contracts import Memory
 from verbal.curation import make_credit, open_memory
-from verbal.distill import Trainer
 from verbal.evaluate import ARMS, LABELS, Scores, arm_row, claim, difference, evaluate_arm
 from verbal.evidence import adopted, decisions
 from verbal.parts import load_function, make_part
@@ -27,6 +26,7 @@ from verbal.run import Progress, Workshop, learn, open_workshop
 from verbal.screen import Screen, arms_table, gates_table, lessons_table, usage_table
 from verbal.store import Store
 from verbal.study import Study, plain_usage, usage_of
+from verbal.training_process import Trainer
 from verbal.types import Task
 from verbal.versions import make_policy, propose
 
