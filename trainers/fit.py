@@ -24,7 +24,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from verbal.errors import TrainError
 
-__all__ = ["Progress", "Run", "fit", "quiet"]
+__all__ = ["Progress", "Run", "fingerprint", "fit", "lora_config", "quiet", "saved_state", "threads_of"]
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
 """Called after each step with (steps done, steps in all, figures): `loss`, and what the method has of `reward`,
@@ -127,8 +127,8 @@ def fit(
         TrainError: no row is short enough, the loss is not finite, or the saved state is of another run.
     """
     state = out / "resume"
-    start = _saved(state, _fingerprint(rows, run, lora), resume)
-    with quiet(), _threads(run.threads):
+    start = saved_state(state, fingerprint([dict(r) for r in rows], asdict(run), dict(lora or {})), resume)
+    with quiet(), threads_of(run.threads):
         prepared = collator is not None
         trainer = _Trainer(
             model=model,
@@ -138,7 +138,7 @@ def fit(
             data_collator=collator,
             optimizers=(optimizer, None),
             callbacks=[_Watch(on_progress)],
-            peft_config=_lora(lora),
+            peft_config=lora_config(lora),
         )
         trainer.remove_callback(PrinterCallback)
         too_long = _leave_out_long(trainer, run.max_length)
@@ -183,7 +183,8 @@ def _config(run: Run, state: Path, prepared: bool) -> Any:
     )
 
 
-def _lora(options: Mapping[str, Any] | None) -> Any:
+def lora_config(options: Mapping[str, Any] | None) -> Any:
+    """Options of `peft.LoraConfig` as one, on all linear layers unless they say otherwise; None stays None."""
     if options is None:
         return None
     from peft import LoraConfig
@@ -216,30 +217,40 @@ def _figures(trainer: Any, run: Run) -> dict[str, Any]:
     }
 
 
-def _fingerprint(rows: Sequence[Mapping[str, Any]], run: Run, lora: Mapping[str, Any] | None) -> str:
-    text = json.dumps([[dict(r) for r in rows], asdict(run), dict(lora or {})], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+def fingerprint(*parts: Any) -> str:
+    """A digest of what makes a run that run: rows and options, of plain types."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _saved(state: Path, fingerprint: str, resume: bool) -> Path | None:
-    """The state to go on from; anything older is dropped unless `resume`."""
+def saved_state(state: Path, digest: str, resume: bool) -> Path | None:
+    """The state to go on from, None for a fresh start; anything older is dropped unless `resume`.
+
+    Args:
+        state: Folder of the states.
+        digest: The `fingerprint` of this run.
+        resume: Whether to go on.
+
+    Raises:
+        TrainError: what was saved belongs to another run.
+    """
     mark = state / "run.sha256"
     if not resume:
         shutil.rmtree(state, ignore_errors=True)
     found = max(state.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]), default=None)
-    if found is not None and mark.read_text() != fingerprint:
+    if found is not None and mark.read_text() != digest:
         raise TrainError(
             "the saved state belongs to a run with other rows or options",
             where=str(state),
             todo="repeat the options, or start anew without resume",
         )
     state.mkdir(parents=True, exist_ok=True)
-    mark.write_text(fingerprint)
+    mark.write_text(digest)
     return found
 
 
 @contextlib.contextmanager
-def _threads(n: int) -> Iterator[None]:
+def threads_of(n: int) -> Iterator[None]:
+    """So many threads of torch meanwhile, and as many as before afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(n)
     try:

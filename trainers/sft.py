@@ -5,19 +5,19 @@ Torch, transformers and TRL are loaded by `train` only, after everything that ca
 
 from __future__ import annotations
 
-import importlib
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from verbal.contracts import Example
-from verbal.errors import ConfigError, MissingExtra, TrainError
+from verbal.errors import ConfigError, TrainError
+from verbal.recipe import Recipe
 from verbal.store import Store
 
 from . import checkpoint
+from .opening import load, own_folder
 from .rows import Selection, sft
 
 __all__ = ["SFT"]
@@ -95,10 +95,7 @@ class SFT:
         Raises:
             MissingExtra: one of them is not installed.
         """
-        try:
-            importlib.import_module(".fit", __package__)
-        except ModuleNotFoundError as error:
-            raise MissingExtra.of(error.name or "trl", "train") from error
+        load("fit")
 
     def examples(self, store: Store, *, run: str | None = None) -> list[Example]:
         """The distinct right answers of the store (of one run), each under its task's own prompt.
@@ -124,6 +121,7 @@ class SFT:
         out: str,
         *,
         seed: int = 0,
+        recipe: Recipe | None = None,
         on_progress: Callable[[int, int, Mapping[str, float]], None] | None = None,
         resume: bool = False,
     ) -> dict[str, Any]:
@@ -134,6 +132,7 @@ class SFT:
             model: `embedded`, `embedded:FOLDER`, or a Hugging Face model (folder or name, `hf:` before it or not).
             out: Folder for the weights; earlier weights of ours in it are replaced at the end.
             seed: Of the order of the rows, of LoRA's start and of rehearsal.
+            recipe: Not used: nothing is attempted here.
             on_progress: Called after each step with (done, total, figures); figures hold `loss`.
             resume: Continue a training of the same rows and options that did not finish.
 
@@ -143,7 +142,7 @@ class SFT:
         """
         began = time.perf_counter()
         rows = _checked(examples)
-        folder = _own(Path(out))
+        folder = own_folder(out)
         small = model == "embedded" or model.startswith("embedded:")
         kind: Literal["embedded", "huggingface"] = "embedded" if small else "huggingface"
         papers = checkpoint.describe(examples, method=self.name, kind=kind, base=model, seed=seed)
@@ -177,17 +176,3 @@ def _checked(examples: Sequence[Example]) -> list[dict[str, Any]]:
             )
         rows.append({"prompt": list(prompt), "completion": list(completion)})
     return rows
-
-
-def _own(folder: Path) -> Path:
-    """The folder, made; refused when it holds what is not ours."""
-    if folder.exists() and not folder.is_dir():
-        raise TrainError(f"{str(folder)!r} is a file", where="out", todo="give a folder")
-    names = {p.name for p in folder.iterdir()} if folder.exists() else set()
-    if names and not names & {"resume", "verbal.json"}:
-        raise TrainError(f"{str(folder)!r} is in use", where="out", todo="give a new folder for the weights")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TrainError(f"{str(folder)!r} cannot be made: {error.strerror}", where="out") from error
-    return folder

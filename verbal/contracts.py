@@ -25,6 +25,7 @@ from verbal.types import (
 )
 
 if TYPE_CHECKING:
+    from verbal.recipe import Recipe
     from verbal.store import Store
 
 
@@ -310,8 +311,28 @@ class Method(Protocol):
         """
         ...
 
-    def train(self, examples: Sequence[Example], model: str, out: str, *, seed: int = 0) -> dict[str, Any]:
-        """Trains from the model folder `model` into the folder `out`; gives the figures of the run."""
+    def train(
+        self,
+        examples: Sequence[Example],
+        model: str,
+        out: str,
+        *,
+        seed: int = 0,
+        recipe: Recipe | None = None,
+        on_progress: Callable[[int, int, Mapping[str, float]], None] | None = None,
+        resume: bool = False,
+    ) -> dict[str, Any]:
+        """Trains from the model `model` into the folder `out`; gives the papers of the weights with the run's figures.
+
+        Args:
+            examples: What `examples` gave.
+            model: As `--model` takes it.
+            out: Folder of the weights.
+            seed: Of every draw.
+            recipe: App, critics and loop, for a method that makes attempts of its own.
+            on_progress: Called after each step with (done, total, figures by name, `loss` among them).
+            resume: Go on with a training of the same rows and options that did not finish.
+        """
         ...
 
 

@@ -104,7 +104,7 @@ async def reflect(state: State, runtime: Runtime[Context]) -> State:
     """A lesson of the reflector role from the newest attempt; curated into the memory after the batch."""
     newest = runtime.context.attempt(state["attempts"][-1])
     assert newest is not None
-    await _reflect(runtime.context, newest)
+    await reflect_on(runtime.context, newest)
     return {}
 
 
@@ -123,12 +123,12 @@ async def contrast(state: State, runtime: Runtime[Context]) -> State:
     if right and wrong:
         better, worse = context.attempt(right[0]), context.attempt(wrong[0])
         assert better is not None and worse is not None
-        await _reflect(context, worse, better.answer)
+        await reflect_on(context, worse, better.answer)
     return {}
 
 
-async def _reflect(context: Context, newest: Attempt, correction: str = "") -> None:
-    """Asks the reflector about an attempt, once.
+async def reflect_on(context: Context, newest: Attempt, correction: str = "") -> None:
+    """Asks the reflector about an attempt, once; its reply is kept as the attempt's step `reflect`.
 
     Args:
         context: The arm.
@@ -137,6 +137,14 @@ async def _reflect(context: Context, newest: Attempt, correction: str = "") -> N
     """
     if not (context.learning and context.recipe.loop.reflect) or context.store.step(newest.id, "reflect"):
         return
+    messages = await reflection_prompt(context, newest, correction)
+    step = await say(context, "reflector", messages, newest.id, greedy=newest.round == 0)
+    if step is not None:
+        await context.store.together(partial(context.store.put_step, newest.id, "reflect", step))
+
+
+async def reflection_prompt(context: Context, newest: Attempt, correction: str = "") -> list[Message]:
+    """What the reflector reads of an attempt; see `reflect_on`."""
     task = context.tasks[newest.task]
     feedback = context.store.feedback([newest.id])[newest.id]
     correction = correction or next((f.correction for f in feedback if f.correction), "")
@@ -147,7 +155,7 @@ async def _reflect(context: Context, newest: Attempt, correction: str = "") -> N
     elif not correction:  # then the critics' words are all there is to learn from
         words += [f"{f.critic} says: {f.text}" for f in feedback if f.text and f.value != 1.0]
     seen = dataclasses.replace(seen, text=". ".join([seen.text, *words]))
-    messages = context.app.messages(
+    return context.app.messages(
         "reflector",
         unsealed(task),
         attempt=newest,
@@ -155,9 +163,6 @@ async def _reflect(context: Context, newest: Attempt, correction: str = "") -> N
         correction=correction,
         **({"guidance": told} if (told := context.guidance()) else {}),
     )
-    step = await say(context, "reflector", messages, newest.id, greedy=newest.round == 0)
-    if step is not None:
-        await context.store.together(partial(context.store.put_step, newest.id, "reflect", step))
 
 
 async def finish(state: State, runtime: Runtime[Context]) -> State:
@@ -327,7 +332,14 @@ async def say(context: Context, role: str, messages: list[Message], key: str, *,
         raise
     except ModelError:
         return None
-    return Step(author="guide", role=role, text=reply.text, prompt=tuple(messages))
+    return Step(
+        author="guide",
+        role=role,
+        text=reply.text,
+        prompt=tuple(messages),
+        token_ids=reply.token_ids,
+        logprobs=reply.logprobs,
+    )
 
 
 def _policy_step(reply: Reply, seen: Observation, messages: list[Message], shown: tuple[str, ...], at: int) -> Step:

@@ -1,0 +1,130 @@
+"""One run of a group method: weights, rollouts, TRL's trainer, in order. Imports torch and trl."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import datasets
+import torch
+from transformers.trainer_callback import PrinterCallback
+from trl.trainer.grpo_config import GRPOConfig
+
+from verbal.contracts import Example
+from verbal.recipe import Recipe
+
+from .fit import Progress, fingerprint, lora_config, quiet, saved_state, threads_of
+from .group import GroupTrainer
+from .rollouts import Rollouts
+from .weights import Weights, open_weights
+
+if TYPE_CHECKING:
+    from .grpo import GRPO
+
+__all__ = ["config_of", "learn"]
+
+
+def learn(
+    method: GRPO, examples: Sequence[Example], recipe: Recipe, model: str, folder: Path, *, seed: int,
+    on_progress: Progress | None = None, resume: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """Trains the weights and saves them; gives steps, seconds, rows, generated, reward_first, reward_last and curve.
+
+    Raises:
+        TrainError: see `GRPO.train`.
+    """
+    state = folder / "resume"
+    tasks = [str(getattr(e, "task", "")) for e in examples]
+    start = saved_state(state, fingerprint(method.name, asdict(method), model, recipe.to_dict(), tasks), resume)
+    if start is None:
+        (folder / "rollouts.db").unlink(missing_ok=True)
+    gpu = method.device == "auto" and torch.cuda.is_available()
+    half = gpu and torch.cuda.is_bf16_supported() if method.precision == "auto" else method.precision == "bfloat16"
+    with quiet(), threads_of(method.threads), contextlib.ExitStack() as stack:
+        torch.manual_seed(seed)
+        weights = open_weights(model, dtype=torch.bfloat16 if half and method.lora_rank else None)
+        rollouts = stack.enter_context(
+            Rollouts(
+                recipe, tasks, weights, folder, seed=seed, temperature=method.temperature,
+                max_tokens=method.max_tokens, memory=method.memory,
+            )
+        )  # fmt: skip
+        lora = {"r": method.lora_rank, "lora_alpha": 2 * method.lora_rank} if method.lora_rank else None
+        trainer = GroupTrainer(
+            method,
+            rollouts,
+            config_of(method, weights, state, len(tasks), seed=seed, half=half),
+            datasets.Dataset.from_list([{"prompt": task} for task in tasks]),
+            on_progress=on_progress,
+            lora=lora_config(lora),
+        )
+        trainer.remove_callback(PrinterCallback)
+        clock = time.perf_counter()
+        trainer.train(resume_from_checkpoint=str(start) if start else None)
+        seconds = time.perf_counter() - clock
+        if lora:
+            weights.network = trainer.model.merge_and_unload()
+        weights.save(folder)
+        curve = trainer.watch.curve
+        few = max(1, len(curve) // 5)
+        return {
+            "steps": trainer.state.global_step,
+            "rows": len(tasks),
+            "generated": rollouts.generated,
+            "reward_first": sum(p["reward"] for p in curve[:few]) / few,
+            "reward_last": sum(p["reward"] for p in curve[-few:]) / few,
+            "curve": curve,
+            "device": str(trainer.args.device),
+            "seconds": round(seconds, 3),
+        }
+
+
+def config_of(method: GRPO, weights: Weights, state: Path, rows: int, *, seed: int, half: bool) -> GRPOConfig:
+    """TRL's configuration of a method.
+
+    With `passes` 1 all rows of a generation make one optimiser step, so that nothing is off-policy (the ratio is 1).
+    """
+    tasks = min(method.tasks, rows)
+    size = method.group * tasks
+    micro = method.micro_batch or size
+    micro = micro if size % micro == 0 else method.group
+    small = weights.kind == "embedded"
+    rate = 3e-4 if small else 1e-5 if method.lora_rank else 1e-6
+    return GRPOConfig(
+        output_dir=str(state),
+        max_steps=method.steps,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=size // micro,
+        steps_per_generation=size // micro,
+        num_iterations=method.passes,
+        num_generations=method.group,
+        learning_rate=method.learning_rate or rate,
+        lr_scheduler_type=method.schedule,
+        weight_decay=method.weight_decay,
+        max_grad_norm=method.max_grad_norm,
+        temperature=method.temperature,
+        max_completion_length=method.max_tokens,
+        beta=method.beta,
+        epsilon=method.clip,
+        entropy_coef=method.entropy,
+        scale_rewards=method.scale,
+        loss_type=method.loss,
+        seed=seed,
+        data_seed=seed,
+        use_cpu=method.device == "cpu" or small,
+        bf16=half and not small,
+        gradient_checkpointing=method.gradient_checkpointing,
+        dataloader_pin_memory=False,
+        save_strategy="steps",
+        save_steps=method.save_steps,
+        save_total_limit=1,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        report_to="none",
+        disable_tqdm=True,
+        push_to_hub=False,
+    )
