@@ -21,6 +21,7 @@ from transformers.trainer_callback import TrainerCallback
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
+from verbal.contracts import Example
 from verbal.errors import TrainError
 
 from .fit import Progress
@@ -48,6 +49,8 @@ class Batch:
     kinds: tuple[Kind, ...]
     pivots: Tensor
     """(B) first token that counts."""
+    tasks: tuple[str, ...] = ()
+    """Task of each row."""
 
     def of(self, *kinds: Kind) -> Tensor:
         """(B) which rows are of these kinds."""
@@ -59,9 +62,11 @@ class GroupTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def __init__(
         self, method: GRPO, rollouts: Rollouts, config: GRPOConfig, rows: Any, *, on_progress: Progress | None,
-        optimizer: Any = None, lora: Any = None,
+        optimizer: Any = None, lora: Any = None, examples: Sequence[Example] = (),
     ) -> None:  # fmt: skip
-        self.method, self.rollouts = method, rollouts
+        self.method, self.rollouts, self.examples = method, rollouts, examples
+        self.batch: Batch | None = None
+        """Rows of the last generation."""
         self.memory: dict[str, Any] = {}
         """What the method remembers from step to step; saved with every checkpoint."""
         super().__init__(
@@ -89,7 +94,9 @@ class GroupTrainer(GRPOTrainer):  # type: ignore[misc]
             mask=mask,
             kinds=tuple(row["kind"] for row in inputs),
             pivots=torch.tensor([row["pivot"] for row in inputs], device=device),
+            tasks=tuple(row["prompt"] for row in inputs),
         )
+        self.batch = batch
         weights = self.method.credit(batch)
         if weights is not None:
             found["advantages"] = weights
@@ -180,7 +187,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         now, made = time.perf_counter(), self.trainer.rollouts.generated
         point = {"step": float(state.global_step), "loss": float(logs["loss"])}
         point["reward"] = sum(self._rewards) / len(self._rewards) if self._rewards else math.nan
-        point |= {k: float(logs[k]) for k in ("entropy", "kl") if k in logs}
+        point |= {k: float(logs[k]) for k in ("entropy", "kl", *self.trainer.method.tells) if k in logs}
         point["generated"] = float(made)
         point["tokens_per_second"] = (made - self._seen) / max(1e-9, now - self._began)
         self._began, self._seen = now, made

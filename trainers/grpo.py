@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from verbal.contracts import Example
@@ -38,6 +38,8 @@ class GRPO:
     name: ClassVar[str] = "grpo"
     own_loss: ClassVar[bool] = False
     """Whether `token_losses` replaces TRL's loss."""
+    tells: ClassVar[tuple[str, ...]] = ()
+    """What it adds to the figures of a step (from the trainer's metrics)."""
 
     group: int = 8
     """Rows of one task that are compared; at least 2."""
@@ -49,6 +51,8 @@ class GRPO:
     """None: 1e-6 (1e-5 with LoRA) for a Hugging Face model, 3e-4 for the embedded one."""
     schedule: str = "constant"
     """Name of a transformers learning-rate schedule."""
+    schedule_options: Mapping[str, Any] = field(default_factory=dict)
+    """Of that schedule, such as `min_lr_rate` of `cosine_with_min_lr`."""
     temperature: float = 1.0
     max_tokens: int = 256
     """Of one reply; also the fixed length that token losses are divided by."""
@@ -59,6 +63,8 @@ class GRPO:
     clip: float = 0.2
     beta: float = 0.0
     """Of the KL to the weights before training."""
+    kl_correction: bool = True
+    """Whether the KL's gradient is corrected by the ratio to the sampler (TRL's default; published code mostly not)."""
     entropy: float = 0.001
     """Bonus on the mean entropy of policy tokens, nats."""
     scale: Literal["none", "group"] = "none"
@@ -172,3 +178,7 @@ class GRPO:
     def callbacks(self, trainer: GroupTrainer) -> list[Any]:
         """What else happens after each step, as callbacks of transformers."""
         return []
+
+    def figures(self, trainer: GroupTrainer) -> dict[str, Any]:
+        """What it adds to the papers."""
+        return {}

@@ -17,6 +17,7 @@ from trl.trainer.grpo_config import GRPOConfig
 from verbal.contracts import Example
 from verbal.recipe import Recipe
 
+from .checkpoint import digest
 from .fit import Progress, fingerprint, lora_config, quiet, saved_state, threads_of
 from .group import GroupTrainer
 from .rollouts import Rollouts
@@ -39,7 +40,8 @@ def learn(
     """
     state = folder / "resume"
     tasks = [str(getattr(e, "task", "")) for e in examples]
-    start = saved_state(state, fingerprint(method.name, asdict(method), model, recipe.to_dict(), tasks), resume)
+    run = fingerprint(method.name, asdict(method), model, recipe.to_dict(), digest(examples), seed)
+    start = saved_state(state, run, resume)
     if start is None:
         (folder / "rollouts.db").unlink(missing_ok=True)
     gpu = method.device == "auto" and torch.cuda.is_available()
@@ -61,6 +63,7 @@ def learn(
             datasets.Dataset.from_list([{"prompt": task} for task in tasks]),
             on_progress=on_progress,
             lora=lora_config(lora),
+            examples=examples,
         )
         trainer.remove_callback(PrinterCallback)
         clock = time.perf_counter()
@@ -78,6 +81,7 @@ def learn(
             "reward_first": sum(p["reward"] for p in curve[:few]) / few,
             "reward_last": sum(p["reward"] for p in curve[-few:]) / few,
             "curve": curve,
+            **method.figures(trainer),
             "device": str(trainer.args.device),
             "seconds": round(seconds, 3),
         }
@@ -104,11 +108,13 @@ def config_of(method: GRPO, weights: Weights, state: Path, rows: int, *, seed: i
         num_generations=method.group,
         learning_rate=method.learning_rate or rate,
         lr_scheduler_type=method.schedule,
+        lr_scheduler_kwargs=dict(method.schedule_options),
         weight_decay=method.weight_decay,
         max_grad_norm=method.max_grad_norm,
         temperature=method.temperature,
         max_completion_length=method.max_tokens,
         beta=method.beta,
+        use_bias_correction_kl=method.kl_correction,
         epsilon=method.clip,
         entropy_coef=method.entropy,
         scale_rewards=method.scale,
