@@ -9,6 +9,7 @@ method remembers.
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,11 +28,14 @@ from verbal.errors import TrainError
 from .fit import Progress
 from .losses import aggregate
 from .rollouts import Kind, Rollouts, Sampled
+from .weights import Tokens
 
 if TYPE_CHECKING:
     from .grpo import GRPO
 
 __all__ = ["Batch", "GroupTrainer"]
+
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # it warns of rollout_func, which the contract tests hold still
 
 _MEMORY = "method.pt"
 
@@ -126,7 +130,8 @@ class GroupTrainer(GRPOTrainer):  # type: ignore[misc]
         super()._save_checkpoint(model, trial)
         if self.args.should_save:
             folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-            torch.save({"memory": self.memory, "curve": self.watch.curve}, folder / _MEMORY)
+            kept = {"memory": self.memory, "curve": self.watch.curve, "counts": dict(self.rollouts.counts)}
+            torch.save(kept, folder / _MEMORY)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
@@ -134,6 +139,7 @@ class GroupTrainer(GRPOTrainer):  # type: ignore[misc]
             kept = torch.load(Path(checkpoint) / _MEMORY, weights_only=True)
             self.memory.update(kept["memory"])
             self.watch.curve[:] = kept["curve"]
+            self.rollouts.counts.update(kept["counts"])
 
     def _send_telemetry(self) -> None:
         return None
@@ -227,10 +233,10 @@ def _roll_out(prompts: Sequence[str], trainer: GroupTrainer) -> dict[str, Any]:
 
 
 def _filled(group: Sequence[Sampled], size: int, task: str) -> list[Sampled]:
-    """The group, filled up with copies that have no reward and no weight where rows are missing."""
+    """The group, filled up where rows are missing with rows of one token that counts nowhere, not even in a mean."""
     if len(group) > size or not group:
         what = f"{len(group)} rows for a group of {size}"
         todo = "see why its attempts failed: verbal traces --store OUT/rollouts.db"
         raise TrainError(what, where=f"task {task}", todo=todo)
-    spare = [Sampled(group[0].tokens, None, "filler")] * (size - len(group))
-    return [*group, *spare]
+    tokens = Tokens(group[0].tokens.prompt, group[0].tokens.completion[:1], [0], None)
+    return [*group, *[Sampled(tokens, None, "filler")] * (size - len(group))]

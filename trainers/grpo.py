@@ -98,11 +98,16 @@ class GRPO:
             if value < low:
                 why = "one sample a group has no mean to be compared with" if option == "group" else ""
                 raise ConfigError(f"{option} is {value}, at least {low} is needed", where=option, todo=why)
-        if (self.group * self.tasks) % (self.micro_batch or self.group * self.tasks):
+        if (self.slots * self.tasks) % (self.micro_batch or self.slots * self.tasks):
             raise ConfigError(
-                f"micro_batch {self.micro_batch} does not divide group x tasks, {self.group * self.tasks}",
+                f"micro_batch {self.micro_batch} does not divide the rows of a step, {self.slots * self.tasks}",
                 where="micro_batch", todo="choose a divisor",
             )  # fmt: skip
+
+    @property
+    def slots(self) -> int:
+        """Rows of one task in a step; those that a group leaves open are filled with rows of no weight."""
+        return self.group
 
     def examples(self, store: Store, *, run: str | None = None) -> list[Example]:
         """The tasks that may be attempted, one row each.

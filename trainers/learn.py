@@ -93,9 +93,9 @@ def config_of(method: GRPO, weights: Weights, state: Path, rows: int, *, seed: i
     With `passes` 1 all rows of a generation make one optimiser step, so that nothing is off-policy (the ratio is 1).
     """
     tasks = min(method.tasks, rows)
-    size = method.group * tasks
+    size = method.slots * tasks
     micro = method.micro_batch or size
-    micro = micro if size % micro == 0 else method.group
+    micro = micro if size % micro == 0 else method.slots
     small = weights.kind == "embedded"
     rate = 3e-4 if small else 1e-5 if method.lora_rank else 1e-6
     return GRPOConfig(
@@ -105,7 +105,7 @@ def config_of(method: GRPO, weights: Weights, state: Path, rows: int, *, seed: i
         gradient_accumulation_steps=size // micro,
         steps_per_generation=size // micro,
         num_iterations=method.passes,
-        num_generations=method.group,
+        num_generations=method.slots,
         learning_rate=method.learning_rate or rate,
         lr_scheduler_type=method.schedule,
         lr_scheduler_kwargs=dict(method.schedule_options),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections import Counter
 from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -84,6 +85,8 @@ class Rollouts:
         self.recipe = dataclasses.replace(recipe, model=model, memory=table, seed=seed)
         self.weights, self.seed = weights, seed
         self.tasks: dict[str, Task] = {}
+        self.counts: Counter[str] = Counter()
+        """What a method counts, such as what it left out; kept with checkpoints."""
         self._wanted, self._memory, self._folder = list(dict.fromkeys(tasks)), memory, folder
         self._runner, self._stack = asyncio.Runner(), AsyncExitStack()
         self._contexts: dict[tuple[str, int], Context] = {}
