@@ -9,7 +9,21 @@ from typing import Annotated, Any
 
 import typer
 
-from verbal.options import DEFAULT_STORE, Database, Json, MaxCost, Model, Overrides, Store, command_options
+from verbal.options import (
+    DEFAULT_STORE,
+    CacheMode,
+    Database,
+    Json,
+    Limit,
+    MaxCalls,
+    MaxCost,
+    Model,
+    Overrides,
+    Prices,
+    Questions,
+    Store,
+    command_options,
+)
 
 # The groups.
 memory_app = typer.Typer(help="A memory: what it believes, where that came from, in and out.", no_args_is_help=True)
@@ -200,6 +214,50 @@ def memory_scope(
 
     options = command_options(recipe, model, db, None, set_, {"max_cost": max_cost})
     emit(run_scope(options, store, name, item, requests=requests, count=count, quiet=json_), json_)
+
+
+@memory_app.command(name="absorbed")
+def memory_absorbed(
+    name: _Name,
+    model: Annotated[str, typer.Option("--model", help="The weights that may know it: checkpoint:NAME.")] = "",
+    split: Annotated[str, typer.Option(help="Whose tasks are attempted: train, dev or both.")] = "train,dev",
+    trained: Annotated[bool, typer.Option("--trained", help="Tasks the weights were trained on count, too.")] = False,
+    limit: Limit = None,
+    only: Annotated[list[str] | None, typer.Option("--only", help="An item; repeat for several.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Attempts of each task on each side.")] = 3,
+    margin: Annotated[float, typer.Option(help="Points that withholding an item may lose.")] = 2.0,
+    least: Annotated[int, typer.Option(min=1, help="Solved tasks below which nothing is decided.")] = 5,
+    new_tasks: Annotated[bool, typer.Option("--new-tasks", help="Claim it of new tasks, not of these only.")] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="Retire what is absorbed.")] = False,
+    undo: Annotated[
+        bool, typer.Option("--undo", help="Believe again what was retired so; --model narrows it.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Find the tasks and estimate, call nothing.")] = False,
+    db: Database = None,
+    questions: Questions = None,
+    recipe: Annotated[str, typer.Option(help="A shipped recipe or a .toml file.")] = "reflect",
+    store: Store = DEFAULT_STORE,
+    set_: Overrides = None,
+    max_cost: MaxCost = None,
+    max_calls: MaxCalls = None,
+    prices: Prices = None,
+    cache: CacheMode = None,
+    json_: Json = False,
+) -> None:
+    """Find what trained weights know by now: attempt its tasks with each item shown and withheld; --apply retires."""
+    from verbal.absorbed import Claim
+    from verbal.absorbed_verb import run_absorbed, run_take_back
+
+    if undo:
+        return emit(run_take_back(store, name, model, quiet=json_), json_)
+    limits = {"max_cost": max_cost, "max_calls": max_calls}
+    found = run_absorbed(
+        command_options(recipe, model, db, questions, set_, limits, prices, cache), store, name, model=model,
+        splits=[s.strip() for s in split.split(",") if s.strip()], trained=trained, limit=limit, only=only or [],
+        seeds=seeds, claim=Claim(margin=margin / 100, least=least, finite=not new_tasks), apply=apply,
+        dry_run=dry_run, quiet=json_,
+    )  # fmt: skip
+    emit(found, json_)
 
 
 @embedded_app.command(name="train")

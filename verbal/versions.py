@@ -183,12 +183,7 @@ def refuse_known(store: Store, candidate: Policy, tasks: Sequence[Task]) -> None
 
     Words need no such check: a lesson is never shown for the task it came from.
     """
-    if not candidate.model.startswith("checkpoint:"):
-        return
-    # `make_policy` has just checked the files: their papers need not be read again.
-    papers = store.checkpoint(candidate.model.removeprefix("checkpoint:"))["info"]
-    asked = {t.id for t in tasks}
-    trained = sorted({a.task for i in papers.get("attempts", ()) if (a := store.attempt(i))} & asked)
+    trained = sorted(trained_on(store, candidate.model) & {t.id for t in tasks})
     if trained:
         raise ConfigError(
             f"{candidate.model} was trained on {len(trained)} of the {len(tasks)} tasks that would judge it, "
@@ -196,6 +191,15 @@ def refuse_known(store: Store, candidate: Policy, tasks: Sequence[Task]) -> None
             where="the checkpoint's papers",
             todo="give held-out tasks: another --split, or questions it never saw",
         )
+
+
+def trained_on(store: Store, model: str) -> set[str]:
+    """Ids of the tasks on whose attempts a registered checkpoint was trained; none for another kind of model."""
+    if not model.startswith("checkpoint:"):
+        return set()
+    # Who opens the checkpoint has its files checked: its papers need not be read again.
+    papers = store.checkpoint(model.removeprefix("checkpoint:"))["info"]
+    return {a.task for i in papers.get("attempts", ()) if (a := store.attempt(i))}
 
 
 async def propose(
@@ -334,5 +338,5 @@ def tasks_digest(tasks: Sequence[Task]) -> str:
 
 __all__ = [
     "Policy", "PolicySide", "active", "adopt", "decide", "declare", "make_policy", "propose", "refuse_known",
-    "rollback", "tasks_digest",
+    "rollback", "tasks_digest", "trained_on",
 ]  # fmt: skip
