@@ -117,6 +117,14 @@ class GRPO:
         """
         return list(build(store, "prompt", Selection(run=run, splits=self.splits)).rows)
 
+    def check(self, examples: Sequence[Example]) -> None:
+        """Refuses rows that it cannot learn from, before torch is loaded.
+
+        Raises:
+            TrainError: see `require_columns`.
+        """
+        require_columns(examples, self.name, ("prompt",))
+
     def train(
         self,
         examples: Sequence[Example],
@@ -146,7 +154,7 @@ class GRPO:
         from verbal.recipe import load_recipe
 
         began = time.perf_counter()
-        require_columns(examples, self.name, ("prompt",))
+        self.check(examples)
         folder = own_folder(out)
         kind: Literal["embedded", "huggingface"] = "embedded" if model.startswith("embedded") else "huggingface"
         papers = checkpoint.describe(examples, method=self.name, kind=kind, base=model, seed=seed)
