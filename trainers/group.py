@@ -71,7 +71,7 @@ class GroupTrainer(GRPOTrainer):  # type: ignore[misc]
         self.method, self.rollouts, self.examples = method, rollouts, examples
         self.batch: Batch | None = None
         """Rows of the last generation."""
-        self.memory: dict[str, Any] = {}
+        self.memory = rollouts.memory
         """What the method remembers from step to step; saved with every checkpoint."""
         super().__init__(
             model=rollouts.weights.network,
@@ -218,8 +218,11 @@ def _roll_out(prompts: Sequence[str], trainer: GroupTrainer) -> dict[str, Any]:
     """One row for each entry of `prompts` (task ids, each `num_generations` times in a row)."""
     rollouts, size = trainer.rollouts, trainer.num_generations
     rollouts.weights.refresh()
+    rollouts.notes.clear()
     tasks = list(prompts[::size])
     groups = rollouts.run(trainer.method.sample(rollouts, tasks, trainer.state.global_step))
+    for figure, value in rollouts.notes.items():
+        trainer._metrics["train"][figure].append(value)
     rows = [row for task, group in zip(tasks, groups, strict=True) for row in _filled(group, size, task)]
     return {
         "prompt_ids": [row.tokens.prompt for row in rows],

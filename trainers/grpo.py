@@ -61,6 +61,8 @@ class GRPO:
     passes: int = 1
     """Optimiser steps on the rows of one generation; above 1 the ratio to what was sampled counts, and is clipped."""
     clip: float = 0.2
+    clip_high: float | None = None
+    """Upper bound of the clip where it differs from the lower."""
     beta: float = 0.0
     """Of the KL to the weights before training."""
     kl_correction: bool = True
@@ -163,7 +165,7 @@ class GRPO:
         figures = train(
             self,
             examples,
-            recipe or load_recipe(self.name),
+            self.plan(recipe or load_recipe(self.name), model),
             model,
             folder,
             seed=seed,
@@ -174,6 +176,14 @@ class GRPO:
         written = checkpoint.write(folder, {**papers, **figures, **seconds, "options": asdict(self)})
         shutil.rmtree(folder / "resume", ignore_errors=True)
         return written
+
+    def plan(self, recipe: Recipe, model: str) -> Recipe:
+        """The recipe of the attempts; a method may give roles to other models than the one that is trained."""
+        return recipe
+
+    async def choose(self, rollouts: Rollouts, tasks: Sequence[str]) -> list[str]:
+        """Those of the tasks that are trained on, found before the first step."""
+        return list(tasks)
 
     async def sample(self, rollouts: Rollouts, tasks: Sequence[str], step: int) -> list[list[Sampled]]:
         """The rows of each task's group, `group` at most."""

@@ -55,6 +55,7 @@ def learn(
                 max_tokens=method.max_tokens, memory=method.memory,
             )
         )  # fmt: skip
+        tasks = rollouts.run(method.choose(rollouts, tasks))
         lora = {"r": method.lora_rank, "lora_alpha": 2 * method.lora_rank} if method.lora_rank else None
         trainer = GroupTrainer(
             method,
@@ -116,6 +117,7 @@ def config_of(method: GRPO, weights: Weights, state: Path, rows: int, *, seed: i
         beta=method.beta,
         use_bias_correction_kl=method.kl_correction,
         epsilon=method.clip,
+        epsilon_high=method.clip_high,
         entropy_coef=method.entropy,
         scale_rewards=method.scale,
         loss_type=method.loss,

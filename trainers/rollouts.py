@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from langgraph.runtime import Runtime
 
-from verbal.contracts import Sampling
+from verbal.contracts import Reply, Sampling
 from verbal.curation import open_memory
 from verbal.errors import TrainError
 from verbal.loop.context import Context
@@ -25,7 +25,7 @@ from verbal.loop.nodes import critique, lessons, make_attempt, reflect_on
 from verbal.recipe import Recipe
 from verbal.run import Progress, Workshop, make_context, open_workshop, run_batch
 from verbal.store import Store
-from verbal.types import Attempt, Reflection, Task
+from verbal.types import Attempt, Message, Reflection, Step, Task
 
 if TYPE_CHECKING:
     from .weights import Tokens, Weights
@@ -87,6 +87,10 @@ class Rollouts:
         self.tasks: dict[str, Task] = {}
         self.counts: Counter[str] = Counter()
         """What a method counts, such as what it left out; kept with checkpoints."""
+        self.notes: dict[str, float] = {}
+        """Figures of the newest step that a method told of in `sample`; they become metrics of the trainer."""
+        self.memory: dict[str, Any] = {}
+        """What a method remembers from step to step: `memory` of the trainer."""
         self._wanted, self._memory, self._folder = list(dict.fromkeys(tasks)), memory, folder
         self._runner, self._stack = asyncio.Runner(), AsyncExitStack()
         self._contexts: dict[tuple[str, int], Context] = {}
@@ -193,6 +197,18 @@ class Rollouts:
         """The row of an attempt under the prompt it saw; None when it has no tokens (an attempt that failed)."""
         tokens = self.weights.tokens(made.attempt)
         return Sampled(tokens, made.value, kind) if tokens is not None and tokens.completion else None
+
+    def said(
+        self, messages: Sequence[Message], reply: Reply | Step, reward: float | None, kind: Kind
+    ) -> Sampled | None:
+        """The row of what a role said to a prompt, as it was sampled; None when its tokens were not told."""
+        from .weights import Tokens, turns_of
+
+        if not reply.token_ids:
+            return None
+        ids, logprobs = list(reply.token_ids), None if reply.logprobs is None else list(reply.logprobs)
+        prompt = self.weights.prompt_ids(turns_of(messages))
+        return Sampled(Tokens(prompt, ids, [1] * len(ids), logprobs), reward, kind)
 
     def moved(self, prompt: list[int], messages: Sequence[Any], made: Made, kind: Kind) -> Sampled | None:
         """The row of an attempt under another prompt: its last reply in the tokens that it would have there.

@@ -47,7 +47,8 @@ class ModelTable:
     """Of every attempt but the first, which is greedy."""
     max_tokens: int = 1024
     logprobs: bool = False
-    """Ask for the log-probabilities of the tokens of attempts (for the critic `vote`); some providers give none."""
+    """Ask for the log-probabilities of the tokens that attempts and roles say (for the critic `vote`, and to train on
+    them); some providers give none."""
     concurrency: int = 20
     """Calls under way at once, to start with; it adapts."""
     timeout: float = 120.0

@@ -101,7 +101,7 @@ class Context:
         )
 
     def solving(self, *parts: object, greedy: bool = False) -> Sampling:
-        """The same for an attempt: with log-probabilities where the recipe asks for them."""
+        """The same, with log-probabilities where the recipe asks for them."""
         return dataclasses.replace(self.sampling(*parts, greedy=greedy), logprobs=self.recipe.model.logprobs)
 
     def attempt(self, id: str) -> Attempt | None:

@@ -179,20 +179,23 @@ async def finish(state: State, runtime: Runtime[Context]) -> State:
 def lessons(context: Context, newest: Attempt) -> list[Reflection]:
     """The lessons that were drawn from an attempt: none when nobody reflected, or the reply could not be read."""
     step = context.store.step(newest.id, "reflect")
-    if step is None:
-        return []
+    return [] if step is None else lessons_in(context, newest, step.text)
+
+
+def lessons_in(context: Context, newest: Attempt, said: str) -> list[Reflection]:
+    """The lessons in a reply of the reflector about an attempt, as a retry reads them."""
     # Prompts show the id, so it is the same whatever the run is called: an equal prompt finds its recorded reply.
     first = Reflection(id=f"new:{context.place(newest.id)}", text="", task=newest.task, attempts=(newest.id,))
     if context.recipe.loop.guidance:
         return [
             first.replace(
-                id=f"{first.id}.{i}" if i else first.id, text=said.text, title=said.title, when=said.when,
-                boundary=said.boundary,
+                id=f"{first.id}.{i}" if i else first.id, text=lesson.text, title=lesson.title, when=lesson.when,
+                boundary=lesson.boundary,
             )
-            for i, said in enumerate(read_lessons(step.text))
-            if said.text
+            for i, lesson in enumerate(read_lessons(said))
+            if lesson.text
         ]  # fmt: skip
-    text = context.app.parse("reflector", step.text)
+    text = context.app.parse("reflector", said)
     if not isinstance(text, str) or text.strip().lower() in ("", "none"):
         return []
     return [first.replace(text=text.strip())]
@@ -325,7 +328,7 @@ def unsealed(task: Task) -> Task:
 
 async def say(context: Context, role: str, messages: list[Message], key: str, *, greedy: bool = True) -> Step | None:
     """One reply of a role as a Step, or None when the call failed (the failure is in the call log)."""
-    sampling = context.sampling(context.place(key), role, greedy=greedy)
+    sampling = context.solving(context.place(key), role, greedy=greedy)
     try:
         reply = (await context.roles(role).generate(messages, 1, sampling))[0]
     except STOPS:
