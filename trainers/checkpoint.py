@@ -19,7 +19,7 @@ from verbal.store import Store
 
 from .rows import Row
 
-__all__ = ["amend", "describe", "digest", "read", "register", "resolve", "write"]
+__all__ = ["amend", "check_name", "describe", "digest", "read", "register", "resolve", "write"]
 
 _FILE = "verbal.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -104,16 +104,25 @@ def amend(folder: str | Path, more: Mapping[str, Any]) -> dict[str, Any]:
     return write(folder, {**read(folder), **more})
 
 
+def check_name(name: str) -> str:
+    """The name, if it can be one of a checkpoint.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"{name!r} cannot name a checkpoint", where="name", todo="letters, digits, '.', '_' and '-'")
+    return name
+
+
 def register(store: Store, name: str, folder: str | Path) -> dict[str, Any]:
     """Registers finished weights under a name, so that `checkpoint:NAME` means them; gives their papers.
 
     Raises:
         ConfigError: not a name. DataError: the folder holds no finished weights.
     """
-    if not _NAME.fullmatch(name):
-        raise ConfigError(f"{name!r} cannot name a checkpoint", where="name", todo="letters, digits, '.', '_' and '-'")
     info = read(folder)
-    store.put_checkpoint(name, str(Path(folder).resolve()), info)
+    store.put_checkpoint(check_name(name), str(Path(folder).resolve()), info)
     return info
 
 

@@ -19,6 +19,7 @@ from .traces import Trace
 __all__ = [
     "Built",
     "Row",
+    "Rows",
     "Source",
     "capped",
     "corrected",
@@ -84,6 +85,15 @@ class Built:
     filtered: dict[str, int] = field(default_factory=dict)
     """Reason -> attempts (or pairs) that gave no row of their own."""
     critic: str = ""
+
+
+class Rows(list[Example]):
+    """The rows of a set as a method gives them, which also tells what was left out."""
+
+    def __init__(self, built: Built) -> None:
+        super().__init__(built.rows)
+        self.filtered: dict[str, int] = dict(built.filtered)
+        """Reason -> attempts (or pairs) that gave no row of their own."""
 
 
 Source = tuple[Origin, Scored, float | None, bool]

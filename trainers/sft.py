@@ -17,6 +17,8 @@ from verbal.recipe import Recipe
 from verbal.store import Store
 
 from . import checkpoint
+from .adapters import Quantization, adapter_for
+from .examples import Rows
 from .opening import load, own_folder
 from .rows import Selection, sft
 
@@ -61,8 +63,10 @@ class SFT:
     hardware multiplies it (of CPUs only for the embedded model)."""
     device: Literal["auto", "cpu"] = "auto"
     """Where a Hugging Face model trains; the embedded model always trains on the CPU."""
-    lora_rank: int = 0
-    """0: all weights are trained. Otherwise LoRA of this rank on all linear layers, merged at the end."""
+    lora_rank: int | None = None
+    """Of LoRA on all linear layers, merged at the end; 0: all weights are trained. None: 16 above a billion parameters."""
+    quantization: Quantization | None = None
+    """`nf4`: the weights under LoRA are kept in 4 bits (QLoRA); needs bitsandbytes."""
     gradient_checkpointing: bool = False
     """Less memory for about a third more time (Hugging Face models)."""
     rehearsal: float = 0.125
@@ -84,8 +88,9 @@ class SFT:
         for option, value in positive.items():
             if value is not None and not 0 < value < float("inf"):
                 raise ConfigError(f"{option} is {value}", where=option, todo="give a positive number")
-        if self.lora_rank < 0 or self.rehearsal < 0:
-            raise ConfigError("lora_rank and rehearsal cannot be negative", where="lora_rank, rehearsal")
+        adapter_for(0, lora_rank=self.lora_rank, quantization=self.quantization)
+        if self.rehearsal < 0:
+            raise ConfigError(f"rehearsal is {self.rehearsal}", where="rehearsal", todo="give 0 or more")
         if self.blend is not None and not 0 < self.blend <= 1:
             raise ConfigError(f"blend is {self.blend}", where="blend", todo="give a share above 0, at most 1")
 
@@ -112,7 +117,7 @@ class SFT:
             splits=self.splits,
             per_task=self.per_task,
         )
-        return list(sft(store, selection).rows)
+        return Rows(sft(store, selection))
 
     def train(
         self,

@@ -210,9 +210,16 @@ def _own(model: Model) -> str:
 
 
 def folder_digest(folder: Path) -> str:
-    """A digest of the files of a folder of weights; of a very large file its size, first and last megabyte."""
+    """A digest of the files of a folder of weights; of a very large file its size, first and last megabyte.
+
+    Beside weights that were trained here stand papers (`verbal.json`, the card, attempts), which go on growing: they
+    are left out, so that what was recorded of the weights stays theirs.
+    """
     digest = hashlib.blake2b(digest_size=16)
-    for path in sorted(p for p in folder.iterdir() if p.is_file()):
+    files = [p for p in folder.iterdir() if p.is_file()]
+    if any(p.name == "verbal.json" for p in files):
+        files = [p for p in files if p.name != "verbal.json" and p.suffix not in (".md", ".svg", ".db")]
+    for path in sorted(files):
         size = path.stat().st_size
         digest.update(f"{path.name}/{size}/".encode())
         with path.open("rb") as file:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from verbal.cli_distill import distill
 from verbal.cli_eval import evaluate
 from verbal.cli_groups import embedded_app, emit, memory_app
 from verbal.cli_sql import ask, chat, sql_app
@@ -264,35 +265,7 @@ def export(
     emit(run_export(store, out, format_, run, parquet, successes=successes, quiet=json_), json_)
 
 
-@app.command()
-def distill(
-    method: Annotated[str, typer.Option(help="A training method.")] = "sft",
-    model: Annotated[str, typer.Option("--model", help="embedded, or a Hugging Face model folder.")] = "embedded",
-    run: Annotated[str, typer.Option(help="Run whose attempts are distilled.")] = "run",
-    name: Annotated[str, typer.Option(help="Name of the checkpoint.")] = "distilled",
-    out: Annotated[Path | None, typer.Option(help="Folder of the weights; beside the store if not given.")] = None,
-    seed: int = 0,
-    store: Store = DEFAULT_STORE,
-    set_: Overrides = None,
-    gpu_price: Annotated[float, typer.Option(help="US dollars for an hour of the trainer's machine.")] = 0.0,
-    max_cost: MaxCost = None,
-    max_minutes: MaxMinutes = None,
-    evaluate_on: Annotated[str, typer.Option("--eval", help="Split to score before and after; '' for none.")] = "dev",
-    db: Database = None,
-    questions: Questions = None,
-    json_: Json = False,
-) -> None:
-    """Train weights on what a run collected (hints removed), score before and after, register the checkpoint."""
-    from verbal.distill import run_distill
-    from verbal.ledger import Limits
-
-    limits = Limits(max_cost=max_cost, max_seconds=max_minutes * 60 if max_minutes is not None else None)
-    scored = command_options("reflect", model, db, questions)["app"]
-    made = run_distill(
-        store, out, method=method, model=model, run=run, name=name, seed=seed, overrides=set_ or [],
-        split=evaluate_on, app=scored, gpu_price=gpu_price, limits=limits, quiet=json_,
-    )  # fmt: skip
-    emit(made, json_)
+app.command()(distill)
 
 
 @app.command()
@@ -359,7 +332,8 @@ def main() -> None:
     except SystemExit as ended:
         if ended.code != 130:
             raise
-        again = "" if "--resume" in sys.argv or "learn" not in sys.argv else " --resume"
+        resumes = "--resume" not in sys.argv and {"learn", "distill"} & set(sys.argv)
+        again = " --resume" if resumes else ""
         print(f"\nStopped; finished work is kept. Go on with: verbal {' '.join(sys.argv[1:])}{again}", file=sys.stderr)
         sys.exit(130)
 

@@ -1,236 +1,352 @@
-"""From words to weights: traces of a run become a checkpoint, scored before and after, registered in the store.
+"""The closed circle: traces of runs become a checkpoint, scored before and after, judged by the gate, with its card.
 
-Training runs out of process where something else goes on meanwhile (`Trainer`). The hub imports no room: the method is
-a part of `trainers`, found by name.
+In this order: the plan (`distill_plan.py`), which needs no torch and which `--dry-run` shows; a training in the store
+(`distill_state.py`), which goes on after a kill; scores before; the training; papers, registration and card
+(`model_card.py`); scores after; with `--gate` the decision of the evidence gate. Each step is kept when it is done, so
+that `--resume` does what is left.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
-import sys
-import time
-from collections.abc import Mapping
+import inspect
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from verbal.errors import TrainError
+from verbal.distill_meter import Meter
+from verbal.distill_plan import Plan, make_plan, opened_as, require_packages, training_recipe
+from verbal.distill_state import Training, begin
+from verbal.errors import STOPS, DataError, VerbalError
+from verbal.gate import Rule, refuse_sealed
 from verbal.ledger import Ledger, Limits
-from verbal.parts import load_function, make_part
+from verbal.model_card import keep, thinned, unwritten
+from verbal.parts import load_function, load_part, make_part
+from verbal.screen import Screen
 from verbal.store import Store
-from verbal.types import Usage
-from verbal.verbs import make_recipe, open_store, pick_tasks, resolve_checkpoint
+from verbal.tables import points
+from verbal.text import clock, money, percent
+from verbal.types import Task
+from verbal.verbs import open_store, pick_tasks, resolve_checkpoint
+
+__all__ = ["Asked", "run_distill"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What was asked for beside the recipe."""
+
+    name: str = "distilled"
+    """Of the checkpoint."""
+    out: Path | None = None
+    """Folder of the weights; beside the store when not given."""
+    split: str = "dev"
+    """Split to score before and after on, and for the gate; empty for no scores."""
+    limit: int | None = None
+    """At most so many of its tasks."""
+    gate: bool = False
+    """Ask the evidence gate after training."""
+    guard: str = "app"
+    """Of the gate: as `verbal promote --guard`."""
+    samples: int = 3
+    """Of the gate: samples of each task on each side."""
+    resume: bool = False
+    dry_run: bool = False
+    gpu_price: float = 0.0
+    """US dollars for an hour of the machine that trains."""
 
 
 def run_distill(
-    url: str,
-    out: Path | None,
+    options: dict[str, Any],
+    url: str | Path,
     *,
-    method: str,
-    model: str,
-    run: str,
-    name: str,
-    seed: int,
-    overrides: list[str],
-    split: str,
-    app: dict[str, str],
-    quiet: bool,
-    gpu_price: float = 0.0,
-    limits: Limits | None = None,
+    runs: Sequence[str] = (),
+    method: str = "",
+    seed: int | None = None,
+    asked: Asked | None = None,
+    quiet: bool = False,
 ) -> dict[str, Any]:
-    """Trains on what a run collected, scores before and after, registers the checkpoint.
+    """Trains weights on what runs collected, scores them, asks the gate; gives what is kept of it.
 
     Args:
+        options: Recipe (empty: `sft`), model that is trained, app, overrides (`verbal.options.command_options`).
         url: The store.
-        out: Folder of the weights; beside the store when not given.
-        method: A part of `trainers`.
-        model: `embedded`, `embedded:FOLDER`, `checkpoint:NAME` or a Hugging Face model folder.
-        run: Whose attempts are distilled.
-        name: Name of the checkpoint.
-        seed: Of training.
-        overrides: Options of the method, `lr=1e-4`.
-        split: Split to score on; empty for none.
-        app: Options of the app whose tasks are scored; the demo's when empty.
+        runs: Whose attempts; all when empty.
+        method: A part of `trainers`, in place of a recipe that only names it.
+        seed: In place of the recipe's.
+        asked: Everything else.
         quiet: Print nothing.
-        gpu_price: US dollars for an hour of the machine that trains.
-        limits: What training may cost; the step that could exceed it is not begun.
+
+    Returns:
+        Of a dry run `recipe method base seed runs rows tasks oracle_rows rows_sha256 licences origins models critics
+        filtered estimate`. Otherwise also `name path card run resumed`, `papers` (the whole of `verbal.json`),
+        `scores` (`before`, `after` and `gain`, each mean, low, high, or empty), `before`, `after` (means), `usage` by
+        role, and `gate` (the decision, or None when it was not asked).
 
     Raises:
-        TrainError: the traces cannot feed the method, or training failed. BudgetError: a limit was reached.
+        ConfigError, UnknownName: the recipe, an option, a run or a name is wrong. MissingExtra: a package.
+        TrainError: the attempts cannot feed the method, training broke, or the folder is in use.
+        BudgetError: a limit was reached. StoreError: the disk did not take the weights.
     """
-    from verbal.screen import Screen
-
-    with open_store(url) as store, Screen(f"verbal distill: {method}", quiet=quiet) as screen:
-        if model.startswith("checkpoint:"):
-            model = resolve_checkpoint(store, model)
-        trainer = make_part("trainers", method, where="--method", **_options(overrides))
-        examples = trainer.examples(store, run=run)
-        screen.print(f"{len(examples)} rows from run {run!r}; hints are not in the prompts")
-        score = _Score(store, run, split, app, screen)
-        figures: dict[str, Any] = {"method": method, "base": model, "rows": len(examples), "run": run, "name": name}
-        if split:
-            figures["before"] = score.of(model if model.startswith(("embedded", "hf:")) else f"hf:{model}", "before")
-        screen.stage("training")
-        out = out or store.folder / "weights" / name
-        with _Meter(Ledger(limits, store=store, run=f"distill-{name}"), method, gpu_price, screen) as meter:
-            figures |= trainer.train(examples, model, str(out), seed=seed, on_progress=meter.step)
-        load_function("trainers", "checkpoint", "register")(store, name, out)
-        if split:
-            figures["after"] = score.of(resolve_checkpoint(store, name), f"after {name}")
-            screen.print(f"{split}: {figures['before']} -> {figures['after']} (one greedy attempt, no memory)")
-            screen.print(f"It serves nobody yet; the gate decides: verbal promote --model checkpoint:{name}")
-        screen.print(f"registered: use it with --model checkpoint:{name}")
-    return {**figures, "path": str(out)}
+    asked = asked or Asked()
+    with open_store(url) as store, Screen("verbal distill", quiet=quiet) as screen:
+        recipe = training_recipe(options, store, method=method, seed=seed)
+        out = asked.out or store.folder / "weights" / asked.name
+        screen.stage("building the rows")
+        plan = make_plan(store, recipe, runs, out, own_app=bool(options["app"]), gpu_price=asked.gpu_price)
+        screen.stage("")
+        _tell(screen, plan, out)
+        held_out = _held_out(plan, asked) if asked.split else []
+        if asked.dry_run:
+            screen.print("nothing was trained (--dry-run)")
+            return {**plan.plain(), "dry_run": True, "path": str(out)}
+        require_packages(plan.recipe, out, plan.estimate)
+        training = begin(store, plan, asked.name, out, resume=asked.resume)
+        return _Distillation(store, screen, plan, asked, out, training, held_out).go()
 
 
-class _Meter:
-    """The ledger of a training: seconds of its machine, looked at after every step."""
-
-    def __init__(self, ledger: Ledger, method: str, price: float, screen: Any) -> None:
-        from verbal.run import Progress
-
-        self.ledger, self.method, self.price, self.progress = ledger, method, price, Progress(changed=screen.show)
-        self.began = time.monotonic()
-
-    def step(self, done: int, total: int, figures: Mapping[str, float]) -> None:
-        """Notes a step.
-
-        Raises:
-            BudgetError: one more step of this length could exceed a limit.
-        """
-        used = self.used()
-        self.progress.update(
-            done=done, total=total, note=", ".join(f"{name} {value:.3g}" for name, value in figures.items()), usage=used
-        )
-        if done < total:
-            self.ledger.require(self.used(1 + 1 / max(1, done)), where=f"training, step {done} of {total}")
-
-    def used(self, times: float = 1.0) -> Usage:
-        """What was used so far, or `times` that."""
-        seconds = (time.monotonic() - self.began) * times
-        return Usage(seconds=seconds, cost=seconds / 3600 * self.price)
-
-    def __enter__(self) -> _Meter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.ledger.charge("trainer", self.method, self.used())
+def _tell(screen: Screen, plan: Plan, out: Path) -> None:
+    """Says what was built, what was left out, and what training will take."""
+    papers, expected = plan.papers, plan.estimate
+    runs = ", ".join(plan.papers["runs"]) or "none"
+    screen.print(
+        f"recipe {plan.recipe.name}: {plan.recipe.trainer.name} trains {plan.base}, seed {plan.recipe.seed}: {out}",
+        f"{papers['rows']:,} rows of {papers['tasks']:,} tasks, from {len(papers['attempts']):,} attempts of: {runs}; "
+        f"a gold answer decided {papers['oracle_rows']:,} of them; no hint and no test task is in a row",
+    )
+    if plan.filtered:
+        screen.print("left out: " + ", ".join(f"{reason}: {n:,}" for reason, n in plan.filtered.items()))
+    told = [f"{expected['parameters'] / 1e6:,.1f} M parameters"] if expected.get("parameters") else []
+    if expected.get("memory_gb") is not None:
+        parts = ", ".join(f"{k} {v:.2g}" for k, v in (expected.get("memory_parts") or {}).items())
+        told.append(f"{expected['memory_gb']:.2g} GB of memory" + (f" ({parts})" if parts else ""))
+    if expected.get("seconds") is not None:
+        cost = expected.get("cost")
+        told.append(f"about {clock(expected['seconds'])}" + (f", {money(cost)}" if cost is not None else ""))
+    note = f"; {expected['note']}" if expected.get("note") else ""
+    screen.print(f"estimate: {', '.join(told) or 'none'}{note}")
+    most = plan.recipe.limits.max_cost
+    if most is not None and expected.get("cost") is not None and expected["cost"] > most:
+        screen.print(f"that is above the limit of {money(most)}: it will stop before it is exceeded")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Score:
-    """Scores a model on a split: one greedy attempt a task, no memory."""
+def _held_out(plan: Plan, asked: Asked) -> list[Task]:
+    """The tasks it is scored on, none of which is learned from; what the gate needs is looked at too.
+
+    Raises:
+        DataError, ConfigError: there is none, they are sealed, or the gate lacks its guard.
+    """
+    from verbal.evidence import guard_tasks
+
+    app = make_part("apps", plan.recipe.app.name, where="[app]", **plan.recipe.app.options)
+    try:
+        tasks = pick_tasks(app.tasks(asked.split), asked.split, None)
+        refuse_sealed(tasks)
+        if asked.gate:
+            guard_tasks(app, plan.recipe.app, asked.guard)
+    finally:
+        asyncio.run(app.aclose())
+    left = [t for t in tasks if t.id not in plan.tasks][: asked.limit]
+    if not left:
+        what = f"all {len(tasks)} tasks of split {asked.split!r} are trained on, so they would say nothing"
+        raise DataError(what, where="--eval", todo="name another split, or '' for none")
+    return left
+
+
+@dataclass(slots=True)
+class _Distillation:
+    """One training from its first score to the gate."""
 
     store: Store
-    run: str
-    split: str
-    app: dict[str, str]
-    screen: Any
+    screen: Screen
+    plan: Plan
+    asked: Asked
+    out: Path
+    training: Training
+    held_out: list[Task]
 
-    def of(self, model: str, arm: str) -> float:
-        from verbal.evaluate import evaluate_arm, interval
+    def go(self) -> dict[str, Any]:
+        run, status = self.training.run, "failed"
+        try:
+            made = self._steps()
+            status = "done"
+            return made
+        except (*STOPS, KeyboardInterrupt):
+            status = "stopped"
+            raise
+        finally:
+            self.store.finish_run(run, status)
+
+    def _steps(self) -> dict[str, Any]:
+        name, training = self.asked.name, self.training
+        before = self._scored(opened_as(self.plan.base), "before") if self.held_out else None
+        if not training.trained:
+            self._train()
+        card = Path(self.store.checkpoint(name)["path"]) / "README.md"
+        scores: dict[str, Any] = {}
+        if before is not None:
+            after = self._scored(resolve_checkpoint(self.store, name), "after")
+            scores = self._compared(before, after)
+            card = keep(self.store, name, {"scores": scores})
+        self.screen.stage("")
+        self.screen.print(f"registered: use it with --model checkpoint:{name}; its card: {card}")
+        decision = self._gate() if self.asked.gate else None
+        if decision is None:
+            self.screen.print(f"It serves nobody yet; the gate decides: verbal promote --model checkpoint:{name}")
+        papers = self.store.checkpoint(name)["info"]
+        from verbal.study import plain_usage
+
+        return {
+            **self.plan.plain(), "name": name, "path": str(self.out), "card": str(card), "run": training.run,
+            "resumed": training.resumed, "papers": papers, "scores": scores,
+            "before": scores["before"]["mean"] if scores else None,
+            "after": scores["after"]["mean"] if scores else None,
+            "usage": plain_usage(self.store.usage(training.run)), "gate": decision,
+        }  # fmt: skip
+
+    def _train(self) -> None:
+        """Trains, writes the papers, registers the weights and writes their card."""
+        plan, training, limits = self.plan, self.training, self.plan.recipe.limits
+        if training.resumed:
+            at = f"after step {training.step[0]} of {training.step[1]}" if training.step[1] else "before its first step"
+            self.screen.print(f"goes on with the training that stopped {at}")
+        self.screen.stage("training")
+        seconds = limits.max_minutes * 60 if limits.max_minutes is not None else None
+        ledger = Ledger(Limits(max_cost=limits.max_cost, max_seconds=seconds), store=self.store, run=training.run)
+        meter = Meter(ledger, plan.recipe.trainer.name, self.asked.gpu_price, self.screen.show, at=training.step[0])
+        figures = self._finished_before()
+        if figures is None:
+            with meter:
+                figures = self._weights(meter)
+        from verbal.study import plain_usage
+
+        load_function("trainers", "checkpoint", "register")(self.store, self.asked.name, self.out)
+        more = {
+            "recipe": plan.recipe.to_dict(), "about": _about(plan), "filtered": dict(plan.filtered),
+            "estimate": dict(plan.estimate), "curve": thinned(figures.get("curve") or meter.curve),
+            "training": training.run, "usage": plain_usage(self.store.usage(training.run)),
+        }  # fmt: skip
+        keep(self.store, self.asked.name, more)
+        self.store.set_info(training.run, {"trained": True})
+
+    def _weights(self, meter: Meter) -> dict[str, Any]:
+        """Trains; gives the figures. What a library says of its own future is for us, not for who waits."""
+        plan, quiet = self.plan, warnings.catch_warnings()
+        try:
+            with quiet:
+                warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+                made: dict[str, Any] = plan.method.train(
+                    list(plan.examples), plan.base, str(self.out), seed=plan.recipe.seed, recipe=plan.recipe,
+                    on_progress=meter.step, resume=self.training.resumed,
+                )  # fmt: skip
+                return made
+        except Exception as error:
+            if not isinstance(error, VerbalError) and _about_the_disk(error):
+                raise unwritten(error, self.out) from error
+            raise
+
+    def _finished_before(self) -> Mapping[str, Any] | None:
+        """The papers of weights that an earlier process finished and had no time to register."""
+        if not self.training.resumed or not (self.out / "verbal.json").is_file():
+            return None
+        papers: dict[str, Any] = load_function("trainers", "checkpoint", "read")(self.out)
+        same = all(papers.get(k) == self.plan.papers[k] for k in ("rows_sha256", "method", "seed", "base"))
+        return papers if same else None
+
+    def _scored(self, model: str, when: str) -> tuple[float, ...]:
+        """One greedy attempt a task, no memory: 1.0 for solved. What is in the store is not tried again."""
+        from verbal.evaluate import evaluate_arm
         from verbal.run import Progress, open_workshop
 
-        options = {"recipe": "reflect", "model": model, "app": self.app, "overrides": ["memory.name="]}
-        recipe = make_recipe(options)
-        run = f"distill-{self.run}-{time.time_ns()}"
+        recipe = dataclasses.replace(
+            self.plan.recipe,
+            model=dataclasses.replace(self.plan.recipe.model, name=model),
+            memory=dataclasses.replace(self.plan.recipe.memory, name=""),
+        )
+        self.screen.stage(f"scoring {when} training")
+        run = f"{self.training.run}:scores"
 
-        async def work() -> float:
-            progress = Progress(changed=self.screen.show)
+        async def work() -> tuple[float, ...]:
+            progress = Progress(total=len(self.held_out), changed=self.screen.show)
             async with open_workshop(recipe, self.store, run=run, progress=progress) as shop:
-                tasks = pick_tasks(shop.app.tasks(self.split), self.split, None)
-                progress.update(total=len(tasks))
-                made = await evaluate_arm(shop, tasks, run=run, arm=arm, seeds=[0], rounds=1, progress=progress)
-                return interval(made.first).mean
+                made = await evaluate_arm(
+                    shop, self.held_out, run=run, arm=when, seeds=[0], rounds=1, progress=progress
+                )
+                return made.first[0]
 
-        self.screen.stage(f"scoring {arm}")
         return asyncio.run(work())
 
+    def _compared(self, before: Sequence[float], after: Sequence[float]) -> dict[str, Any]:
+        from verbal.evaluate import difference, interval
 
-class Trainer:
-    """The training process: one line of JSON in, one line of JSON out, jobs in order."""
+        found: dict[str, Any] = {
+            "split": self.asked.split, "app": self.plan.recipe.app.name, "tasks": len(before),
+            "before": dataclasses.asdict(interval([before])), "after": dataclasses.asdict(interval([after])),
+            "gain": dataclasses.asdict(difference([after], [before])),
+        }  # fmt: skip
+        gain = found["gain"]
+        self.screen.stage("")
+        self.screen.print(
+            f"{self.asked.split}, {len(before)} tasks it did not train on: {percent(found['before']['mean'])} -> "
+            f"{percent(found['after']['mean'])}, {points(gain['mean'])} points [{points(gain['low'])}, "
+            f"{points(gain['high'])}] (one greedy attempt, no memory)"
+        )
+        return found
 
-    def __init__(self, process: asyncio.subprocess.Process, out: Path, log: Path) -> None:
-        self._process, self._out, self._log = process, out, log
+    def _gate(self) -> dict[str, Any]:
+        """Asks the evidence gate about the checkpoint, and keeps what it says in papers and card."""
+        from verbal.evidence import ask_gate, note_decision
+        from verbal.run import Progress
+        from verbal.study import Study
+        from verbal.versions import active, make_policy
 
-    @classmethod
-    async def start(cls, out: Path, store: Path, number: int = 0) -> Trainer:
-        """Starts the process, which loads torch while the agent still learns in words."""
-        log = out / f"demo.train-{number}.log"
-        with log.open("wb") as errors:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "verbal.distill", str(store),
-                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=errors,
-            )  # fmt: skip
-        return cls(process, out, log)
+        name, recipe = f"checkpoint:{self.asked.name}", self.plan.recipe
+        serving, incumbent = active(self.store), None
+        if serving:
+            memory = f"{serving[1].memory}@{serving[1].version}" if serving[1].memory else ""
+        else:
+            memory, table = self._memory_of_runs()
+            recipe = dataclasses.replace(recipe, memory=table)
+            incumbent = make_policy(self.store, recipe.model.name, memory)
+        candidate = make_policy(self.store, name, memory, serving[1].prompts if serving else "")
+        progress = Progress(changed=self.screen.show)
+        study = Study(store=self.store, recipe=recipe, run="gate", progress=progress, stage=self.screen.stage)
+        now = serving[1] if serving else incumbent
+        self.screen.print(f"candidate: {candidate.words()}", f"incumbent: {now.words() if now else recipe.model.name}")
+        decision = asyncio.run(
+            ask_gate(
+                study, self.screen, candidate, self.asked.split or "dev", self.asked.limit, self.asked.guard,
+                self.asked.samples, Rule(), incumbent,
+            )
+        )  # fmt: skip
+        note_decision(self.store, name, decision)
+        return decision
 
-    def ask(self, run: str, model: str, seed: int, **options: Any) -> None:
-        """Queues the distillation of one run; `options` are the method's."""
-        job = {
-            "run": run,
-            "model": model if model.startswith("embedded") else "embedded",
-            "options": options,
-            "seed": seed,
-            "out": str(self._out / f"demo.weights-{seed}"),
-        }
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(job).encode() + b"\n")
+    def _memory_of_runs(self) -> tuple[str, Any]:
+        """The memory that the first of the runs learned into (or none), and how it is read."""
+        from verbal.recipe import recipe_from_dict
 
-    async def answer(self) -> dict[str, Any]:
-        """The figures of the next finished job.
-
-        Raises:
-            TrainError: the job failed.
-        """
-        assert self._process.stdout is not None
-        line = await self._process.stdout.readline()
-        figures: dict[str, Any] = json.loads(line) if line else {"error": "the training process died"}
-        if "error" in figures:
-            raise TrainError(figures["error"], where=str(self._log), todo="read that file's end")
-        return figures
-
-    async def aclose(self) -> None:
-        """Ends the process."""
-        if self._process.returncode is None:
-            self._process.kill()
-            await self._process.wait()
-
-
-def serve_jobs(store_path: str) -> None:
-    """The training process: reads jobs from standard input until it ends."""
-    make_part("trainers", "sft").warm()
-    for line in sys.stdin:
-        job = json.loads(line)
-        began = time.perf_counter()
-        try:
-            method = make_part("trainers", "sft", **job["options"])
-            with Store(store_path) as store:
-                examples = method.examples(store, run=job["run"])
-            figures = method.train(examples, job["model"], job["out"], seed=job["seed"])
-            figures |= {
-                "path": job["out"],
-                "seed": job["seed"],
-                "run": job["run"],
-                "seconds": time.perf_counter() - began,
-            }
-        except Exception as error:  # the parent must hear of any failure, whatever it is
-            figures = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(figures, default=str), flush=True)
+        known = self.store.memories()
+        for run in self.plan.papers["runs"]:
+            found = self.store.run(run)
+            name = ((found or {}).get("info", {}).get("memory") or {}).get("name", "")
+            if found and name and known.get(name):
+                return name, recipe_from_dict(found["recipe"]).memory
+        return "", self.plan.recipe.memory
 
 
-def _options(overrides: list[str]) -> dict[str, Any]:
-    import tomllib
-
-    options: dict[str, Any] = {}
-    for text in overrides:
-        key, _, value = text.partition("=")
-        try:
-            options[key.strip()] = tomllib.loads(f"x = {value.strip()}")["x"]
-        except tomllib.TOMLDecodeError:
-            options[key.strip()] = value.strip()
-    return options
+def _about(plan: Plan) -> dict[str, str]:
+    """What the method's own words say of it: the first sentence, and its source."""
+    kind = load_part("trainers", plan.recipe.trainer.name)
+    parts = [" ".join(part.split()) for part in (inspect.getdoc(kind) or "").split("\n\n")]
+    source = next((p.removeprefix("Source:").strip() for p in parts if p.startswith("Source:")), "")
+    return {"method": parts[0] if parts else "", "source": source, "recipe": plan.recipe.about}
 
 
-if __name__ == "__main__":
-    serve_jobs(sys.argv[1])
+def _about_the_disk(error: BaseException) -> bool:
+    """Whether a library failed because a file could not be written; torch and safetensors say so in words only."""
+    words = ("No space left", "os error 28", "File too large", "os error 27", "Disk quota", "PytorchStreamWriter")
+    return isinstance(error, OSError) or any(word in str(error) for word in words)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,19 +68,42 @@ def run_promote(
             store=store, recipe=recipe, run="gate", progress=Progress(changed=screen.show), stage=screen.stage
         )
         screen.print(f"candidate: {candidate.words()}", f"serving:   {now.words()}")
-        return asyncio.run(_promote(study, screen, candidate, split, limit, guard, seeds, rule))
+        decision = asyncio.run(ask_gate(study, screen, candidate, split, limit, guard, seeds, rule))
+        if candidate.model.startswith("checkpoint:"):
+            note_decision(store, candidate.model, decision)
+        return decision
 
 
-async def _promote(
-    study: Study, screen: Screen, candidate: Policy, split: str, limit: int | None, guard: str, seeds: int, rule: Rule
+async def ask_gate(
+    study: Study,
+    screen: Screen,
+    candidate: Policy,
+    split: str,
+    limit: int | None,
+    guard: str,
+    seeds: int,
+    rule: Rule,
+    incumbent: Policy | None = None,
 ) -> dict[str, Any]:
-    """Declares a proposal, lets the gate decide, and keeps what it said."""
+    """Declares a proposal, lets the gate decide, says and keeps what it decided; see `run_promote`.
+
+    Args:
+        study: Store, recipe and run of the gate.
+        screen: Told what happens.
+        candidate: What may serve.
+        split: Held-out tasks.
+        limit: Most of them to use.
+        guard: As `run_promote`.
+        seeds: Samples of each task on each side.
+        rule: Margins and levels.
+        incumbent: What the candidate has to beat while nothing is adopted; the recipe's model alone when not given.
+    """
     from verbal.estimate import check_budget, estimate
     from verbal.versions import propose
 
     recipe = study.recipe
     async with study.open({}, recipe=candidate.recipe(recipe)) as shop:
-        guarded = _guard(shop.app, recipe.app, guard)
+        guarded = guard_tasks(shop.app, recipe.app, guard)
         aside = {t.id for t in guarded}
         tasks = pick_tasks([t for t in shop.app.tasks(split) if t.id not in aside], split, None)
         expected = await estimate(shop, [*tasks[:limit], *guarded], passes={"score": 2 * seeds})
@@ -89,7 +112,9 @@ async def _promote(
             + estimate_words(expected.plain())
         )
         check_budget(shop, expected)
-    decision = await propose(study, candidate, tasks, guarded, rule=rule, seeds=seeds, budget=limit)
+    decision = await propose(
+        study, candidate, tasks, guarded, rule=rule, seeds=seeds, budget=limit, incumbent=incumbent
+    )
     screen.stage("")
     screen.print(gates_table([decision]), decision["reason"])
     number = decision["version"]
@@ -98,7 +123,16 @@ async def _promote(
     return decision
 
 
-def _guard(app: Any, table: Any, guard: str) -> list[Task]:
+def note_decision(store: Store, model: str, decision: Mapping[str, Any]) -> Path:
+    """Keeps a decision of the gate in the papers of a checkpoint and on its card; gives the card's path."""
+    from verbal.model_card import decision_papers, keep
+
+    name = model.removeprefix("checkpoint:")
+    before = [g for g in store.checkpoint(name)["info"].get("gates", []) if g.get("id") != decision["id"]]
+    return keep(store, name, {"gates": [*before, {"at": _iso(time.time()), **decision_papers(decision)}]})
+
+
+def guard_tasks(app: Any, table: Any, guard: str) -> list[Task]:
     """The guard tasks that `--guard` names; sealed ones are left alone.
 
     Raises:
@@ -241,6 +275,6 @@ def _iso(at: float) -> str:
 
 
 __all__: Sequence[str] = (
-    "adopted", "decisions", "run_diff", "run_promote", "run_replay", "run_report", "run_results", "run_rollback",
-    "sealed",
+    "adopted", "ask_gate", "decisions", "guard_tasks", "note_decision", "run_diff", "run_promote", "run_replay",
+    "run_report", "run_results", "run_rollback", "sealed",
 )  # fmt: skip

@@ -141,7 +141,7 @@ class Ledger:
             return Usage()
         alive = Usage()
         for row in self.store.open_calls(self.run):
-            if _lives(row["owner"]):
+            if lives(row["owner"]):
                 alive += row["worst"]
                 continue
             self.interrupted += 1
@@ -331,8 +331,8 @@ def _began(number: int) -> str:
         return ""
 
 
-def _lives(name: str) -> bool:
-    """Whether a process may still be running; one on another host is taken to be."""
+def lives(name: str) -> bool:
+    """Whether the process of an `owner` may still be running; one on another host is taken to be."""
     host, _, rest = name.partition("/")
     number, _, mark = rest.partition("/")
     if host != socket.gethostname() or not number.isdigit():
@@ -350,4 +350,4 @@ def _lives(name: str) -> bool:
     return True
 
 
-__all__ = ["Ledger", "Limits", "Reservation", "owner", "unknown_price"]
+__all__ = ["Ledger", "Limits", "Reservation", "lives", "owner", "unknown_price"]

@@ -45,6 +45,8 @@ class Progress:
     """Episodes found finished in the store when the run was resumed."""
     usage: Usage = field(default_factory=Usage)
     note: str = ""
+    unit: str = "tasks"
+    """What is counted."""
     changed: Callable[[Progress], None] = lambda _: None
 
     def update(self, **changes: Any) -> None:

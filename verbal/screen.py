@@ -183,12 +183,14 @@ class Screen:
             kept = f", {p.kept:,} kept from before" if p.kept else ""
             facts.append(f"{percent(p.solved / p.done, 0)} solved ({p.solved:,} of {p.done:,}{kept})")
         if usage.calls:
-            facts += [f"{usage.calls:,} calls", f"{_short(usage.tokens)} tokens", money(usage.cost)]
+            facts += [f"{usage.calls:,} calls", f"{_short(usage.tokens)} tokens"]
+        if usage.calls or usage.cost:
+            facts.append(money(usage.cost))
         return facts
 
     def _line(self) -> str:
         p = self._latest
-        tasks = [f"{p.done:,}/{p.total:,} tasks"] if p else []
+        tasks = [f"{p.done:,}/{p.total:,} {p.unit}"] if p else []
         note = [visible(p.note, 100, line=True)] if p and p.note else []
         facts = [*tasks, *self._facts(self._usage()), *note, f"{clock(self._now() - self._began)} elapsed"]
         return f"{self._stage or self.title}: {', '.join(facts)}"

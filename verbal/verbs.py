@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,11 @@ from verbal.types import Task
 
 def make_recipe(options: dict[str, Any], store: Store | None = None) -> Recipe:
     """The recipe of a command: a file or name, overrides, then `--model`, `--db` and `--questions`."""
-    recipe = load_recipe(options["recipe"], options["overrides"])
+    return apply_options(load_recipe(options["recipe"], options["overrides"]), options, store)
+
+
+def apply_options(recipe: Recipe, options: Mapping[str, Any], store: Store | None = None) -> Recipe:
+    """A recipe with the model and the app of a command; with a store, `checkpoint:NAME` becomes what opens it."""
     if options["model"]:
         recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, name=options["model"]))
     if options["app"]:

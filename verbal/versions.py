@@ -145,8 +145,11 @@ def declare(
     rule: Rule,
     seeds: int,
     budget: int | None,
+    incumbent: Policy | None = None,
 ) -> tuple[str, dict[str, Any]]:
     """Writes a proposal down before its first task is run; gives its id and spec. An equal unfinished one goes on.
+
+    With nothing adopted yet, `incumbent` may be what the candidate has to beat in place of the recipe's model alone.
 
     Raises:
         ConfigError: the candidate is what serves already, or a task is of the sealed split.
@@ -154,14 +157,17 @@ def declare(
     refuse_sealed([*tasks, *guard])
     refuse_known(store, candidate, tasks)
     serving = active(store)
-    incumbent = serving[1] if serving else make_policy(store, recipe.model.name)
-    if candidate == incumbent:
+    served = serving[1] if serving else make_policy(store, recipe.model.name)
+    incumbent = served if serving or incumbent is None else incumbent
+    if candidate in (served, incumbent):
         raise ConfigError(f"this serves already: {candidate.words()}", todo="propose another memory, model or prompts")
     asked = {
         "command": "gate", "incumbent": incumbent.plain(), "candidate": candidate.plain(), "seeds": list(range(seeds)),
         "tasks": [t.id for t in tasks], "guard": [t.id for t in guard], "rule": dataclasses.asdict(rule),
         "budget": budget, "seed": recipe.seed, "version": serving[0]["number"] if serving else 0,
     }  # fmt: skip
+    if served != incumbent:
+        asked["served"] = served.plain()
     digest = tasks_digest(tasks)
     with store.transaction():  # two processes that propose at once get two numbers
         past = store.proposals()
@@ -211,14 +217,16 @@ async def propose(
     rule: Rule | None = None,
     seeds: int = 3,
     budget: int | None = None,
+    incumbent: Policy | None = None,
 ) -> dict[str, Any]:
     """Declares a candidate, lets the gate decide, keeps what it said; gives the decision and the new `version`, if any.
 
     A budget of money or calls that ends before there is an answer leaves the proposal open: the same call goes on.
     """
     run, spec = declare(
-        study.store, study.recipe, candidate, tasks, guard, rule=rule or Rule(), seeds=seeds, budget=budget
-    )
+        study.store, study.recipe, candidate, tasks, guard,
+        rule=rule or Rule(), seeds=seeds, budget=budget, incumbent=incumbent,
+    )  # fmt: skip
     study.stage(f"{run}: use {spec['dev_uses']} of these tasks")
     decision = await decide(dataclasses.replace(study, run=run), spec)
     ended = decision["reason"].startswith(BUDGET_ENDED)
@@ -291,7 +299,8 @@ def adopt(store: Store, proposal: str, spec: Mapping[str, Any], decision: Mappin
         if decision["verdict"] == "accept":
             before = spec["version"]
             if before == 0:  # what served so far is the version to go back to
-                start = {"action": "start", "policy": spec["incumbent"], "evidence": ""}
+                served = spec.get("served", spec["incumbent"])
+                start = {"action": "start", "policy": served, "evidence": ""}
                 before = store.add_version(start, expect=0)
             record = {"action": "promote", "policy": spec["candidate"], "evidence": proposal}
             number = store.add_version(record, expect=before)
