@@ -10,8 +10,9 @@ from typing import Annotated, Literal
 import typer
 
 from verbal.cli_distill import distill
-from verbal.cli_eval import evaluate
+from verbal.cli_eval import evaluate, two_by_two
 from verbal.cli_groups import embedded_app, emit, memory_app
+from verbal.cli_serve import mcp, serve
 from verbal.cli_sql import ask, chat, sql_app
 from verbal.errors import VerbalError
 from verbal.options import (
@@ -32,7 +33,8 @@ from verbal.options import (
     command_options,
 )
 
-# The command; groups of verbs stand in `cli_groups.py` and `cli_sql.py`, `eval` in `cli_eval.py`.
+# The command; groups of verbs stand in `cli_groups.py` and `cli_sql.py`, `eval` in `cli_eval.py`, servers in
+# `cli_serve.py`.
 app = typer.Typer(
     name="verbal",
     help="Agents that learn: in words first, in weights later, with evidence for each step.",
@@ -122,6 +124,7 @@ def learn(
 
 
 app.command(name="eval")(evaluate)
+app.command(name="two-by-two")(two_by_two)
 
 
 @app.command()
@@ -297,21 +300,8 @@ def report(
     emit(run_report(store, run, out, quiet=json_), json_)
 
 
-@app.command()
-def mcp(
-    memory: Annotated[list[str] | None, typer.Option("--memory", help="A memory; repeat for several.")] = None,
-    http: Annotated[int | None, typer.Option(min=0, max=65535, help="A port; stdio if not given.")] = None,
-    host: Annotated[str, typer.Option(help="Address; other than loopback needs VERBAL_MCP_TOKEN.")] = "127.0.0.1",
-    allowed_host: Annotated[list[str] | None, typer.Option(help="A name by which clients may call it.")] = None,
-    read_only: Annotated[bool, typer.Option("--read-only", help="Search and history only.")] = False,
-    embedder: Annotated[str, typer.Option(help="Embedder of the memory.")] = "hashing",
-    store: Store = DEFAULT_STORE,
-) -> None:
-    """Serve memories to any MCP client, on stdio or HTTP: search, add (quarantined), feedback, history."""
-    from verbal.serving import run_mcp
-
-    names, hosts = memory or ["main"], allowed_host or []
-    run_mcp(store, names, port=http, host=host, allowed_hosts=hosts, read_only=read_only, embedder=embedder)
+app.command()(mcp)
+app.command()(serve)
 
 
 def main() -> None:

@@ -1,0 +1,7 @@
+"""Any model behind OpenAI's chat completions, exchanged without a pause: the app that `verbal serve` runs."""
+
+from .served import Served
+from .server import Gateway
+from .switch import Switch
+
+__all__ = ["Gateway", "Served", "Switch"]

@@ -1,0 +1,217 @@
+"""`verbal serve` as real processes: what it prints, how it ends, and a stand-in for the command `vllm`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import openai
+import pytest
+
+from verbal.apps.gateway.server import Gateway
+from verbal.apps.gateway.vllm import VllmModel
+from verbal.cli import main
+from verbal.contracts import Sampling
+from verbal.errors import ConfigError, MissingExtra, ModelError
+from verbal.store import Store
+from verbal.types import Message
+from verbal.versions import adopt, make_policy
+
+ASK = [{"role": "user", "content": "hello?"}]
+
+# The smallest server that takes the arguments of `vllm serve` and speaks its protocol; it tells what it was given.
+VLLM = """#!{python}
+import json, sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+command, folder, *rest = sys.argv[1:]
+options = dict(zip(rest[::2], rest[1::2]))
+assert command == "serve" and options["--host"] == "127.0.0.1"
+if "broken" in folder:
+    sys.exit("torch.OutOfMemoryError: CUDA out of memory")
+name = options["--served-model-name"]
+
+class Handler(BaseHTTPRequestHandler):
+    def say(self, body):
+        data = json.dumps(body).encode()
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+    def do_GET(self):
+        self.say({{"data": [{{"id": name}}]}})
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        assert body["model"] == name
+        text = json.dumps(options)
+        self.say({{"choices": [{{"index": 0, "message": {{"content": text}}, "finish_reason": "stop"}}],
+                  "usage": {{"prompt_tokens": 3, "completion_tokens": 4}}}})
+    def log_message(self, *_):
+        pass
+
+HTTPServer(("127.0.0.1", int(options["--port"])), Handler).serve_forever()
+"""
+
+
+@contextmanager
+def serving(*arguments, **environment):
+    """The verb in a process on a free port; gives the process, its URL and the command it suggests."""
+    command = [sys.executable, "-m", "verbal.cli", "serve", "--port", "0", *arguments]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", **environment}
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            head = process.stdout.readline()
+            assert "http://" in head, head + process.stderr.read()
+            yield process, head, process.stdout.readline()
+        finally:
+            process.terminate()
+            process.communicate()
+
+
+@pytest.fixture
+def vllm(tmp_path, monkeypatch):
+    """The stand-in on PATH; gives a folder to serve."""
+    program = tmp_path / "bin" / "vllm"
+    program.parent.mkdir()
+    program.write_text(VLLM.format(python=sys.executable))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    return folder
+
+
+def test_the_verb_says_where_what_and_how_to_try_and_ends_on_ctrl_c():
+    with serving("--model", "embedded") as (process, head, example):
+        assert "serves embedded/pocket (fp_" in head and "Stop with Ctrl-C" in head
+        command = shlex.split(example)
+        assert command[0] == "curl"
+        body = json.loads(command[command.index("-d") + 1])
+        url = head.split()[0]
+        with openai.OpenAI(base_url=url, api_key="none") as client:
+            made = client.chat.completions.create(**body)
+        assert "COUNT(*)" in made.choices[0].message.content
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+        assert process.returncode == 0 and "stopping" in out and err == ""
+
+
+def test_the_verb_follows_the_store_and_asks_for_its_token(tmp_path):
+    path = tmp_path / "v.db"
+    script = tmp_path / "m.jsonl"
+    script.write_text('{"reply": "hello"}')
+    with Store(path) as store:
+        spec = {"version": 0, "incumbent": make_policy(store, "embedded").plain()}
+        spec["candidate"] = make_policy(store, f"scripted:{script}").plain()
+        adopt(store, "gate-1", spec, {"verdict": "accept"})
+    token = "a-long-random-text-0123456789"
+    with serving("--store", str(path), VERBAL_SERVE_TOKEN=token) as (process, head, example):
+        assert "serves scripted/m" in head and "version 2 of the store" in head
+        assert "Bearer $VERBAL_SERVE_TOKEN" in example and token not in head + example
+        with openai.OpenAI(base_url=head.split()[0], api_key=token, max_retries=0) as client:
+            assert client.chat.completions.create(model="promoted", messages=ASK).choices[0].message.content == "hello"
+            with Store(path) as store:
+                spec = {"version": 2, "candidate": make_policy(store, "embedded").plain()}
+                adopt(store, "gate-2", spec, {"verdict": "accept"})
+            line = process.stderr.readline()
+            assert "version 3: embedded/pocket" in line and "answers from now on" in line, line
+            assert client.models.list().data[1].id == "embedded/pocket"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--store", "none.db"), "there is no store"),
+        (("--model", "checkpoint:x", "--store", "none.db"), "there is no store"),
+        (("--model", "embeded"), "not the name of a model"),
+        (("--model", "embedded", "--host", "0.0.0.0"), "could be used by anybody"),
+        (("--model", "embedded", "--engine", "vllm"), "vLLM serves Hugging Face folders"),
+        (("--model", "hf:nowhere", "--engine", "vllm"), "'vllm' is not installed"),
+        (("--model", "hf:nowhere"), "no model in 'nowhere'"),
+    ],
+)
+def test_what_cannot_be_served_is_wrong_use(arguments, said, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(sys, "argv", ["verbal", "serve", "--port", "0", *arguments])
+    with pytest.raises(SystemExit) as done:
+        main()
+    assert done.value.code == 2 and said in capsys.readouterr().err
+
+
+# vLLM -----------------------------------------------------------------------------------------------------------------
+
+
+async def test_vllm_runs_beside_and_ends_with_the_gateway(vllm):
+    async with Gateway(f"hf:{vllm}", engine="vllm") as gateway:
+        process = gateway.switch.current.model._process
+        async with openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key="none") as client:
+            made = await client.chat.completions.create(model="vllm/weights", messages=ASK)
+            stream = await client.chat.completions.create(model="vllm/weights", messages=ASK, stream=True)
+            told = "".join([c.choices[0].delta.content or "" async for c in stream])
+        options = json.loads(made.choices[0].message.content)
+        assert json.loads(told) == options and made.usage.total_tokens == 7 and made.system_fingerprint is None
+        assert options["--served-model-name"] == "weights" and "--gpu-memory-utilization" not in options
+        assert process.returncode is None
+    assert process.returncode is not None
+
+
+async def test_a_vllm_that_ends_is_told_with_its_last_words(vllm, tmp_path):
+    folder = vllm.rename(tmp_path / "broken")
+    with pytest.raises(ModelError, match="CUDA out of memory"):
+        await Gateway(f"hf:{folder}", engine="vllm").open()
+
+
+async def test_two_of_them_share_a_card_while_one_takes_over(vllm):
+    model = VllmModel(str(vllm), share=0.45)
+    with pytest.raises(ModelError, match="not started"):
+        await model.generate([], 1, Sampling())
+    assert "ready" in await model.check()
+    (reply,) = await model.generate([Message(role="user", content="hello?")], 1, Sampling())
+    assert json.loads(reply.text)["--gpu-memory-utilization"] == "0.45"
+    assert [json.loads(p) async for p in model.stream([Message(role="user", content="x")], Sampling())]
+    await model.aclose()
+
+
+def test_a_missing_command_or_folder_is_told(vllm, tmp_path):
+    with pytest.raises(MissingExtra, match="'vllm-of-nowhere' is not installed"):
+        VllmModel(str(vllm), command="vllm-of-nowhere")
+    with pytest.raises(ConfigError, match="no model in"):
+        VllmModel(str(tmp_path / "nothing"))
+
+
+def test_help_loads_no_server():
+    code = "import sys; sys.argv = ['verbal', '--help']\nimport verbal.cli\ntry: verbal.cli.app()\nexcept SystemExit: "
+    code += "assert not {'aiohttp', 'verbal.serving', 'verbal.versions'} & set(sys.modules)"
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("COVERAGE")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "serve" in done.stdout, done.stderr
+
+
+def test_the_verb_runs_inside_this_process_too(monkeypatch, capsys, tmp_path):
+    """The same path as above where coverage sees it: a signal to ourselves ends it."""
+    script = tmp_path / "m.jsonl"
+    script.write_text('{"reply": "hello"}')
+    opened = Gateway.open
+
+    async def then_stop(self, host, port):
+        url = await opened(self, host, port)
+        asyncio.get_running_loop().call_later(0.05, os.kill, os.getpid(), signal.SIGINT)
+        return url
+
+    monkeypatch.setattr(Gateway, "open", then_stop)
+    monkeypatch.setattr(sys, "argv", ["verbal", "serve", "--port", "0", "--model", f"scripted:{script}"])
+    with pytest.raises(SystemExit) as done:
+        main()
+    assert done.value.code == 0 and "Say hello." in capsys.readouterr().out
