@@ -64,7 +64,7 @@ class SFT:
     device: Literal["auto", "cpu"] = "auto"
     """Where a Hugging Face model trains; the embedded model always trains on the CPU."""
     lora_rank: int | None = None
-    """Of LoRA on all linear layers, merged at the end; 0: all weights are trained. None: 16 above a billion parameters."""
+    """Of LoRA on all linear layers, merged at the end. 0: all weights are trained; None: 16 above 10^9 parameters."""
     quantization: Quantization | None = None
     """`nf4`: the weights under LoRA are kept in 4 bits (QLoRA); needs bitsandbytes."""
     gradient_checkpointing: bool = False
