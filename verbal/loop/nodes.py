@@ -11,9 +11,10 @@ from typing import TypedDict
 from langgraph.runtime import Runtime
 
 from verbal.citations import cited
-from verbal.contracts import Observation, Reply, Sampling
+from verbal.contracts import Environment, Observation, Reply, Sampling
 from verbal.errors import STOPS, EnvironmentFault, ModelError, VerbalError
 from verbal.lessons import read_lessons, tag_ops
+from verbal.loop.branches import Branch
 from verbal.loop.context import Context
 from verbal.types import Attempt, Feedback, Group, MemoryOp, Message, Reflection, Step, StopReason, Task
 
@@ -232,6 +233,7 @@ async def make_attempt(
     earlier: list[Attempt] | None = None,
     sample: int = 0,
     reply: Reply | ModelError | None = None,
+    branch: Branch | None = None,
 ) -> Attempt:
     """Runs one attempt and keeps it; the kept one when the store has it already. What fails inside it is recorded.
 
@@ -244,6 +246,7 @@ async def make_attempt(
         earlier: Failed attempts on the same task, oldest first.
         sample: Index among attempts side by side.
         reply: The policy's first reply when it was drawn together with its siblings, or how that failed.
+        branch: The attempt that it leaves at a turn, whose first turns are its own.
 
     Raises:
         BudgetError, TransientError, ReplayMiss, StoreError: what stops a run (`verbal.errors.STOPS`); nothing is kept,
@@ -259,13 +262,17 @@ async def make_attempt(
         sample=sample,
         round=round_,
         arm=context.arm,
-        parent=earlier[-1].id if earlier else None,
+        parent=branch.parent.id if branch else earlier[-1].id if earlier else None,
+        branch_step=branch.at if branch else None,
+        steps=branch.steps if branch else (),
         model=context.roles("solver").name,
         stop=StopReason.STEP_LIMIT,
         seed=sampling.seed,
     )
     tried = [a.answer for a in earlier or [] if a.answer]
-    made = await _play(context, task, made, hints, tried, sampling, reply)
+    environment = context.app.environment()
+    environment = branch.environment(environment) if branch else environment
+    made = await _play(context, task, made, hints, tried, sampling, reply, environment)
     await context.put_attempt(made)
     return made
 
@@ -278,17 +285,19 @@ async def _play(
     tried: list[str],
     sampling: Sampling,
     reply: Reply | ModelError | None,
+    environment: Environment,
 ) -> Attempt:
     """The attempt with its turns, until the environment is done; a failure is written on it, and what came before."""
-    limit = asyncio.timeout(context.recipe.loop.timeout)
-    environment = context.app.environment()
+    limit, begun = asyncio.timeout(context.recipe.loop.timeout), made.branch_step or 0
     try:
         async with limit:
             messages = await environment.start(unsealed(task), hints=hints, tried=tried)
-            for _ in range(context.recipe.loop.turns):
+            for _ in range(begun, context.recipe.loop.turns):
                 if isinstance(reply, ModelError):
                     raise reply
                 if reply is None:
+                    if made.sample and made.steps:  # siblings that began alike must not go on alike
+                        sampling = dataclasses.replace(sampling, seed=context.draw(sampling.seed, made.sample))
                     reply = (await context.roles("solver").generate(messages, 1, sampling))[0]
                 seen = await environment.step(reply)
                 context.observations[made.id] = seen
