@@ -20,6 +20,7 @@ from langgraph.runtime import Runtime
 from verbal.contracts import Reply, Sampling
 from verbal.curation import open_memory
 from verbal.errors import TrainError
+from verbal.loop.branches import Branch
 from verbal.loop.context import Context
 from verbal.loop.nodes import critique, lessons, make_attempt, reflect_on
 from verbal.recipe import Recipe
@@ -81,7 +82,9 @@ class Rollouts:
         model = dataclasses.replace(
             recipe.model, cache="off", logprobs=True, temperature=temperature, max_tokens=max_tokens
         )
-        table = dataclasses.replace(recipe.memory, name="" if not memory else recipe.memory.name or "exact")
+        # No lots are drawn and nothing is on trial: nobody credits a memory with what weights under training score.
+        name = "" if not memory else recipe.memory.name or "exact"
+        table = dataclasses.replace(recipe.memory, name=name, credit="", trials=0)
         self.recipe = dataclasses.replace(recipe, model=model, memory=table, seed=seed)
         self.weights, self.seed = weights, seed
         self.tasks: dict[str, Task] = {}
@@ -153,7 +156,8 @@ class Rollouts:
             loop: Fields of `[loop]`.
         """
         if (arm, step) not in self._contexts:
-            recipe = dataclasses.replace(self.recipe, loop=dataclasses.replace(self.recipe.loop, **loop))
+            table = dataclasses.replace(self.recipe.loop, **loop)
+            recipe = dataclasses.replace(self._shop.recipe, loop=table, memory=self.recipe.memory)
             first = make_context(self._shop, list(self.tasks.values()), run=_RUN, arm=f"{arm}-{step}", seed=self.seed)
             self._contexts = {k: c for k, c in self._contexts.items() if k[1] >= step}  # earlier steps are over
             self._contexts[arm, step] = dataclasses.replace(first, recipe=recipe, seed=first.draw(arm, step))
@@ -176,11 +180,12 @@ class Rollouts:
         hints: Sequence[Reflection] = (),
         earlier: Sequence[Attempt] = (),
         sampling: Sampling | None = None,
+        branch: Branch | None = None,
     ) -> Made:
-        """One more attempt at a task, judged: greedy with the seed of its place unless told otherwise."""
+        """One more attempt at a task, judged: sampled with the seed of its place unless told otherwise."""
         made = await make_attempt(
             context, self.tasks[task], round_=round_, hints=list(hints), earlier=list(earlier), sample=sample,
-            sampling=sampling or context.solving(task, round_, sample),
+            sampling=sampling or context.solving(task, round_, sample), branch=branch,
         )  # fmt: skip
         if not context.store.feedback([made.id])[made.id]:
             await context.judge(self.tasks[task], [made])

@@ -7,7 +7,9 @@ folder speak their chat template and answer through transformers. Imports torch 
 
 from __future__ import annotations
 
+import math
 import re
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +27,7 @@ from verbal.models.embedded.codec import Answer, encode, encode_answer
 from verbal.models.embedded.model import SHIPPED, EmbeddedModel
 from verbal.models.embedded.read import fences, read_prompt
 from verbal.models.embedded.vocabulary import INDEX
-from verbal.types import Attempt, Message
+from verbal.types import Attempt, Message, Step
 
 from .local import LocalModel
 
@@ -44,7 +46,10 @@ class Tokens:
     mask: list[int]
     """1 on tokens of `completion` that the policy wrote, 0 on what the environment said between them."""
     logprobs: list[float] | None
-    """Of `completion` under what it was sampled from, NaN where the mask is 0; None when not all were recorded."""
+    """Of `completion` under what it was sampled from, NaN where the mask is 0, and on turns whose past was read in
+    other tokens than it was written in; None when not all were recorded."""
+    turns: tuple[int, ...] = (0,)
+    """Place in `completion` of the first token of each turn of the policy."""
 
 
 class Weights(Protocol):
@@ -177,6 +182,7 @@ class _HuggingFace:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.context = int(getattr(self.network.config, "max_position_embeddings", None) or 2**31)
         self._quiet = quiet
+        self._closing: list[int] = []
         self._policy = _Live(model, self)
 
     def prompt_ids(self, messages: Messages) -> list[int]:
@@ -184,7 +190,7 @@ class _HuggingFace:
 
     def answer_ids(self, messages: Messages, text: str) -> list[int]:
         prompt, eos = self.prompt_ids(messages), self.tokenizer.eos_token_id
-        whole = self._ids([*messages, {"role": "assistant", "content": text}], False)
+        whole = self._ids([*messages, _assistant(text)], False)
         if whole[: len(prompt)] != prompt:  # a template that writes the opening otherwise once an answer is there
             return [*self.tokenizer(text, add_special_tokens=False)["input_ids"], eos]
         said = whole[len(prompt) :]
@@ -194,31 +200,49 @@ class _HuggingFace:
         steps = [s for s in attempt.steps if s.author == "policy"]
         if not steps or any(s.token_ids is None for s in steps):
             return None
-        made = Tokens(self.prompt_ids(turns_of(steps[0].prompt)), [], [], [])
-        for step, following in zip(steps, [*steps[1:], None], strict=True):
+        prompt = self.prompt_ids(turns_of(steps[0].prompt))
+        completion: list[int] = []
+        mask: list[int] = []
+        logprobs: list[float] = []
+        turns: list[int] = []
+        read = True
+        for i, step in enumerate(steps):
+            if i:
+                between, opened = self._between(steps[i - 1], step.prompt)
+                completion += between
+                mask += [0] * len(between)
+                logprobs += [math.nan] * len(between)
+                read = [*prompt, *completion] == opened
             ids = list(step.token_ids or ())
-            made.completion.extend(ids)
-            made.mask.extend([1] * len(ids))
-            if made.logprobs is not None and step.logprobs is not None:
-                made.logprobs.extend(step.logprobs)
-            between = self._between(step.prompt, step.text, following.prompt) if following else []
-            made.completion.extend(between)
-            made.mask.extend([0] * len(between))
-            if made.logprobs is not None:
-                made.logprobs.extend([float("nan")] * len(between))
+            turns.append(len(completion))
+            completion += ids
+            mask += [1] * len(ids)
+            logprobs += step.logprobs if read and step.logprobs is not None else [math.nan] * len(ids)
         known = all(s.logprobs is not None for s in steps)
-        return made if known else Tokens(made.prompt, made.completion, made.mask, None)
+        return Tokens(prompt, completion, mask, logprobs if known else None, tuple(turns))
 
-    def _between(self, prompt: Sequence[Message], said: str, following: Sequence[Message]) -> list[int]:
-        """The tokens from the end of a reply to the start of the next: what the template and the environment say."""
-        closed = self._ids([*turns_of(prompt), {"role": "assistant", "content": said}], False)
+    def _between(self, turn: Step, following: Sequence[Message]) -> tuple[list[int], list[int]]:
+        """The tokens from the end of a turn to the start of the next, and the whole prompt of the next."""
+        messages = turns_of(turn.prompt)
+        before, closed = self.prompt_ids(messages), self._ids([*messages, _assistant(turn.text)], False)
         opened = self.prompt_ids(turns_of(following))
-        if opened[: len(closed)] != closed:
-            what = "the next prompt does not begin with the turn before it"
+        if opened[: len(closed)] != closed or closed[: len(before)] != before:
+            what = "the next prompt does not begin with the turn before it as it was said"
             raise TrainError(what, where="chat template", todo="take a template that keeps earlier turns as they were")
-        eos = self.tokenizer.eos_token_id
-        end = len(closed) - closed[::-1].index(eos) if eos in closed else len(closed)
-        return [*closed[end:], *opened[len(closed) :]]
+        ending, eos = self._ending(messages), self.tokenizer.eos_token_id
+        said = list(turn.token_ids or ())
+        # A turn that ended by itself has said the end of turn; one that was cut at its limit has not.
+        over = ending.index(eos) + 1 if said[-1:] == [eos] and eos in ending else 0
+        return [*ending[over:], *opened[len(closed) :]], opened
+
+    def _ending(self, messages: Messages) -> list[int]:
+        """What the template writes after the words of a turn."""
+        if not self._closing:
+            mark = "\u2038"  # words that a template neither strips nor reads
+            text = self.tokenizer.apply_chat_template([*messages, _assistant(mark)], tokenize=False)
+            closing = text.rpartition(mark)[2]
+            self._closing.extend(self.tokenizer(closing, add_special_tokens=False)["input_ids"])
+        return self._closing
 
     def policy(self) -> Model:
         return self._policy
@@ -242,10 +266,10 @@ class _Live(LocalModel):
 
     def __init__(self, name: str, weights: _HuggingFace) -> None:
         super().__init__(name, loaded=(weights.network, weights.tokenizer))
-        self._weights = weights
+        self._weights, self._turn = weights, threading.Lock()
 
     def _generate(self, *args: Any) -> Any:
-        with _answering(self._weights.network):
+        with self._turn, _answering(self._weights.network):  # one at a time: each puts the mode back as it found it
             return super()._generate(*args)
 
 
@@ -258,6 +282,10 @@ def _answering(network: Any) -> Iterator[None]:
         yield
     finally:
         network.train(training)
+
+
+def _assistant(text: str) -> dict[str, str]:
+    return {"role": "assistant", "content": text}
 
 
 def turns_of(messages: Sequence[Message]) -> list[dict[str, str]]:
