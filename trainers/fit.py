@@ -7,11 +7,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,10 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from verbal.errors import TrainError
 
-__all__ = ["Progress", "Run", "fingerprint", "fit", "lora_config", "quiet", "saved_state", "threads_of"]
+from .exported import Table
+from .guards import OFFENDING, Guarded, memory_guard
+
+__all__ = ["Progress", "Run", "fingerprint", "fit", "lora_config", "quiet", "saved_state", "threads_of", "window_of"]
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
 """Called after each step with (steps done, steps in all, figures): `loss`, and what the method has of `reward`,
@@ -55,13 +58,15 @@ class Run:
     mixed: bool = False
     """bfloat16 autocast over float32 weights."""
     gradient_checkpointing: bool = False
+    quantization: str | None = None
+    """How the weights under LoRA are kept; adapters over such weights are not merged here."""
     threads: int = 1
     """Of torch on a CPU. One thread was up to 17 times faster than two where others use the cores."""
     save_steps: int = 200
     """How often a state to resume from is written."""
 
 
-class _Trainer(SFTTrainer):  # type: ignore[misc]
+class _Trainer(Guarded, SFTTrainer):  # type: ignore[misc]
     """SFTTrainer that phones nobody and stops before a broken gradient reaches the weights."""
 
     def _send_telemetry(self) -> None:
@@ -69,17 +74,6 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         return None
-
-    def training_step(self, *args: Any, **kwargs: Any) -> Any:
-        loss = super().training_step(*args, **kwargs)
-        if not torch.isfinite(loss):
-            step = self.state.global_step + 1
-            raise TrainError(
-                f"the loss became {loss.item()} at step {step} of {self.state.max_steps}",
-                where=f"learning rate {self.args.learning_rate:g}",
-                todo="lower the learning rate; the last saved state is kept",
-            )
-        return loss
 
 
 class _Watch(TrainerCallback):  # type: ignore[misc]
@@ -89,9 +83,6 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         self.on_progress = on_progress
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **_: Any) -> None:
-        norm = (logs or {}).get("grad_norm", 0.0)
-        if not math.isfinite(norm):
-            raise TrainError(f"the gradient became {norm} at step {state.global_step}", todo="lower the learning rate")
         if self.on_progress is not None and logs is not None and "loss" in logs:
             self.on_progress(state.global_step, state.max_steps, {"loss": float(logs["loss"])})
 
@@ -109,12 +100,13 @@ def fit(
     on_progress: Progress | None = None,
     resume: bool = False,
 ) -> tuple[Any, dict[str, Any]]:
-    """The trained model (in memory) and the figures: steps, seconds, rows, tokens, loss_first, loss_last.
+    """The trained model (in memory) and the figures: steps, seconds, rows, tokens, loss_first, loss_last, too_long.
 
     Args:
         model: A causal language model of transformers.
         tokenizer: Its tokenizer.
-        rows: `prompt` + `completion`, or `input_ids` + `labels` with whatever `collator` reads.
+        rows: `prompt` + `completion`, or `input_ids` + `labels` with whatever `collator` reads; a `Table` of an export
+            stays on disk.
         out: Folder; what is needed to resume is kept in its folder `resume` until the run is done.
         run: How to train.
         collator: Makes a batch of rows with `input_ids`; None: TRL's.
@@ -124,16 +116,19 @@ def fit(
         resume: Continue from the last saved state, if there is one.
 
     Raises:
-        TrainError: no row is short enough, the loss is not finite, or the saved state is of another run.
+        TrainError: no row is short enough, the loss is not finite (its rows are kept in `out`), memory ran out, or the
+            saved state is of another run.
     """
     state = out / "resume"
-    start = saved_state(state, fingerprint([dict(r) for r in rows], asdict(run), dict(lora or {})), resume)
-    with quiet(), threads_of(run.threads):
+    plain: Any = rows.digest if isinstance(rows, Table) else [dict(r) for r in rows]
+    start = saved_state(state, fingerprint(plain, asdict(run), dict(lora or {})), resume)
+    (out / OFFENDING).unlink(missing_ok=True)
+    with quiet(), threads_of(run.threads), memory_guard(_settings(run, lora)):
         prepared = collator is not None
         trainer = _Trainer(
             model=model,
             args=_config(run, state, prepared),
-            train_dataset=datasets.Dataset.from_list([dict(r) for r in rows]),
+            train_dataset=rows.dataset if isinstance(rows, Table) else datasets.Dataset.from_list(plain),
             processing_class=tokenizer,
             data_collator=collator,
             optimizers=(optimizer, None),
@@ -141,11 +136,11 @@ def fit(
             peft_config=lora_config(lora),
         )
         trainer.remove_callback(PrinterCallback)
-        too_long = _leave_out_long(trainer, run.max_length)
+        too_long = _leave_out_long(trainer, run.max_length, None if prepared else window_of(model))
         clock = time.perf_counter()
         trainer.train(resume_from_checkpoint=str(start) if start else None)
         seconds = time.perf_counter() - clock
-    trained = trainer.model.merge_and_unload() if lora is not None else trainer.model
+    trained = trainer.model.merge_and_unload() if lora is not None and not run.quantization else trainer.model
     return trained, {**_figures(trainer, run), "too_long": too_long, "seconds": round(seconds, 3)}
 
 
@@ -192,19 +187,40 @@ def lora_config(options: Mapping[str, Any] | None) -> Any:
     return LoraConfig(task_type="CAUSAL_LM", **{"target_modules": "all-linear", **options})
 
 
-def _leave_out_long(trainer: Any, max_length: int | None) -> int:
+def window_of(model: Any) -> int | None:
+    """Tokens that a model of transformers reads at most; None where it does not say."""
+    found = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return int(found) if isinstance(found, int) and found > 0 else None
+
+
+def _leave_out_long(trainer: Any, max_length: int | None, window: int | None) -> int:
     before = len(trainer.train_dataset)
-    if max_length is not None:
-        trainer.train_dataset = trainer.train_dataset.filter(lambda row: len(row["input_ids"]) <= max_length)
-    if not (kept := len(trainer.train_dataset)):
-        raise TrainError(
-            f"all {before} rows are longer than {max_length} tokens", where="max_length", todo="raise max_length"
-        )
-    return before - kept
+    if limits := [n for n in (max_length, window) if n is not None]:
+        limit = min(limits)
+        trainer.train_dataset = trainer.train_dataset.filter(lambda row: len(row["input_ids"]) <= limit)
+        if not len(trainer.train_dataset):
+            what = f"all {before} rows are longer than {limit} tokens"
+            if limit != max_length:
+                todo = "take a model that reads more, or build shorter rows"
+                raise TrainError(f"{what}, which is all the model reads", where="max_position_embeddings", todo=todo)
+            raise TrainError(what, where="max_length", todo="raise max_length")
+    return before - len(trainer.train_dataset)
+
+
+def _settings(run: Run, lora: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What decides how much memory a run takes."""
+    return {
+        "micro_batch": run.micro_batch or run.batch,
+        "max_length": run.max_length,
+        "lora_rank": (lora or {}).get("r", 0),
+        "quantization": run.quantization,
+        "gradient_checkpointing": run.gradient_checkpointing,
+    }
 
 
 def _figures(trainer: Any, run: Run) -> dict[str, Any]:
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    curve = [{"step": float(e["step"]), "loss": e["loss"]} for e in trainer.state.log_history if "loss" in e]
+    losses = [point["loss"] for point in curve]
     tail = losses[-max(1, len(losses) // 10) :]
     tokens = sum(len(row["input_ids"]) for row in trainer.train_dataset)
     return {
@@ -213,6 +229,7 @@ def _figures(trainer: Any, run: Run) -> dict[str, Any]:
         "tokens": round(tokens * run.epochs),
         "loss_first": losses[0],
         "loss_last": sum(tail) / len(tail),
+        "curve": curve,
         "device": str(trainer.args.device),
     }
 
@@ -264,14 +281,16 @@ def quiet() -> Iterator[None]:
     """No bars and no advice on the terminal: progress is reported by `on_progress`, errors by exceptions."""
     logging = transformers.logging
     rows_bars, weights_bars = not datasets.are_progress_bars_disabled(), logging.is_progress_bar_enabled()
-    level = logging.get_verbosity()
+    level, ours = logging.get_verbosity(), getLogger("trl").level
     datasets.disable_progress_bars()
     logging.disable_progress_bar()
     logging.set_verbosity_error()
+    getLogger("trl").setLevel(ERROR)  # rows without a reward are a matter of course here
     try:
         yield
     finally:
         logging.set_verbosity(level)
+        getLogger("trl").setLevel(ours)
         if weights_bars:
             logging.enable_progress_bar()
         if rows_bars:

@@ -38,6 +38,7 @@ __all__ = ["Batch", "GroupTrainer"]
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # it warns of rollout_func, which the contract tests hold still
 
 _MEMORY = "method.pt"
+_STEPS = 1_000_003
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,8 @@ class GroupTrainer(GRPOTrainer):  # type: ignore[misc]
             found["advantages"] = weights
         found["off_policy"] = batch.of("refined")
         self.watch.saw(batch)
+        # What is drawn from here on (the order of the rows) is the same when the step is run again after a kill.
+        torch.manual_seed(self.args.seed * _STEPS + self.state.global_step)
         return found  # type: ignore[no-any-return]
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
@@ -154,7 +157,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     def __init__(self, trainer: GroupTrainer, on_progress: Progress | None) -> None:
         self.trainer, self.on_progress = trainer, on_progress
         self.curve: list[dict[str, float]] = []
-        self._flat, self._began, self._seen = 0, time.perf_counter(), 0
+        self._differed, self._flat, self._began, self._seen = False, 0, time.perf_counter(), 0
         self._rewards: list[float] = []
 
     def saw(self, batch: Batch) -> None:
@@ -166,9 +169,9 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         live = batch.scores[batch.of("initial", "solver", "reflection", "proposer", "judge")]
         self._rewards = [float(x) for x in live[~live.isnan()]]
         spread = [len(set(batch.scores[batch.groups == g].nan_to_num(0).tolist())) > 1 for g in batch.groups.unique()]
-        self._flat = 0 if any(spread) else self._flat + 1
+        self._differed, self._flat = self._differed or any(spread), self._flat + 1
         method = self.trainer.method
-        if not self.curve and self._flat >= method.patience:
+        if not self._differed and self._flat >= method.patience:
             told = f"{sum(self._rewards) / max(1, len(self._rewards)):g}"
             raise TrainError(
                 f"rewards are equal within every group of the first {self._flat} generations (mean {told}): every "

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import datasets
@@ -26,7 +27,7 @@ from .weights import Weights, open_weights
 if TYPE_CHECKING:
     from .grpo import GRPO
 
-__all__ = ["config_of", "learn"]
+__all__ = ["config_of", "learn", "order_of"]
 
 
 def learn(
@@ -61,7 +62,7 @@ def learn(
             method,
             rollouts,
             config_of(method, weights, state, len(tasks), seed=seed, half=half),
-            datasets.Dataset.from_list([{"prompt": task} for task in tasks]),
+            order_of(tasks, method, seed),
             on_progress=on_progress,
             lora=lora_config(lora),
             examples=examples,
@@ -86,6 +87,18 @@ def learn(
             "device": str(trainer.args.device),
             "seconds": round(seconds, 3),
         }
+
+
+def order_of(tasks: Sequence[str], method: GRPO, seed: int) -> datasets.Dataset:
+    """The tasks of every step, in order: each once before any comes again, and never twice in one step.
+
+    Laid out before the training, because TRL's own sampler begins its shuffles anew when a training is resumed.
+    """
+    rng, size = Random(seed), min(method.tasks, len(tasks))
+    found: list[str] = []
+    while len(found) < size * method.steps:
+        found += rng.sample(list(tasks), len(tasks) // size * size)
+    return datasets.Dataset.from_list([{"prompt": task} for task in found[: size * method.steps]])
 
 
 def config_of(method: GRPO, weights: Weights, state: Path, rows: int, *, seed: int, half: bool) -> GRPOConfig:
@@ -121,8 +134,8 @@ def config_of(method: GRPO, weights: Weights, state: Path, rows: int, *, seed: i
         entropy_coef=method.entropy,
         scale_rewards=method.scale,
         loss_type=method.loss,
+        shuffle_dataset=False,
         seed=seed,
-        data_seed=seed,
         use_cpu=method.device == "cpu" or small,
         bf16=half and not small,
         gradient_checkpointing=method.gradient_checkpointing,

@@ -1,0 +1,273 @@
+"""Group methods on rollouts of our own loop: what the trainer is given, what it learns, how it goes on after a kill."""
+
+import os
+
+import pytest
+
+from verbal.contracts import Method
+from verbal.errors import ConfigError, TrainError
+from verbal.parts import make_part
+from verbal.store import Store
+from verbal.testing import TinyApp, temporary_memory
+from verbal.trainers import checkpoint
+from verbal.trainers.critique_grpo import CritiqueGRPO
+from verbal.trainers.grpo import GRPO
+
+from .group_runs import CODES, chat_model, recipe, rollouts
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+torch = pytest.importorskip("torch")
+pytest.importorskip("trl")
+
+FAST = {"group": 8, "tasks": 4, "learning_rate": 1e-2, "max_tokens": 2, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return chat_model(tmp_path_factory.mktemp("chat"))
+
+
+@pytest.fixture
+def examples(tmp_path):
+    with Store(tmp_path / "tasks.db") as store:
+        store.put_tasks(TinyApp(CODES).tasks("train"))
+        return GRPO().examples(store)
+
+
+def flat(folder):
+    from safetensors.torch import load_file
+
+    return load_file(f"{folder}/model.safetensors")
+
+
+def test_learns_codes_from_verdicts_alone(tiny, examples, tmp_path, capfd):
+    method, seen = GRPO(**FAST, steps=40), []
+    assert isinstance(method, Method)
+    papers = method.train(
+        examples, tiny, str(tmp_path / "out"), seed=1, recipe=recipe(), on_progress=lambda *s: seen.append(s)
+    )
+    assert capfd.readouterr() == ("", "")
+    assert papers["reward_first"] < 0.1 < 0.2 < papers["reward_last"]
+    assert [s[:2] for s in seen] == [(i, 40) for i in range(1, 41)]
+    assert {"loss", "reward", "entropy", "tokens_per_second"} <= set(seen[0][2])
+    assert len(papers["curve"]) == papers["steps"] == 40
+    assert 0 < papers["generated"] <= 40 * 8 * 4 * 2
+    assert checkpoint.read(tmp_path / "out")["method"] == "grpo"
+    with Store(tmp_path / "out" / "rollouts.db") as store:
+        attempts = store.attempts("rollouts")
+        assert len(attempts) == 40 * 8 * 4
+        assert all(len(a.steps[0].token_ids) == len(a.steps[0].logprobs) for a in attempts)
+
+
+def test_goes_on_after_a_kill_bit_for_bit(tiny, examples, tmp_path):
+    method = GRPO(**FAST, steps=6, save_steps=2)
+    whole = method.train(examples, tiny, str(tmp_path / "whole"), seed=3, recipe=recipe())
+
+    def kill(done, total, figures):
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        method.train(examples, tiny, str(tmp_path / "cut"), seed=3, recipe=recipe(), on_progress=kill)
+    again = method.train(examples, tiny, str(tmp_path / "cut"), seed=3, recipe=recipe(), resume=True)
+    timeless = [{k: v for k, v in p.items() if k not in ("tokens_per_second", "generated")} for p in whole["curve"]]
+    assert [{k: p[k] for k in timeless[0]} for p in again["curve"]] == timeless
+    one, other = flat(tmp_path / "whole"), flat(tmp_path / "cut")
+    assert all(torch.equal(one[k], other[k]) for k in one)
+
+
+def test_a_checkpoint_of_other_options_is_not_resumed(tiny, examples, tmp_path):
+    def kill(done, total, figures):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        GRPO(**FAST, steps=4, save_steps=1).train(
+            examples, tiny, str(tmp_path / "out"), recipe=recipe(), on_progress=kill
+        )
+    with pytest.raises(TrainError, match="belongs to a run with other rows or options"):
+        CritiqueGRPO(**FAST, steps=4, save_steps=1).train(
+            examples, tiny, str(tmp_path / "out"), recipe=recipe(), resume=True
+        )
+
+
+def test_equal_rewards_are_refused_early(tiny, examples, tmp_path):
+    never = {word: "70707" for word in CODES}
+    with pytest.raises(TrainError, match="equal within every group of the first 3 generations"):
+        GRPO(**FAST, steps=9, patience=3).train(examples, tiny, str(tmp_path / "out"), recipe=recipe(never))
+
+
+def test_the_tokens_that_may_be_generated_end_it(tiny, examples, tmp_path):
+    papers = GRPO(**FAST, steps=30, max_generated=200).train(examples, tiny, str(tmp_path / "out"), recipe=recipe())
+    assert 1 <= papers["steps"] < 10
+    assert 200 <= papers["generated"] < 200 + 8 * 4 * 2
+
+
+def test_lora_trains_and_is_merged(tiny, examples, tmp_path):
+    papers = GRPO(**FAST, steps=2, lora_rank=4).train(examples, tiny, str(tmp_path / "out"), recipe=recipe())
+    before, after = flat(tiny), flat(tmp_path / "out")
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[k], after[k]) for k in before)
+    assert papers["options"]["lora_rank"] == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"group": 1}, "group is 1"),
+        ({"steps": 0}, "steps is 0"),
+        ({"micro_batch": 7}, "micro_batch 7 does not divide"),
+        ({"grup": 8}, "grup"),
+    ],
+)
+def test_bad_options_are_named(options, what):
+    with pytest.raises(ConfigError, match=what):
+        make_part("trainers", "grpo", **options)
+
+
+def test_tasks_the_app_does_not_have_are_refused(tiny, examples, tmp_path):
+    with pytest.raises(TrainError, match=r"cannot be attempted, such as 'train-basket'"):
+        GRPO(**FAST).train(examples, tiny, str(tmp_path / "out"), recipe=recipe({"anchor": "3"}))
+
+
+# rollouts ------------------------------------------------------------------------------------------------------------
+
+
+def guess(messages, index, seed):
+    return f"{((seed or 0) + index) % 7}"
+
+
+def test_groups_are_the_same_whenever_a_step_is_run(tmp_path):
+    with rollouts(tmp_path / "a", guess) as one, rollouts(tmp_path / "b", guess) as other:
+        first = one.run(one.groups(4, ["train-anchor"], 6))
+        assert [m.attempt.answer for m in first[0]] == [
+            m.attempt.answer for m in other.run(other.groups(4, ["train-anchor"], 6))[0]
+        ]
+        assert [m.attempt.id for m in one.run(one.groups(4, ["train-anchor"], 6))[0]] == [
+            m.attempt.id for m in first[0]
+        ]
+        assert len({m.attempt.answer for m in first[0]}) > 1
+        assert [m.attempt.answer for m in one.run(one.groups(5, ["train-anchor"], 6))[0]] != [
+            m.attempt.answer for m in first[0]
+        ]
+        assert {m.value for m in first[0]} <= {0.0, 1.0}
+
+
+async def lessons(path):
+    async with temporary_memory(["the code of anchor is 3"], store=Store(path), name="known", quarantine=False):
+        pass
+
+
+def test_prompts_of_rollouts_can_show_a_memory(tmp_path):
+    import asyncio
+
+    asyncio.run(lessons(tmp_path / "m.db"))
+    with rollouts(tmp_path / "r", guess, tasks=["train-anchor"], memory=f"{tmp_path / 'm.db'}#known") as made:
+        (group,) = made.run(made.groups(0, ["train-anchor"], 2))
+        assert "the code of anchor is 3" in group[0].attempt.steps[0].prompt[-1].content
+        assert made.row(group[0]).tokens.prompt == made.weights.prompt_ids(
+            [{"content": m.content} for m in group[0].attempt.steps[0].prompt]
+        )
+
+
+# critique-grpo -------------------------------------------------------------------------------------------------------
+
+
+def heeds(messages, index, seed):
+    """Knows nothing, but reads what it is told."""
+    _, told, rest = messages[-1].content.partition("The right answer is: ")
+    return rest.split("<")[0] if told else f"{40 + index}"
+
+
+def sampled(tmp_path, reply, tasks=("train-anchor", "train-basket"), **options):
+    method = CritiqueGRPO(group=4, tasks=2, **options)
+    with rollouts(tmp_path, reply, tasks=tasks) as made:
+        return made, made.run(method.sample(made, list(made.tasks), 0))
+
+
+@pytest.mark.parametrize("trigger", ["all_wrong", "wrong_only", "always"])
+def test_one_refined_row_joins_a_group_that_failed(tmp_path, trigger):
+    made, groups = sampled(tmp_path, heeds, critique="answer", trigger=trigger)
+    for group in groups:
+        assert [row.kind for row in group] == ["initial"] * 3 + ["refined"]
+        assert [row.reward for row in group] == [0.0, 0.0, 0.0, 1.0]
+        assert len({tuple(row.tokens.prompt) for row in group}) == 1, "all stand under the bare prompt"
+        words = set(made.weights.answer_ids([], "The right answer is:"))
+        assert not words & {*group[-1].tokens.prompt, *group[-1].tokens.completion} - {1}
+        assert group[-1].tokens.logprobs is None
+
+
+def test_a_group_with_a_right_answer_gets_one_answer_more(tmp_path):
+    def luck(messages, index, seed):
+        return "3" if "anchor" in messages[-1].content and index == 1 else heeds(messages, index, seed)
+
+    _, (anchor, basket) = sampled(tmp_path, luck, critique="answer")
+    assert [row.kind for row in anchor] == ["initial"] * 4
+    assert [row.kind for row in basket] == ["initial"] * 3 + ["refined"]
+
+
+def test_a_refinement_that_speaks_of_the_critique_is_dropped(tmp_path):
+    def echoes(messages, index, seed):
+        said = heeds(messages, index, seed)
+        return f"as the critique says {said}" if "The right" in messages[-1].content else said
+
+    _, groups = sampled(tmp_path, echoes, critique="answer")
+    assert [[row.kind for row in group] for group in groups] == [["initial"] * 4] * 2
+
+
+def test_words_that_give_the_answer_away_are_not_shown(tmp_path):
+    heard = []
+
+    def reply(messages, index, seed):
+        text = messages[-1].content
+        if "# Role: reflector" in text:
+            return "the code of anchor is 3"
+        heard.extend([text] if "<hint" in text else [])
+        return heeds(messages, index, seed)
+
+    sampled(tmp_path, reply, ["train-anchor"], critique="words")
+    assert heard
+    assert all("wrong: 4" in text and "code of anchor is" not in text for text in heard)
+
+
+@pytest.mark.parametrize(
+    ("kind", "right", "wrong"),
+    [
+        ("indicative", "The answer is correct.", "The answer is incorrect."),
+        (
+            "answer",
+            "The answer is correct. The right answer is: 3",
+            "The answer is incorrect. The right answer is: 3",
+        ),
+        ("words", "The answer is correct. The right answer is: 3", "The answer is incorrect."),
+    ],
+)
+def test_the_three_kinds_of_critique(tmp_path, kind, right, wrong):
+    def reply(messages, index, seed):
+        return "none" if "# Role: reflector" in messages[-1].content else "3" if index == 0 else "4"
+
+    with rollouts(tmp_path, reply, tasks=["train-anchor"]) as made:
+        (group,) = made.run(made.groups(0, ["train-anchor"], 2))
+        method, context = CritiqueGRPO(critique=kind), made.context(0)
+        assert [m.value for m in group] == [1.0, 0.0]
+        assert [r.text for r in made.run(method.words(made, context, group[0]))] == [right]
+        told = [r.text for r in made.run(method.words(made, context, group[1]))]
+        assert told[-1] == wrong or told == ["wrong: 4"]
+
+
+def test_which_refinement_is_taken():
+    from verbal.trainers.rollouts import Made
+
+    made = [Made(None, value) for value in (0.0, 1.0, 0.0, 1.0)]
+    assert CritiqueGRPO().select(made) is made[1]
+    made = [Made(None, value) for value in (0.2, 0.7, 0.0, None)]
+    assert CritiqueGRPO().select(made) is made[1]
+    assert CritiqueGRPO().select([]) is None
+
+
+def test_critique_grpo_trains_a_chat_model_end_to_end(tiny, examples, tmp_path):
+    method = CritiqueGRPO(**{**FAST, "group": 4}, steps=12, critique="indicative", trigger="wrong_only")
+    papers = method.train(examples, tiny, str(tmp_path / "out"), seed=1, recipe=recipe())
+    assert papers["steps"] == 12
+    with Store(tmp_path / "out" / "rollouts.db") as store:
+        assert any(a.round == 1 for a in store.attempts("rollouts"))
