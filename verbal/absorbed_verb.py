@@ -130,14 +130,14 @@ class _Look:
 
     def _tasks(self, app: Any, asked: Mapping[str, Any]) -> tuple[list[Task], int]:
         """The tasks that may be attempted, and how many were left out because the weights were trained on them."""
+        from verbal.evaluate import spread
         from verbal.verbs import pick_tasks
         from verbal.versions import trained_on
 
         every = [t for split in asked["splits"] for t in app.tasks(split) if t.split != "test"]
         known = set() if asked["trained"] else trained_on(self.store, self.model)
         tasks = pick_tasks([t for t in every if t.id not in known], ", ".join(asked["splits"]), None)
-        count = min(asked["limit"] or len(tasks), len(tasks))
-        return [tasks[i * len(tasks) // count] for i in range(count)], len(every) - len(tasks)
+        return spread(tasks, asked["limit"] or len(tasks)), len(every) - len(tasks)
 
     async def _price(
         self, look: Absorption, found: Mapping[str, Sequence[Task]], tasks: Sequence[Task], aside: int

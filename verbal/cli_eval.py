@@ -1,4 +1,4 @@
-"""`verbal eval` on the command line: a memory beside its controls, or a benchmark."""
+"""`verbal eval` and `verbal two-by-two` on the command line: a memory or weights beside controls, or a benchmark."""
 
 from __future__ import annotations
 
@@ -87,6 +87,43 @@ def evaluate(
     made = run_eval(
         options, store, run=run, memory=memory, split=split, limit=limit, seeds=seeds, test=test, quiet=json_
     )
+    emit(made, json_)
+
+
+def two_by_two(
+    model: Annotated[
+        list[str] | None, typer.Option("--model", help="The distilled weights, checkpoint:NAME; repeat for each seed.")
+    ] = None,
+    memory: Annotated[list[str] | None, typer.Option(help="NAME or NAME@VERSION; repeat for each seed.")] = None,
+    base: Annotated[str, typer.Option(help="The weights as they were: as --model; the recipe's if not given.")] = "",
+    run: Annotated[str, typer.Option(help="Name of the run; the same one goes on.")] = "two-by-two",
+    split: Annotated[str, typer.Option(help="Held-out tasks.")] = "dev",
+    limit: Limit = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Passes over the tasks; a claim needs three.")] = 3,
+    rounds: Annotated[int, typer.Option(min=1, help="Attempts a task at most; the cells are first ones.")] = 2,
+    out: Annotated[Path | None, typer.Option(help="The SVG; beside the store if not given, numbers beside it.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and estimate everything, call nothing.")] = False,
+    db: Database = None,
+    questions: Questions = None,
+    recipe: Annotated[str, typer.Option(help="A shipped recipe or a .toml file.")] = "reflect",
+    store: Store = DEFAULT_STORE,
+    set_: Overrides = None,
+    max_cost: MaxCost = None,
+    max_calls: MaxCalls = None,
+    max_minutes: MaxMinutes = None,
+    prices: Prices = None,
+    cache: CacheMode = None,
+    json_: Json = False,
+) -> None:
+    """Draw the figure: memory off and on, base and distilled weights, with intervals, effects and controls."""
+    from verbal.two_by_two_verb import run_two_by_two
+
+    limits = {"max_cost": max_cost, "max_calls": max_calls, "max_minutes": max_minutes}
+    made = run_two_by_two(
+        command_options(recipe, base, db, questions, set_, limits, prices, cache), store, models=model or [],
+        memories=memory or [], run=run, split=split, limit=limit, seeds=seeds, rounds=rounds, out=out,
+        dry_run=dry_run, quiet=json_,
+    )  # fmt: skip
     emit(made, json_)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from verbal.contracts import Memory
 from verbal.curation import make_credit, open_memory
-from verbal.evaluate import ARMS, LABELS, Scores, arm_row, claim, difference, evaluate_arm
+from verbal.evaluate import ARMS, LABELS, Scores, arm_row, claim, difference, evaluate_arm, joined, spread
 from verbal.evidence import adopted, decisions
 from verbal.parts import load_function, make_part
 from verbal.recipe import Recipe, load_recipe
@@ -27,6 +27,7 @@ from verbal.screen import Screen, arms_table, gates_table, lessons_table, usage_
 from verbal.store import Store
 from verbal.study import Study, plain_usage, usage_of
 from verbal.training_process import Trainer
+from verbal.two_by_two import square
 from verbal.types import Task
 from verbal.versions import make_policy, propose
 
@@ -121,7 +122,7 @@ class Story:
         try:
             async with self._workshop(self.recipe.model.name, self.seeds[0]) as shop:
                 train = shop.app.tasks("train")
-                train, dev = _spread(train, self.train or len(train)), _spread(shop.app.tasks("dev"), self.count)
+                train, dev = spread(train, self.train or len(train)), spread(shop.app.tasks("dev"), self.count)
                 memories: dict[int, Memory] = {}
                 for seed in self.seeds:
                     memories[seed] = await self._learn(shop, train, seed)
@@ -217,7 +218,7 @@ class Story:
                 for arm, hints in (("distilled", "none"), ("distilled+memory", "memory")):
                     parts[arm].append(await self._score(trained, dev, arm, hints, [seed], memories))
         for arm, scores in parts.items():
-            self.scores[arm] = _joined(arm, scores)
+            self.scores[arm] = joined(arm, scores)
         return fits
 
     async def _decide(self, shop: Workshop) -> None:
@@ -261,6 +262,7 @@ class Story:
             "claim_holds": holds,
             "arms": arms,
             "differences": [{"name": k, **dataclasses.asdict(v)} for k, v in gains.items()],
+            "two_by_two": square(self.scores),
             "by_kind": self._by_kind(dev, within),
             "curve": self.curve,
             "lessons": self._lessons(memories[self.seeds[0]]),
@@ -341,24 +343,6 @@ class Story:
     def _usage(self) -> dict[str, Any]:
         runs = ["demo", *(f"learn-{s}" for s in self.seeds), *(p["id"] for p in self.store.proposals())]
         return plain_usage(usage_of(self.store, runs))
-
-
-def _spread(tasks: Sequence[Task], count: int) -> list[Task]:
-    """`count` tasks evenly spread over the list, so that every kind is there."""
-    if count >= len(tasks):
-        return list(tasks)
-    return [tasks[i * len(tasks) // count] for i in range(count)]
-
-
-def _joined(arm: str, scores: Sequence[Scores]) -> Scores:
-    return Scores(
-        arm,
-        scores[0].tasks,
-        tuple(s.first[0] for s in scores),
-        tuple(s.within[0] for s in scores),
-        sum(s.attempts for s in scores) / len(scores),
-        sum(s.unscored for s in scores),
-    )
 
 
 def _remove(path: Path) -> None:

@@ -191,6 +191,25 @@ def difference(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> In
     return interval([[x - y for x, y in zip(xs, ys, strict=True)] for xs, ys in pairs])
 
 
+def joined(arm: str, parts: Sequence[Scores]) -> Scores:
+    """The scores of an arm whose seeds were scored one by one (each with its own weights), in that order."""
+    return Scores(
+        arm,
+        parts[0].tasks,
+        tuple(row for part in parts for row in part.first),
+        tuple(row for part in parts for row in part.within),
+        sum(part.attempts for part in parts) / len(parts),
+        sum(part.unscored for part in parts),
+    )
+
+
+def spread(tasks: Sequence[Task], count: int) -> list[Task]:
+    """`count` tasks evenly spread over the list, so that every kind is there; all where there are no more."""
+    if count >= len(tasks):
+        return list(tasks)
+    return [tasks[i * len(tasks) // count] for i in range(count)]
+
+
 def pass_at_k(n: int, c: int, k: int) -> float:
     """The unbiased estimate that one of k samples is right, when c of n were.
 

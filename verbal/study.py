@@ -85,9 +85,10 @@ async def perform(study: Study, spec: Mapping[str, Any]) -> dict[str, Any]:
         DataError: the store does not know the spec's command, or a task of it. What stops a run (`errors.STOPS`).
         ConfigError: the run was begun for something else (other tasks, another memory).
     """
+    from verbal.two_by_two import cross
     from verbal.versions import decide
 
-    commands = {"learn": _learn, "eval": _score, "gate": decide}
+    commands = {"learn": _learn, "eval": _score, "gate": decide, "two_by_two": cross}
     if spec.get("command") not in commands:
         what = f"run {study.run!r} was made by {spec.get('command')!r}, which is not repeated on its own"
         raise DataError(what, where=study.store.where, todo=f"runs of: {', '.join(commands)}")
@@ -120,7 +121,10 @@ def _go_on(store: Store, run: str, spec: Mapping[str, Any]) -> None:
         store.set_info(run, grown)
 
 
-_BEGUN = ("command", "arm", "tasks", "guard", "rounds", "sealed", "incumbent", "candidate", "rule", "budget", "seed")
+_BEGUN = (
+    "command", "arm", "tasks", "guard", "rounds", "sealed", "incumbent", "candidate", "rule", "budget", "seed", "base",
+    "weights",
+)  # fmt: skip
 """What a run must go on with as it began."""
 
 

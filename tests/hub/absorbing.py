@@ -48,7 +48,14 @@ class KnowsAnchor(ScriptedModel):
     """Weights that know one code: `--model FILE:KnowsAnchor`."""
 
     def __init__(self) -> None:
-        super().__init__(knows("anchor"))
+        super().__init__(knows("anchor"), name="scripted/anchor")
+
+
+class KnowsNothing(ScriptedModel):
+    """The weights before: what they are not told they guess, and always wrong."""
+
+    def __init__(self) -> None:
+        super().__init__(tiny_reply, name="scripted/nothing")
 
 
 def lesson(word: str, text: str = "") -> str:
