@@ -88,6 +88,9 @@ class GRPO:
     """`STORE#NAME` of a memory that the prompts of rollouts show reflections of; empty for none."""
     threads: int = 1
     save_steps: int = 25
+    validate: int = 0
+    """Dev tasks that are attempted greedily every `save_steps` steps; the weights that did best are the result. 0: the
+    last ones are."""
 
     def __post_init__(self) -> None:
         least = {

@@ -18,6 +18,7 @@ from trl.trainer.grpo_config import GRPOConfig
 from verbal.contracts import Example
 from verbal.recipe import Recipe
 
+from .best import Best
 from .checkpoint import digest
 from .fit import Progress, fingerprint, lora_config, quiet, saved_state, threads_of
 from .group import GroupTrainer
@@ -68,9 +69,13 @@ def learn(
             examples=examples,
         )
         trainer.remove_callback(PrinterCallback)
+        best = Best(trainer, state) if method.validate else None
+        if best is not None:
+            trainer.add_callback(best)
         clock = time.perf_counter()
         trainer.train(resume_from_checkpoint=str(start) if start else None)
         seconds = time.perf_counter() - clock
+        chosen = best.restore() if best is not None else {}
         if lora:
             weights.network = trainer.model.merge_and_unload()
         weights.save(folder)
@@ -84,6 +89,7 @@ def learn(
             "reward_last": sum(p["reward"] for p in curve[-few:]) / few,
             "curve": curve,
             **method.figures(trainer),
+            **chosen,
             "device": str(trainer.args.device),
             "seconds": round(seconds, 3),
         }

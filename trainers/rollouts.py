@@ -13,6 +13,8 @@ from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from langgraph.runtime import Runtime
@@ -190,6 +192,26 @@ class Rollouts:
         if not context.store.feedback([made.id])[made.id]:
             await context.judge(self.tasks[task], [made])
         return Made(made, context.score(made))
+
+    async def validate(self, step: int, count: int) -> float:
+        """The mean verdict of one greedy attempt at each of so many dev tasks, the same ones every time.
+
+        Raises:
+            TrainError: the app has no dev task, or none could be scored.
+        """
+        held = sorted(self._shop.app.tasks("dev"), key=lambda task: task.id)
+        held = Random(self.seed).sample(held, min(count, len(held)))
+        self.tasks |= {task.id: task for task in held}
+        self._shop.store.put_tasks(held)
+        context = self.context(step, arm="dev")
+        made = await asyncio.gather(
+            *(self.attempt(context, task.id, sampling=context.solving(task.id, greedy=True)) for task in held)
+        )
+        values = [one.value for one in made if one.value is not None]
+        if not values:
+            what = f"none of {len(held)} dev tasks gave a value to choose the best weights by"
+            raise TrainError(what, where="validate", todo="give the app dev tasks with gold answers, or validate 0")
+        return fmean(values)
 
     async def words(self, context: Context, attempt: Attempt, correction: str = "") -> list[Reflection]:
         """What the loop's critic and reflector say of an attempt, as reflections that a retry can read."""
