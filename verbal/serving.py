@@ -97,24 +97,29 @@ async def _serve(gateway: Any, host: str, port: int, locked: bool) -> None:
     from verbal.text import visible
 
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    url = await gateway.open(host, port)
 
     def end(number: signal.Signals) -> None:
         loop.remove_signal_handler(number)
         stop.set()
 
-    with contextlib.suppress(
-        NotImplementedError
-    ):  # elsewhere than on Unix Ctrl-C cancels this task, which ends as well
+    # Elsewhere than on Unix Ctrl-C cancels this task, which ends it as well.
+    with contextlib.suppress(NotImplementedError):
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, end, number)
+    opening, stopping = asyncio.ensure_future(gateway.open(host, port)), asyncio.ensure_future(stop.wait())
+    await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if not opening.done():  # a large model takes minutes to load
+        opening.cancel()
+        await asyncio.gather(opening, return_exceptions=True)
+        return
+    url = await opening
     try:
         served = gateway.switch.current
         weights = f" ({served.fingerprint})" if served.fingerprint else ""
         version = f", version {served.source.version} of the store" if served.source.version else ""
         print(f"{url}/v1  serves {visible(served.name, line=True)}{weights}{version}. Stop with Ctrl-C. Try it:")
         print(visible(_example(url, served, locked)), flush=True)
-        await stop.wait()
+        await stopping
         print("stopping: requests under way may end; Ctrl-C again stops at once", flush=True)
     finally:
         await gateway.aclose()

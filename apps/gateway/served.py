@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import math
+import os
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -29,6 +31,8 @@ from .vllm import VllmModel
 
 PROMOTED = "promoted"
 """Name of the model that stands for whatever the store has adopted."""
+_MOST_THREADS = 16
+"""Requests that a model in this process computes at once, on any number of cores."""
 _LOADING = 600.0
 """Seconds in which a model must have been loaded and have answered the probe."""
 
@@ -102,6 +106,10 @@ class Served:
         self.names = tuple(dict.fromkeys((*also, self.name)))
         self.under_way = 0
         """Requests that use it now."""
+        # Weights that lie here compute in threads of a shared pool: some of them stay free for the next model, and who
+        # hangs up while waiting for a turn costs nothing.
+        at_once = min(os.cpu_count() or 1, _MOST_THREADS)
+        self._turns = asyncio.Semaphore(at_once) if fingerprint else contextlib.nullcontext()
         self.idle = asyncio.Event()
         """Set while nobody uses it."""
         self.idle.set()
@@ -120,16 +128,8 @@ class Served:
     async def replies(self, asked: ChatRequest) -> list[Reply]:
         """The replies to a request, each ended at its stop texts."""
         sampling = self._sampling(asked)
-        for last in (False, True):
-            try:
-                made = await self.model.generate(asked.messages, asked.n, sampling)
-                break
-            except TransientError as error:
-                if last or not _passes(error):
-                    raise
-        if len(made) != asked.n:
-            what = f"asked for {asked.n} replies, the model gave {len(made)}"
-            raise ModelError(what, where=self.name, todo="this is a fault in its adapter")
+        async with self._turns:
+            made = await _generate(self.model, asked.messages, asked.n, sampling)
         return [stopped(reply, asked.sampling.stop) for reply in made]
 
     async def pieces(self, asked: ChatRequest) -> AsyncGenerator[tuple[int, str | Reply], None]:
@@ -246,18 +246,24 @@ async def _probe(model: Model, *, logprobs: bool) -> None:
     """
     question = [Message(role="user", content=load_prompt("gateway/probe").fill())]
     sampling = Sampling(temperature=0.0, max_tokens=32, seed=0, logprobs=logprobs)
+    found = await _generate(model, question, 1, sampling)
+    if not all(map(math.isfinite, found[0].logprobs or ())):
+        what = "the probe's log-probabilities are no numbers"
+        raise ModelError(what, where=model.name, todo="the weights are broken: train again")
+
+
+async def _generate(model: Model, messages: Sequence[Message], n: int, sampling: Sampling) -> list[Reply]:
     for last in (False, True):
         try:
-            found = await model.generate(question, 1, sampling)
+            made = await model.generate(messages, n, sampling)
             break
         except TransientError as error:
             if last or not _passes(error):
                 raise
-    if len(found) != 1:
-        raise ModelError(f"asked for one reply, the model gave {len(found)}", where=model.name, todo="see its adapter")
-    if not all(map(math.isfinite, found[0].logprobs or ())):
-        what = "the probe's log-probabilities are no numbers"
-        raise ModelError(what, where=model.name, todo="the weights are broken: train again")
+    if len(made) != n:
+        what = f"asked for {n} replies, the model gave {len(made)}"
+        raise ModelError(what, where=model.name, todo="this is a fault in its adapter")
+    return made
 
 
 def _passes(error: TransientError) -> bool:

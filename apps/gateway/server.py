@@ -9,7 +9,7 @@ import json
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Self
@@ -235,8 +235,11 @@ class Gateway:
 
 
 async def _events(
-    completion: Completion, asked: ChatRequest, first: tuple[int, str | Reply], pieces: AsyncIterator[Any]
-) -> Any:
+    completion: Completion,
+    asked: ChatRequest,
+    first: tuple[int, str | Reply],
+    pieces: AsyncIterator[tuple[int, str | Reply]],
+) -> AsyncGenerator[str, None]:
     """The data of each event of a stream; a failure on the way is the last one."""
     replies: dict[int, Reply] = {}
     opened: set[int] = set()

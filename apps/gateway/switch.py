@@ -116,6 +116,7 @@ class Switch:
 
     async def _load(self, source: Source) -> Served:
         self.loading = True
+        log.info("version %d: loading %s", source.version, source.name or source.opens)
         try:
             return await load(self.spec, source, self._store, engine=self._engine)
         finally:

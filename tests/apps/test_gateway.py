@@ -3,35 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import random
 
 import aiohttp
 import openai
 import pytest
+from gateway_world import ASK, PROBE, SCRIPT, ask_plainly, sdk, until
 
-from verbal.apps.gateway.reply import StopText, refusal, stopped
+from verbal.apps.gateway.reply import StopText, stopped
 from verbal.apps.gateway.request import Refusal, read_request
-from verbal.apps.gateway.server import LARGEST_REQUEST, Gateway
+from verbal.apps.gateway.server import Gateway
 from verbal.contracts import Reply, Sampling
-from verbal.errors import ConfigError, ContextLengthError, DataError, ModelError, TransientError
-from verbal.models import OverloadedError, open_model
-from verbal.prompt import load_prompt
+from verbal.models import open_model
 from verbal.types import Message
 
-TOKEN = "a-long-random-text-0123456789"
-ASK = [{"role": "user", "content": "colours?"}]
-PROBE = load_prompt("gateway/probe").fill()
-SCRIPT = [
-    {"match": "colours", "reply": ["red green blue", "cyan"]},
-    {"match": "broken", "error": "model"},
-    {"match": "busy", "error": "overloaded", "retry_after": 7},
-    {"match": "once", "reply": "second try", "error": "transient", "times": 1},
-    {"match": "cut", "reply": "half", "finish": "length"},
-    {"match": "weather", "reply": "", "tool_calls": [{"id": "c1", "name": "look", "arguments": '{"at": "Graz"}'}]},
-    {"reply": "hello"},
-]
 SLOW = '''
 import asyncio
 from verbal.contracts import Reply
@@ -90,26 +76,6 @@ async def slow(tmp_path):
     async with Gateway(f"{tmp_path}/slow.py:Slow") as gateway:
         yield gateway
         gateway.switch.current.model.go.set()
-
-
-def sdk(gateway, **options):
-    return openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key=options.pop("api_key", "none"), **options)
-
-
-async def post(gateway, body, **options):
-    """Status and body of a plain request."""
-    data = io.BytesIO(body if isinstance(body, bytes) else json.dumps(body).encode())
-    async with (
-        aiohttp.ClientSession() as session,
-        session.post(f"{gateway.url}/v1/chat/completions", data=data, **options) as answer,
-    ):
-        return answer.status, await answer.json()
-
-
-async def until(condition):
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 # answers --------------------------------------------------------------------------------------------------------------
@@ -220,181 +186,6 @@ async def test_our_own_client_reads_token_ids_through_it_and_a_gateway_stands_be
         await model.aclose()
 
 
-# refusals -------------------------------------------------------------------------------------------------------------
-
-GOOD = {"model": "scripted/m", "messages": ASK}
-
-
-@pytest.mark.parametrize(
-    ("change", "param", "said"),
-    [
-        ({"model": "gpt-9"}, "model", "not served here; served: scripted/m"),
-        ({"model": None}, "model", "GET /v1/models"),
-        ({"messages": []}, "messages", "one message at least"),
-        ({"messages": [{"role": "robot", "content": "x"}]}, "messages[0]", "one of system"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content", "type text"),
-        ({"messages": [{"role": "user", "content": None}]}, "messages[0].content", "type text"),
-        ({"messages": [{"role": "user", "content": "x", "audio": 3}]}, "messages[0].audio", "unknown field"),
-        ({"messages": [{"role": "assistant", "tool_calls": [3]}]}, "messages[0].tool_calls", "function"),
-        ({"messages": [{"role": "tool", "content": "x", "tool_call_id": 3}]}, "messages[0].tool_call_id", "a text"),
-        ({"temprature": 1}, "temprature", "unknown field"),
-        ({"temperature": 2.5}, "temperature", "from 0 to 2"),
-        ({"temperature": "hot"}, "temperature", "a number"),
-        ({"top_p": 0}, "top_p", "a number"),
-        ({"n": 0}, "n", "from 1 to 128"),
-        ({"n": True}, "n", "whole number"),
-        ({"max_tokens": 1.5}, "max_tokens", "whole number"),
-        ({"seed": 2**64}, "seed", "whole number"),
-        ({"stop": [""]}, "stop", "at most 16"),
-        ({"stream": 1}, "stream", "true or false"),
-        ({"stream_options": {"x": 1}}, "stream_options", "include_usage"),
-        ({"tools": [{"type": "function"}]}, "tools", "has a name"),
-        ({"frequency_penalty": 0.5}, "frequency_penalty", "leave it out"),
-        ({"response_format": {"type": "json_object"}}, "response_format", "not supported"),
-        ({"top_logprobs": 5}, "top_logprobs", "not supported"),
-    ],
-)
-async def test_what_cannot_be_honoured_is_refused_by_name(scripted, change, param, said):
-    status, body = await post(scripted, {**GOOD, **change})
-    assert status == (404 if change.get("model") else 400)
-    assert body["error"]["param"] == param and said in body["error"]["message"], body
-    assert set(body["error"]) == {"message", "type", "param", "code"}
-
-
-async def test_fields_that_change_nothing_are_taken(scripted):
-    more = {
-        "frequency_penalty": 0, "presence_penalty": None, "user": "u7", "metadata": {"a": "b"}, "store": False,
-        "response_format": {"type": "text"}, "top_logprobs": 0, "tool_choice": "auto", "max_completion_tokens": 9,
-    }  # fmt: skip
-    again = {"role": "assistant", "content": "red", "refusal": None, "annotations": [], "tool_calls": None}
-    status, body = await post(scripted, {**GOOD, **more, "messages": [*ASK, again, *ASK]})
-    assert status == 200 and body["choices"][0]["message"]["content"] == "cyan"
-
-
-@pytest.mark.parametrize(
-    "raw", [b"", b"{", b"[1]", b"\xff", b'{"n": NaN}', b'{"n": 1' + b"0" * 5000 + b"}", b"[" * 100_000]
-)
-async def test_a_body_that_is_no_request_is_refused(scripted, raw):
-    status, body = await post(scripted, raw)
-    assert (status, body["error"]["code"]) == (400, "invalid_json")
-
-
-async def test_a_large_body_a_wrong_path_and_a_wrong_method(scripted):
-    status, body = await post(scripted, b" " * (LARGEST_REQUEST + 1))
-    assert (status, body["error"]["message"]) == (413, "the body is larger than 10 MB")
-    async with aiohttp.ClientSession() as session:
-        for method, path, want in (("GET", "/v1/embeddings", 404), ("PUT", "/v1/models", 405)):
-            async with session.request(method, scripted.url + path) as answer:
-                assert answer.status == want and path in (await answer.json())["error"]["message"]
-
-
-async def test_failures_of_the_model_are_told_in_the_sdks_classes(scripted):
-    async with sdk(scripted, max_retries=0) as client:
-
-        async def ask(text, **more):
-            return await client.chat.completions.create(
-                model="scripted/m", messages=[{"role": "user", "content": text}], **more
-            )
-
-        for more in ({}, {"stream": True}):
-            with pytest.raises(openai.UnprocessableEntityError, match="scripted model error"):
-                await ask("broken", **more)
-            with pytest.raises(openai.RateLimitError, match="overloaded") as found:
-                await ask("busy", **more)
-            assert found.value.response.headers["retry-after"] == "7"
-        assert (await ask("once")).choices[0].message.content == "second try"
-        # a stream too is begun a second time
-        stream = await ask("do this once more", stream=True)
-        assert "".join([c.choices[0].delta.content or "" async for c in stream]) == "second try"
-
-
-async def test_a_fault_of_a_model_tells_nothing_of_the_server(slow, caplog):
-    slow.switch.current.model.go.set()
-    ask = {"model": "test/slow", "messages": [{"role": "user", "content": "fault"}]}
-    status, body = await post(slow, ask)
-    assert status == 500 and "secret" not in str(body) and "a secret of the server" in caplog.text
-    async with sdk(slow, max_retries=0) as client:
-        stream = await client.chat.completions.create(**ask, stream=True)
-        with pytest.raises(openai.APIError, match="its log says how"):
-            [c async for c in stream]
-
-
-@pytest.mark.parametrize(
-    ("error", "status", "code"),
-    [
-        (ContextLengthError("x"), 400, "context_length_exceeded"),
-        (OverloadedError("x"), 429, "model_overloaded"),
-        (TransientError("x"), 503, "model_unreachable"),
-        (ModelError("x"), 422, "model_refused"),
-        (ConfigError("x"), 400, "unsupported"),
-        (DataError("x"), 500, "server_error"),
-    ],
-)
-def test_each_error_of_the_house_has_a_status(error, status, code):
-    found = refusal(error)
-    assert (found.status, found.body["error"]["code"]) == (status, code)
-
-
-def test_no_key_and_no_place_is_told(monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", "s3cret-key")
-    found = refusal(ModelError("the key s3cret-key is refused", where="/home/someone", todo="ask"))
-    assert found.body["error"]["message"] == "the key [OPENAI_API_KEY] is refused. To do: ask"
-
-
-# who may come ---------------------------------------------------------------------------------------------------------
-
-
-async def test_with_a_token_nobody_else_may_come(script):
-    gateway = Gateway(script, token=TOKEN)
-    await gateway.open()
-    try:
-        async with sdk(gateway, api_key=TOKEN) as client:
-            assert (await client.chat.completions.create(model="scripted/m", messages=ASK)).choices
-        for key in ("wrong", TOKEN[:-1], "é"):
-            status, body = await post(gateway, GOOD, headers={"Authorization": f"Bearer {key}"})
-            assert (status, body["error"]["code"]) == (401, "invalid_api_key")
-        async with aiohttp.ClientSession() as session:
-            async with session.get(f"{gateway.url}/health") as answer:
-                assert await answer.json() == {"status": "ok"}
-            headers = {"Authorization": f"Bearer {TOKEN}"}
-            async with session.get(f"{gateway.url}/health", headers=headers) as answer:
-                assert (await answer.json())["model"] == "scripted/m"
-            async with session.get(f"{gateway.url}/v1/models") as answer:
-                assert answer.status == 401
-    finally:
-        await gateway.aclose()
-
-
-async def test_a_wide_open_address_needs_a_token_of_some_length(script):
-    with pytest.raises(ConfigError, match="used by anybody"):
-        await Gateway(script).open("0.0.0.0")
-    with pytest.raises(ConfigError, match="at least 16"):
-        Gateway(script, token="short")
-
-
-async def test_a_web_page_of_another_place_is_refused(scripted):
-    for headers in ({"Host": "evil.example"}, {"Origin": "https://evil.example"}, {"Origin": "null"}, {"Host": "["}):
-        status, body = await post(scripted, GOOD, headers=headers)
-        assert (status, body["error"]["code"]) == (403, "forbidden"), headers
-    status, _ = await post(scripted, GOOD, headers={"Origin": "http://localhost:3000", "Host": "localhost:1"})
-    assert status == 200
-
-
-async def test_an_address_that_is_taken_is_told(scripted, script):
-    with pytest.raises(ConfigError, match="cannot listen"):
-        await Gateway(script).open(port=int(scripted.url.rsplit(":", 1)[1]))
-
-
-async def test_an_ipv6_address(script):
-    gateway = Gateway(script)
-    try:
-        await gateway.open("::1")
-    except ConfigError:
-        pytest.skip("no IPv6 here")
-    assert gateway.url.startswith("http://[::1]:") and (await post(gateway, GOOD))[0] == 200
-    await gateway.aclose()
-
-
 # hang-ups and limits --------------------------------------------------------------------------------------------------
 
 
@@ -410,15 +201,37 @@ async def test_a_client_that_hangs_up_cancels_its_work(slow, stream):
     await until(lambda: model.cancelled == 1)
     await until(lambda: slow.switch.current.under_way == 0)
     model.go.set()
-    assert (await post(slow, {"model": "test/slow", "messages": ASK}))[0] == 200
+    assert (await ask_plainly(slow, {"model": "test/slow", "messages": ASK}))[0] == 200
+
+
+async def test_a_client_that_stops_reading_holds_nothing_for_ever(slow, monkeypatch):
+    monkeypatch.setattr("verbal.apps.gateway.server._STALLED", 0.05)
+    model = slow.switch.current.model
+
+    async def endless(messages, sampling):
+        try:
+            while True:
+                yield "x" * 2**20
+        finally:
+            model.cancelled += 1
+
+    monkeypatch.setattr(model, "stream_reply", endless)
+    body = json.dumps({"model": "test/slow", "messages": ASK, "stream": True}).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+    port = int(slow.url.rsplit(":", 1)[1])
+    _, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**10)
+    writer.write(head.encode() + body)
+    await until(lambda: model.cancelled == 1)
+    await until(lambda: slow.switch.current.under_way == 0)
+    writer.close()
 
 
 async def test_a_full_house_says_come_back(slow, monkeypatch):
     monkeypatch.setattr("verbal.apps.gateway.server.MOST_AT_ONCE", 1)
     ask = {"model": "test/slow", "messages": ASK}
-    first = asyncio.create_task(post(slow, ask))
+    first = asyncio.create_task(ask_plainly(slow, ask))
     await until(lambda: slow.switch.current.model.begun == 1)
-    status, body = await post(slow, ask)
+    status, body = await ask_plainly(slow, ask)
     assert (status, body["error"]["code"]) == (429, "overloaded")
     slow.switch.current.model.go.set()
     assert (await first)[0] == 200
@@ -426,7 +239,7 @@ async def test_a_full_house_says_come_back(slow, monkeypatch):
 
 async def test_requests_under_way_may_end_when_the_server_stops(slow):
     model = slow.switch.current.model
-    asking = asyncio.create_task(post(slow, {"model": "test/slow", "messages": ASK}))
+    asking = asyncio.create_task(ask_plainly(slow, {"model": "test/slow", "messages": ASK}))
     await until(lambda: model.begun == 1)
     closing = asyncio.create_task(slow.aclose())
     await asyncio.sleep(0.05)
@@ -434,6 +247,17 @@ async def test_requests_under_way_may_end_when_the_server_stops(slow):
     assert (await asking)[0] == 200
     await closing
     assert model.closed
+
+
+async def test_a_fault_of_a_model_tells_nothing_of_the_server(slow, caplog):
+    slow.switch.current.model.go.set()
+    ask = {"model": "test/slow", "messages": [{"role": "user", "content": "fault"}]}
+    status, body = await ask_plainly(slow, ask)
+    assert status == 500 and "secret" not in str(body) and "a secret of the server" in caplog.text
+    async with sdk(slow, max_retries=0) as client:
+        stream = await client.chat.completions.create(**ask, stream=True)
+        with pytest.raises(openai.APIError, match="its log says how"):
+            [c async for c in stream]
 
 
 # pure parts -----------------------------------------------------------------------------------------------------------

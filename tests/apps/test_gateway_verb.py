@@ -59,6 +59,19 @@ class Handler(BaseHTTPRequestHandler):
 HTTPServer(("127.0.0.1", int(options["--port"])), Handler).serve_forever()
 """
 
+# It is interrupted while it is loaded.
+LARGE = """
+import asyncio, os, pathlib, signal
+
+class Large:
+    name = "test/large"
+    async def check(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.sleep(3600)
+    async def aclose(self):
+        pathlib.Path(__file__).with_name("closed").touch()
+"""
+
 
 @contextmanager
 def serving(*arguments, **environment):
@@ -123,7 +136,8 @@ def test_the_verb_follows_the_store_and_asks_for_its_token(tmp_path):
             with Store(path) as store:
                 spec = {"version": 2, "candidate": make_policy(store, "embedded").plain()}
                 adopt(store, "gate-2", spec, {"verdict": "accept"})
-            line = process.stderr.readline()
+            loading, line = process.stderr.readline(), process.stderr.readline()
+            assert "version 3: loading embedded" in loading, loading
             assert "version 3: embedded/pocket" in line and "answers from now on" in line, line
             assert client.models.list().data[1].id == "embedded/pocket"
 
@@ -197,6 +211,14 @@ def test_help_loads_no_server():
     environment = {k: v for k, v in os.environ.items() if not k.startswith("COVERAGE")}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "serve" in done.stdout, done.stderr
+
+
+def test_ctrl_c_while_a_large_model_is_loaded_ends_it(monkeypatch, capsys, tmp_path):
+    (tmp_path / "large.py").write_text(LARGE)
+    monkeypatch.setattr(sys, "argv", ["verbal", "serve", "--port", "0", "--model", f"{tmp_path}/large.py:Large"])
+    with pytest.raises(SystemExit) as done:
+        main()
+    assert done.value.code == 0 and (tmp_path / "closed").exists() and "http" not in capsys.readouterr().out
 
 
 def test_the_verb_runs_inside_this_process_too(monkeypatch, capsys, tmp_path):
