@@ -77,14 +77,25 @@ class _Trainer(Guarded, SFTTrainer):  # type: ignore[misc]
 
 
 class _Watch(TrainerCallback):  # type: ignore[misc]
-    """Keeps each step's loss and reports progress."""
+    """Keeps the curve and reports progress."""
 
     def __init__(self, on_progress: Progress | None) -> None:
         self.on_progress = on_progress
+        self._tokens, self._clock = 0.0, time.perf_counter()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **_: Any) -> None:
-        if self.on_progress is not None and logs is not None and "loss" in logs:
-            self.on_progress(state.global_step, state.max_steps, {"loss": float(logs["loss"])})
+        if self.on_progress is None or logs is None or "loss" not in logs or not state.is_world_process_zero:
+            return
+        point = {k: v for k, v in point_of(logs).items() if k in ("loss", "entropy")}
+        tokens, now = float(logs.get("num_tokens", 0.0)), time.perf_counter()
+        point["tokens_per_second"] = max(0.0, tokens - self._tokens) / max(1e-9, now - self._clock)
+        self._tokens, self._clock = tokens, now
+        self.on_progress(state.global_step, state.max_steps, point)
+
+
+def point_of(logs: Mapping[str, float]) -> dict[str, float]:
+    """What of a step's logs is kept as a point of the curve."""
+    return {k: float(logs[k]) for k in ("loss", "grad_norm", "entropy", "learning_rate") if k in logs}
 
 
 def fit(
@@ -100,7 +111,8 @@ def fit(
     on_progress: Progress | None = None,
     resume: bool = False,
 ) -> tuple[Any, dict[str, Any]]:
-    """The trained model (in memory) and the figures: steps, seconds, rows, tokens, loss_first, loss_last, too_long.
+    """The trained model (in memory) and the figures: steps, seconds, rows, tokens, too_long, loss_first, loss_last,
+    curve.
 
     Args:
         model: A causal language model of transformers.
@@ -219,10 +231,11 @@ def _settings(run: Run, lora: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _figures(trainer: Any, run: Run) -> dict[str, Any]:
-    curve = [{"step": float(e["step"]), "loss": e["loss"]} for e in trainer.state.log_history if "loss" in e]
+    curve = [{"step": float(e["step"]), **point_of(e)} for e in trainer.state.log_history if "loss" in e]
     losses = [point["loss"] for point in curve]
     tail = losses[-max(1, len(losses) // 10) :]
-    tokens = sum(len(row["input_ids"]) for row in trainer.train_dataset)
+    ids = trainer.train_dataset.select_columns("input_ids")
+    tokens = sum(len(row) for batch in ids.iter(1000) for row in batch["input_ids"])
     return {
         "steps": trainer.state.global_step,
         "rows": len(trainer.train_dataset),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 import transformers
 
-from verbal.errors import TrainError
+from verbal.errors import MissingExtra, TrainError
 
+from .adapters import Quantization, adapter_for
 from .fit import Progress, Run, fit, quiet
 
 if TYPE_CHECKING:
     from .sft import SFT
 
-__all__ = ["opened", "train_huggingface"]
+__all__ = ["opened", "parameters_of", "train_huggingface"]
 
 
 def train_huggingface(
@@ -32,12 +35,13 @@ def train_huggingface(
     """Trains a model (folder or name) on rows `prompt` + `completion`, saves it and its tokenizer in `out`.
 
     Raises:
-        TrainError: it cannot be loaded, or its tokenizer has no chat template.
+        TrainError: as `opened` and `fit`. MissingExtra: `quantization` without bitsandbytes.
     """
-    lora = {"r": method.lora_rank, "lora_alpha": 2 * method.lora_rank} if method.lora_rank else None
+    adapter = adapter_for(parameters_of(model), lora_rank=method.lora_rank, quantization=method.quantization)
+    lora = adapter.options()
     gpu = method.device == "auto" and torch.cuda.is_available()
     half = gpu and torch.cuda.is_bf16_supported() if method.precision == "auto" else method.precision == "bfloat16"
-    weights, tokenizer = opened(model, torch.bfloat16 if half and lora else torch.float32)
+    weights, tokenizer = opened(model, torch.bfloat16 if half and lora else torch.float32, adapter.quantization)
     run = Run(
         epochs=method.epochs or 3.0,
         batch=method.batch or 16,
@@ -48,26 +52,53 @@ def train_huggingface(
         device=method.device,
         mixed=half,
         gradient_checkpointing=method.gradient_checkpointing,
+        quantization=adapter.quantization,
         threads=method.threads,
         save_steps=method.save_steps,
     )
     trained, figures = fit(weights, tokenizer, rows, out, run, lora=lora, on_progress=on_progress, resume=resume)
+    if adapter.quantization:
+        trained = _merged(trained, model, out)
     with quiet():
         trained.save_pretrained(out)
         tokenizer.save_pretrained(out)
-    return figures
+    own = tokenizer.pad_token_id != tokenizer.eos_token_id
+    pad = tokenizer.pad_token if own else f"{tokenizer.eos_token} (the end of sequence, for want of another)"
+    return {**figures, "lora_rank": adapter.rank, "quantization": adapter.quantization, "pad_token": pad}
 
 
-def opened(model: str, dtype: torch.dtype) -> tuple[Any, Any]:
-    """A causal language model and its tokenizer.
+def parameters_of(model: str) -> int:
+    """How many a model has, counted on its shapes; 0 where it cannot be read, which `opened` will say better."""
+    try:
+        with quiet(), torch.device("meta"):
+            config = transformers.AutoConfig.from_pretrained(model)
+            return int(transformers.AutoModelForCausalLM.from_config(config).num_parameters())
+    except (OSError, ValueError, KeyError):
+        return 0
+
+
+def _merged(trained: Any, model: str, out: Path) -> Any:
+    """The adapters of a 4-bit training, merged into the weights as they were before they were cut to 4 bits."""
+    from peft import PeftModel
+
+    with quiet(), tempfile.TemporaryDirectory(dir=out) as folder:
+        trained.save_pretrained(folder)
+        whole, _ = opened(model, torch.bfloat16)
+        return PeftModel.from_pretrained(whole, folder).merge_and_unload()
+
+
+def opened(model: str, dtype: torch.dtype, quantization: Quantization | None = None) -> tuple[Any, Any]:
+    """A causal language model and its tokenizer, which has a pad token afterwards: the end of sequence if no own.
 
     Raises:
-        TrainError: it cannot be loaded, or the tokenizer has no chat template.
+        TrainError: it cannot be loaded, or the tokenizer has no chat template, or neither pad nor end token.
+        MissingExtra: `quantization` without bitsandbytes.
     """
+    bits = _four_bit(dtype) if quantization else None
     try:
         with quiet():
             tokenizer = transformers.AutoTokenizer.from_pretrained(model)
-            weights = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=dtype)
+            weights = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=dtype, quantization_config=bits)
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         todo = "give a folder with config.json and weights, or a model name that can be downloaded"
@@ -76,4 +107,22 @@ def opened(model: str, dtype: torch.dtype) -> tuple[Any, Any]:
         raise TrainError(
             f"the tokenizer of {model!r} has no chat template", where="model", todo="take an instruction-tuned model"
         )
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            todo = "give it one: tokenizer.eos_token = ..., tokenizer.save_pretrained(FOLDER)"
+            what = f"the tokenizer of {model!r} has neither a pad nor an end-of-sequence token"
+            raise TrainError(what, where="model", todo=todo)
+        tokenizer.pad_token = tokenizer.eos_token
     return weights, tokenizer
+
+
+def _four_bit(dtype: torch.dtype) -> Any:
+    """NormalFloat of 4 bits, its constants quantized again (QLoRA, arXiv 2305.14314, section 3)."""
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise MissingExtra.of("bitsandbytes", "qlora")
+    return transformers.BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )

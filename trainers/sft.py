@@ -19,6 +19,7 @@ from verbal.store import Store
 from . import checkpoint
 from .adapters import Quantization, adapter_for
 from .examples import Rows
+from .exported import Exported
 from .opening import load, own_folder
 from .rows import Selection, sft
 
@@ -166,10 +167,12 @@ class SFT:
         return written
 
 
-def _checked(examples: Sequence[Example]) -> list[dict[str, Any]]:
-    """The rows as TRL takes them."""
-    if not examples:
+def _checked(examples: Sequence[Example]) -> Sequence[Mapping[str, Any]]:
+    """The rows as TRL takes them; those of an export stay on disk."""
+    if not len(examples):
         raise TrainError("no rows to train on", todo="collect attempts, then ask the method for its examples")
+    if isinstance(examples, Exported):
+        return examples.columns("prompt", "completion")
     rows = []
     for i, example in enumerate(examples):
         prompt, completion = example.columns.get("prompt"), example.columns.get("completion")

@@ -105,7 +105,8 @@ def test_a_huggingface_model_learns_its_rows(tiny, tmp_path, capfd):
     assert figures["loss_first"] > 2 > 0.1 > figures["loss_last"]
     assert figures["tokens"] == 40 * 12 * 17
     assert [s[:2] for s in seen] == [(i, 120) for i in range(1, 121)]
-    assert seen[0][2] == figures["loss_first"]
+    assert seen[0][2]["loss"] == figures["loss_first"] == figures["curve"][0]["loss"]
+    assert seen[-1][2]["tokens_per_second"] > 0 and len(figures["curve"]) == 120
     assert answer(tmp_path / "out", "how many blue dogs are there") == "select count from dogs where is blue"
     assert sorted(p.name for p in (tmp_path / "out").iterdir() if p.suffix != ".jinja") == [
         "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
@@ -178,10 +179,10 @@ def test_a_loss_that_is_not_finite_stops_it(tiny, tmp_path, monkeypatch, broken)
 
     from verbal.trainers import huggingface
 
-    opened = huggingface._opened
+    opened = huggingface.opened
 
-    def poisoned(model, dtype):
-        weights, tokenizer = opened(model, dtype)
+    def poisoned(*asked):
+        weights, tokenizer = opened(*asked)
         head = weights.get_output_embeddings().weight
         if broken == "loss":
             head.data[:] = math.nan
@@ -189,7 +190,7 @@ def test_a_loss_that_is_not_finite_stops_it(tiny, tmp_path, monkeypatch, broken)
             head.register_hook(lambda grad: grad * math.inf)
         return weights, tokenizer
 
-    monkeypatch.setattr(huggingface, "_opened", poisoned)
+    monkeypatch.setattr(huggingface, "opened", poisoned)
     with pytest.raises(TrainError, match=f"the {broken} became"):
         SFT(device="cpu").train(make_rows(), tiny, str(tmp_path / "out"))
     assert not (tmp_path / "out" / "verbal.json").exists()
