@@ -96,20 +96,23 @@ class Served:
     Args:
         source: Where it comes from.
         model: The model itself.
-        fingerprint: Of its weights, None when they are not on this machine.
+        fingerprint: Of its weights, None when they are not known here.
+        here: Whether it computes in this process.
         also: More names by which it may be asked.
     """
 
-    def __init__(self, source: Source, model: Model, fingerprint: str | None, also: tuple[str, ...] = ()) -> None:
-        self.source, self.model, self.fingerprint = source, model, fingerprint
+    def __init__(
+        self, source: Source, model: Model, fingerprint: str | None, *, here: bool, also: tuple[str, ...] = ()
+    ) -> None:
+        self.source, self.model, self.fingerprint, self.here = source, model, fingerprint, here
         self.name = source.name or model.name
         self.names = tuple(dict.fromkeys((*also, self.name)))
         self.under_way = 0
         """Requests that use it now."""
-        # Weights that lie here compute in threads of a shared pool: some of them stay free for the next model, and who
+        # What computes here does so in threads of a shared pool: some of them stay free for the next model, and who
         # hangs up while waiting for a turn costs nothing.
         at_once = min(os.cpu_count() or 1, _MOST_THREADS)
-        self._turns = asyncio.Semaphore(at_once) if fingerprint else contextlib.nullcontext()
+        self._turns = asyncio.Semaphore(at_once) if here else contextlib.nullcontext()
         self.idle = asyncio.Event()
         """Set while nobody uses it."""
         self.idle.set()
@@ -175,9 +178,9 @@ class Served:
         yield replace(whole, text=told, finish="stop" if stop.found else whole.finish)
 
     def _sampling(self, asked: ChatRequest) -> Sampling:
-        """How the model samples: weights that lie here may draw alike without a seed, so each request gets its own."""
+        """How the model samples: in this process it may draw alike without a seed, so each request gets its own."""
         sampling = asked.sampling
-        if sampling.seed is None and sampling.temperature and self.fingerprint:
+        if sampling.seed is None and sampling.temperature and self.here:
             return replace(sampling, seed=secrets.randbits(31))
         return sampling
 
@@ -200,7 +203,7 @@ async def load(spec: str, source: Source, store: Store | None = None, *, engine:
             await model.check()
             # Once more, for files that were exchanged while they were read.
             await asyncio.to_thread(_unchanged, source, store)
-            digest = await asyncio.to_thread(getattr, model, "fingerprint", "")
+            digest = await asyncio.to_thread(getattr, model, "fingerprint", "")  # of weights in this process
             await _probe(model, logprobs=bool(digest))
     except BaseException as error:
         await model.aclose()
@@ -208,7 +211,8 @@ async def load(spec: str, source: Source, store: Store | None = None, *, engine:
             raise
         what = f"it was not ready within {_LOADING:g} s" if isinstance(error, TimeoutError) else clip(repr(error))
         raise ModelError(f"{model.name} cannot be loaded: {what}", where=source.opens, todo="try it alone") from error
-    return Served(source, model, _fingerprint(source, str(digest)), _also(spec, source.opens))
+    fingerprint = _fingerprint(source, str(digest))
+    return Served(source, model, fingerprint, here=bool(digest), also=_also(spec, source.opens))
 
 
 def _also(spec: str, opens: str) -> tuple[str, ...]:
@@ -267,8 +271,8 @@ async def _generate(model: Model, messages: Sequence[Message], n: int, sampling:
 
 
 def _passes(error: TransientError) -> bool:
-    """Whether a second try at once may help: a server has refused a parameter, which is left out from now on, or the
-    connection was stale. One that is overloaded, or may still be writing the first answer, is left alone.
+    """Whether a second try at once may help: a server refused a parameter, which is left out from now on, or was not
+    reached. One that is overloaded, or may still be writing the first answer, is left alone.
     """
     return not error.abandoned and not isinstance(error, OverloadedError)
 

@@ -19,6 +19,7 @@ from verbal.apps.gateway.vllm import VllmModel
 from verbal.cli import main
 from verbal.contracts import Sampling
 from verbal.errors import ConfigError, MissingExtra, ModelError
+from verbal.parts import load_function
 from verbal.store import Store
 from verbal.types import Message
 from verbal.versions import adopt, make_policy
@@ -179,6 +180,20 @@ async def test_vllm_runs_beside_and_ends_with_the_gateway(vllm):
         assert options["--served-model-name"] == "weights" and "--gpu-memory-utilization" not in options
         assert process.returncode is None
     assert process.returncode is not None
+
+
+async def test_a_checkpoint_under_vllm_is_named_and_takes_no_turns(vllm, tmp_path):
+    write, register = (load_function("trainers", "checkpoint", n) for n in ("write", "register"))
+    (vllm / "model.safetensors").write_bytes(b"weights")
+    write(vllm, {"kind": "huggingface"})
+    with Store(tmp_path / "v.db") as store:
+        register(store, "big", vllm)
+        async with Gateway("checkpoint:big", store, engine="vllm") as gateway:
+            served = gateway.switch.current
+            assert served.name == "checkpoint:big" and served.fingerprint.startswith("fp_") and not served.here
+            async with openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key="none") as client:
+                made = await client.chat.completions.create(model="checkpoint:big", messages=ASK)
+            assert made.model == "checkpoint:big" and made.system_fingerprint == served.fingerprint
 
 
 async def test_a_vllm_that_ends_is_told_with_its_last_words(vllm, tmp_path):
