@@ -155,7 +155,7 @@ class _Look:
         left = f" ({aside} the weights were trained on are left out)" if aside else ""
         self.screen.print(
             f"{len(found)} active items, found on {len(attempted)} of {len(tasks)} tasks{left}, "
-            f"withheld in {len(sets)} passes: {estimate_words(expected)}"
+            f"withheld in {len(sets)} pass{'' if len(sets) == 1 else 'es'}: {estimate_words(expected)}"
         )
         if once:
             one = await estimate(look.shop, once, passes={"score": len(look.seeds)})
@@ -234,8 +234,14 @@ class _Look:
         serving = active(self.store)
         if serving and serving[1].memory == self.name:
             words.append(f"version {serving[0]['number']} goes on serving {serving[1].words()}, as it was adopted")
-        model = f" --model {self.model}" if not serving or serving[1].model != self.model else ""
-        return [*words, f"it serves once the gate lets it: verbal promote{model} --memory {self.name}@{version}"]
+        promote = f"verbal promote --memory {self.name}@{version}"
+        if serving and serving[1].model == self.model:
+            points_ = f"{-100 * self.claim.margin:g}"
+            return [
+                *words,
+                f"it gains nothing, so the gate is asked if it loses: {promote} --margin {points_} --finite",
+            ]
+        return [*words, f"it serves once the gate lets it: {promote} --model {self.model}"]
 
 
 def run_take_back(url: str, name: str, model: str, *, quiet: bool) -> dict[str, Any]:

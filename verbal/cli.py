@@ -139,7 +139,7 @@ def promote(
     limit: Limit = None,
     guard: Annotated[str, typer.Option(help="Questions that must not lose: a file, app, or none.")] = "app",
     seeds: Annotated[int, typer.Option(min=1, help="Samples of each task on each side.")] = 3,
-    margin: Annotated[float, typer.Option(help="Points by which it must be better.")] = 0.0,
+    margin: Annotated[float, typer.Option(help="Points by which it must be better; below 0: it may lose them.")] = 0.0,
     guard_margin: Annotated[float, typer.Option(help="Points the guard set may lose.")] = 2.0,
     finite: Annotated[bool, typer.Option("--finite", help="The claim is about these tasks only.")] = False,
     recipe: Annotated[str, typer.Option(help="A shipped recipe or a .toml file.")] = "reflect",
@@ -158,6 +158,8 @@ def promote(
     from verbal.gate import Rule
 
     limits = {"max_cost": max_cost, "max_tokens": max_tokens, "max_calls": max_calls, "max_minutes": max_minutes}
+    # Below zero it is asked whether anything is lost, and no gain is too small then.
+    worth = {"worth": margin / 100} if margin < 0 else {}
     made = run_promote(
         command_options(recipe, incumbent, db, questions, set_, limits, prices, cache),
         store,
@@ -168,7 +170,7 @@ def promote(
         limit=limit,
         guard=guard,
         seeds=seeds,
-        rule=Rule(margin=margin / 100, guard_margin=guard_margin / 100, finite=finite),
+        rule=Rule(margin=margin / 100, guard_margin=guard_margin / 100, finite=finite, **worth),
         quiet=json_,
     )
     emit(made, json_)

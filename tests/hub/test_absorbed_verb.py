@@ -81,9 +81,33 @@ def test_what_the_gate_adopted_goes_on_serving(world):
     assert code == 0, err
     out = " ".join(out.split())
     assert f"version 1 goes on serving embedded, memory m at version {before}, as it was adopted" in out
-    assert "1 absorbed, 2 still needed, 0 need more" in out and "verbal promote --model" in out
+    assert "1 absorbed, 2 still needed, 0 need more" in out and "verbal promote --memory" in out
     with Store("v.db") as store:
         assert store.versions()[-1]["policy"]["version"] == before
+
+
+def test_a_smaller_memory_is_promoted_when_it_loses_nothing(world):
+    before, _ = items()
+    model = LOOK[4]
+    with Store("v.db") as store:
+        store.add_version(
+            {"action": "start", "policy": Policy(model=model, memory="m", version=before).plain(), "evidence": ""},
+            expect=0,
+        )
+    code, made, err = world(*LOOK, "--seeds", "1", "--apply", "--json")
+    assert code == 0, err
+    advice = made["told"][-1]
+    assert f"verbal promote --memory m@{before + 1} --margin -2 --finite" in advice
+    options = ("--memory", f"m@{before + 1}", "--margin", "-2", "--finite", "--guard", "none", "--seeds", "1")
+    code, made, err = world("promote", *options, *HERE, "--json")
+    assert code == 0 and made["verdict"] == "accept", err
+    with Store("v.db") as store:
+        assert store.versions()[-1]["policy"]["version"] == before + 1
+    # A memory that lost what the weights do not know is another matter.
+    assert world("memory", "forget", "m", "r2", "--store", "v.db", "--json")[0] == 0
+    options = ("--memory", "m", "--margin", "-2", "--finite", "--guard", "none", "--seeds", "1")
+    code, made, err = world("promote", *options, *HERE, "--json")
+    assert code == 1 and made["verdict"] == "reject", err
 
 
 def test_tasks_the_weights_were_trained_on_are_left_out(world, monkeypatch):
