@@ -8,51 +8,19 @@ import shutil
 
 import pytest
 
-from verbal.contracts import Example
 from verbal.errors import ConfigError, MissingExtra, TrainError
 from verbal.trainers.sft import SFT
+
+from .tiny_models import letter_rows, tiny_llama
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read by huggingface_hub at its import, which is still to come
 torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
-TEMPLATE = (
-    "{% for m in messages %}{{ '<' + m['role'] + '> ' + m['content'] + ' <eos> ' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<assistant> ' }}{% endif %}"
-)
-
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """A random Llama with a word-level tokenizer that has no pad token, as a folder; it reads 32 tokens."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    folder = tmp_path_factory.mktemp("tiny")
-    words = ["<eos>", "<unk>", "<user>", "<assistant>", *"abcdefgh"]
-    raw = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
-    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=raw, eos_token="<eos>", unk_token="<unk>", chat_template=TEMPLATE
-    )
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(words), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
-        max_position_embeddings=32, eos_token_id=0, bos_token_id=None, pad_token_id=None,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
-
-
-def rows(n=8, long=0):
-    """Rows of three words, and `long` of forty."""
-    made = []
-    for i in range(n + long):
-        words = " ".join("abcdefgh"[(i + k) % 8] for k in range(3 if i < n else 40))
-        prompt, completion = [{"role": "user", "content": words}], [{"role": "assistant", "content": words}]
-        made.append(Example(columns={"prompt": prompt, "completion": completion}, attempts=(f"a{i}",)))
-    return made
+    return tiny_llama(tmp_path_factory.mktemp("tiny"))
 
 
 def broken(monkeypatch, change):
@@ -82,7 +50,7 @@ def test_what_is_no_number_stops_it_and_its_rows_are_kept(tiny, tmp_path, monkey
     broken(monkeypatch, change)
     out = tmp_path / "out"
     with pytest.raises(TrainError, match=f"the {what} became") as caught:
-        SFT(device="cpu", batch=4, micro_batch=2).train(rows(), tiny, str(out))
+        SFT(device="cpu", batch=4, micro_batch=2).train(letter_rows(), tiny, str(out))
     assert f"{kept} rows in {out / 'offending_batch.json'}" in caught.value.where
     assert "learning rate 2e-05" in caught.value.where and "lower the learning rate" in caught.value.todo
     found = json.loads((out / "offending_batch.json").read_text())
@@ -91,7 +59,7 @@ def test_what_is_no_number_stops_it_and_its_rows_are_kept(tiny, tmp_path, monkey
     assert row["input_text"].startswith("<user>") and len(row["labels"]) == len(row["input_ids"])
     assert not (out / "verbal.json").exists()
     monkeypatch.undo()
-    SFT(device="cpu", epochs=1).train(rows(), tiny, str(out))
+    SFT(device="cpu", epochs=1).train(letter_rows(), tiny, str(out))
     assert not (out / "offending_batch.json").exists()
 
 
@@ -103,7 +71,7 @@ def grab(weights):
 def test_memory_that_is_out_says_what_to_lower(tiny, tmp_path, monkeypatch):
     broken(monkeypatch, grab)
     with pytest.raises(TrainError, match=r"memory ran out while training: .*allocate") as caught:
-        SFT(device="cpu", batch=4).train(rows(), tiny, str(tmp_path / "out"))
+        SFT(device="cpu", batch=4).train(letter_rows(), tiny, str(tmp_path / "out"))
     assert caught.value.where == "micro_batch 4, max_length 2048, lora_rank 0, gradient_checkpointing False"
     for words in ("micro_batch to 2", "gradient_checkpointing = true", "max_length to 1024", "lora_rank = 16"):
         assert words in caught.value.todo
@@ -168,21 +136,21 @@ def test_the_mixin_serves_a_group_trainer_too(tiny, tmp_path, monkeypatch):
 
 
 def test_a_tokenizer_without_a_pad_token_gets_the_end_of_sequence_and_says_so(tiny, tmp_path):
-    papers = SFT(device="cpu", epochs=1, batch=4).train(rows(), tiny, str(tmp_path / "out"))
+    papers = SFT(device="cpu", epochs=1, batch=4).train(letter_rows(), tiny, str(tmp_path / "out"))
     assert papers["pad_token"] == "<eos> (the end of sequence, for want of another)"
     assert papers["lora_rank"] == 0
     shutil.copytree(tiny, tmp_path / "endless")
     settings = json.loads((tmp_path / "endless" / "tokenizer_config.json").read_text())
     (tmp_path / "endless" / "tokenizer_config.json").write_text(json.dumps({**settings, "eos_token": None}))
     with pytest.raises(TrainError, match="neither a pad nor an end-of-sequence token"):
-        SFT(device="cpu").train(rows(), str(tmp_path / "endless"), str(tmp_path / "out2"))
+        SFT(device="cpu").train(letter_rows(), str(tmp_path / "endless"), str(tmp_path / "out2"))
 
 
 def test_rows_longer_than_the_model_reads_are_left_out_and_counted(tiny, tmp_path):
-    papers = SFT(device="cpu", epochs=1, batch=4).train(rows(8, long=3), tiny, str(tmp_path / "out"))
+    papers = SFT(device="cpu", epochs=1, batch=4).train(letter_rows(8, long=3), tiny, str(tmp_path / "out"))
     assert (papers["rows"], papers["too_long"]) == (8, 3)
     with pytest.raises(TrainError, match="all 3 rows are longer than 32 tokens, which is all the model reads"):
-        SFT(device="cpu").train(rows(0, long=3), tiny, str(tmp_path / "none"))
+        SFT(device="cpu").train(letter_rows(0, long=3), tiny, str(tmp_path / "none"))
 
 
 def test_large_models_get_adapters_unless_told_otherwise(tiny, tmp_path, monkeypatch):
@@ -191,8 +159,8 @@ def test_large_models_get_adapters_unless_told_otherwise(tiny, tmp_path, monkeyp
     assert huggingface.parameters_of(tiny) == 5584
     assert huggingface.parameters_of(str(tmp_path / "nowhere")) == 0
     monkeypatch.setattr(adapters, "LARGE", 5000)
-    assert SFT(device="cpu", epochs=1).train(rows(), tiny, str(tmp_path / "a"))["lora_rank"] == 16
-    assert SFT(device="cpu", epochs=1, lora_rank=0).train(rows(), tiny, str(tmp_path / "b"))["lora_rank"] == 0
+    assert SFT(device="cpu", epochs=1).train(letter_rows(), tiny, str(tmp_path / "a"))["lora_rank"] == 16
+    assert SFT(device="cpu", epochs=1, lora_rank=0).train(letter_rows(), tiny, str(tmp_path / "b"))["lora_rank"] == 0
 
 
 def test_four_bits_name_what_to_install_or_train(tiny, tmp_path):
@@ -201,11 +169,11 @@ def test_four_bits_name_what_to_install_or_train(tiny, tmp_path):
     method = SFT(device="cpu", epochs=30, batch=8, learning_rate=5e-2, quantization="nf4", lora_rank=8)
     if importlib.util.find_spec("bitsandbytes") is None:
         with pytest.raises(MissingExtra, match=r"'bitsandbytes' is not installed(.|\n)*verbal\[qlora\]"):
-            method.train(rows(), tiny, str(tmp_path / "out"))
+            method.train(letter_rows(), tiny, str(tmp_path / "out"))
         return
     from transformers import AutoModelForCausalLM
 
-    papers = method.train(rows(), tiny, str(tmp_path / "out"))
+    papers = method.train(letter_rows(), tiny, str(tmp_path / "out"))
     assert papers["quantization"] == "nf4" and papers["loss_last"] < papers["loss_first"]
     before, after = (AutoModelForCausalLM.from_pretrained(f).state_dict() for f in (tiny, tmp_path / "out"))
     changed = {k for k in before if not torch.equal(before[k].float(), after[k].bfloat16().float())}
