@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import gather_object  # type: ignore[import-untyped]
 from torch import Tensor
 from transformers.trainer_callback import TrainerCallback
 
@@ -132,7 +132,7 @@ class Lift(TrainerCallback):  # type: ignore[misc]
             if not torch.isfinite(loss):
                 what = f"the supervised loss became {loss.item()}"
                 raise TrainError(what, where="relift", todo="lower sft_learning_rate; the last saved state is kept")
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             told += plain
         return told
 
