@@ -43,7 +43,8 @@ def retrospective(store: Store, selection: Selection) -> Built:
 
     `after` is the mean return of the retries that read y; a reflection that no retry read (the last one) has `after`
     and `reward` None. Rows are about failed attempts; `selection.successes` adds a few about right ones. A reflection
-    that holds a right answer is no row, nor is a prompt that shows the gold one.
+    that holds a right answer is no row, nor is a prompt that shows the gold one, unless a simulated person gave it and
+    `selection.corrections` is `all`.
 
     Raises:
         TrainError: no attempt, critic or reflection; it lists what was left out.
@@ -56,7 +57,7 @@ def retrospective(store: Store, selection: Selection) -> Built:
     found: dict[tuple[str, str, str], Row] = {}
     right: set[tuple[str, str, str]] = set()
     for item in items:
-        row = _reflected(store, item, retries[item.attempt.id], critic)
+        row = _reflected(store, item, retries[item.attempt.id], critic, selection.corrections == "all")
         if isinstance(row, str):
             filtered[row] += 1
             continue
@@ -163,7 +164,7 @@ def hard(rewards: Sequence[float], minimum: float = 1.0, fail: float = 0.0) -> b
     return bool(rewards) and all(fail <= r < minimum for r in rewards)
 
 
-def _reflected(store: Store, item: Admitted, retries: Sequence[Admitted], critic: str) -> Row | str:
+def _reflected(store: Store, item: Admitted, retries: Sequence[Admitted], critic: str, told: bool) -> Row | str:
     """The row of what was said about an attempt, or why there is none."""
     step, before = reflection_of(store, item.attempt), outcome(item, critic)
     if step is None or not step.text.strip():
@@ -174,7 +175,7 @@ def _reflected(store: Store, item: Admitted, retries: Sequence[Admitted], critic
         return "the reflector's prompt was not recorded"
     if shows(step.text, answers_of(item.task, item.feedback)):
         return "the reflection holds a right answer"
-    if _gives_away(step.prompt, item):
+    if _gives_away(step.prompt, item) and not (told and any(f.source == "user" for f in item.feedback)):
         return "the reflector's prompt shows the gold answer"
     heeded = [r for r in retries if heard(r.attempt, item.attempt, step.text)]
     returns = [g for r in heeded if (g := outcome(r, critic)) is not None]

@@ -27,10 +27,19 @@ def apply_options(recipe: Recipe, options: Mapping[str, Any], store: Store | Non
     if options["app"]:
         app = dataclasses.replace(recipe.app, options={**recipe.app.options, **options["app"]})
         recipe = dataclasses.replace(recipe, app=app)
-    if store is not None and recipe.model.name.startswith("checkpoint:"):
-        name = resolve_checkpoint(store, recipe.model.name)
-        recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, name=name))
-    return recipe
+    return recipe if store is None else opened(recipe, store)
+
+
+def opened(recipe: Recipe, store: Store) -> Recipe:
+    """The recipe with what opens them in place of checkpoints, `checkpoint:NAME`, that it names as models."""
+
+    def opens(name: str) -> str:
+        return resolve_checkpoint(store, name) if name.startswith("checkpoint:") else name
+
+    roles = {role: opens(name) for role, name in recipe.model.roles.items()}
+    return dataclasses.replace(
+        recipe, model=dataclasses.replace(recipe.model, name=opens(recipe.model.name), roles=roles)
+    )
 
 
 def resolve_checkpoint(store: Store, name: str) -> str:

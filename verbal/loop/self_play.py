@@ -67,12 +67,18 @@ async def _proposal(context: Context, state: State, key: str) -> Attempt:
         level = 1 + context.draw(state["task"], "level") % 5
         table = context.recipe.model
         sampling = Sampling(
-            temperature=table.temperature, max_tokens=table.max_tokens, seed=context.draw(context.place(key), "propose")
+            temperature=table.temperature,
+            max_tokens=table.max_tokens,
+            seed=context.draw(context.place(key), "propose"),
+            logprobs=table.logprobs,
         )
         messages = context.app.messages("proposer", unsealed(anchor), level=level)
         reply, failed = await _asked(context, messages, sampling)
         read = context.app.parse("proposer", reply.text)
-        step = Step(author="guide", role="proposer", text=reply.text, prompt=tuple(messages))
+        step = Step(
+            author="guide", role="proposer", text=reply.text, prompt=tuple(messages), token_ids=reply.token_ids,
+            logprobs=reply.logprobs,
+        )  # fmt: skip
         made = Attempt(
             id=key,
             run=context.run,
@@ -146,7 +152,7 @@ async def reward(state: State, runtime: Runtime[Context]) -> State:
         for i in state["attempts"]:
             made = context.attempt(i)
             assert made is not None
-            same = _same(await context.observation(made), reference)
+            same = same_result(await context.observation(made), reference)
             (right if same else wrong).append(i)
     rate = len(right) / len(state["attempts"]) if state["attempts"] else 0.0
     value = proposer_reward(state["quality"], rate, state["format"])
@@ -228,15 +234,21 @@ def _reference(task: Task) -> str:
     return str(task.info["reference"])
 
 
+def asked_words(question: str) -> list[str]:
+    """The words of a question in lower case, in order; equal ones ask the same."""
+    return re.findall(r"\w+", question.lower())
+
+
 def _normal(question: str) -> str:
-    return " ".join(re.findall(r"\w+", question.lower()))
+    return " ".join(asked_words(question))
 
 
 def _gives_something(seen: Observation) -> bool:
     return not seen.info.get("error") and bool(seen.info.get("rows", seen.text))
 
 
-def _same(a: Observation, b: Observation) -> bool:
+def same_result(a: Observation, b: Observation) -> bool:
+    """Whether two answers gave the same: the same rows in any order, else the same text; never where one failed."""
     if a.info.get("error") or b.info.get("error"):
         return False
     if "rows" in a.info and "rows" in b.info:
