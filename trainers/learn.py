@@ -23,6 +23,7 @@ from .checkpoint import digest
 from .fit import Progress, fingerprint, lora_config, quiet, saved_state, threads_of
 from .group import GroupTrainer
 from .rollouts import Rollouts
+from .slots import optimizer_of
 from .weights import Weights, open_weights
 
 if TYPE_CHECKING:
@@ -58,13 +59,15 @@ def learn(
             )
         )  # fmt: skip
         tasks = rollouts.run(method.choose(rollouts, tasks))
+        config = config_of(method, weights, state, len(tasks), seed=seed, half=half)
         lora = {"r": method.lora_rank, "lora_alpha": 2 * method.lora_rank} if method.lora_rank else None
         trainer = GroupTrainer(
             method,
             rollouts,
-            config_of(method, weights, state, len(tasks), seed=seed, half=half),
+            config,
             order_of(tasks, method, seed),
             on_progress=on_progress,
+            optimizer=optimizer_of(weights.network, config.learning_rate) if weights.kind == "embedded" else None,
             lora=lora_config(lora),
             examples=examples,
         )

@@ -32,7 +32,7 @@ from .muon import MuonAdamW
 if TYPE_CHECKING:
     from .sft import SFT
 
-__all__ = ["Encoded", "collate", "encode_rows", "folder_of", "steps_of", "train_embedded"]
+__all__ = ["Encoded", "collate", "encode_rows", "folder_of", "optimizer_of", "steps_of", "train_embedded"]
 
 _STEPS, _EPOCHS, _RATE, _BATCH, _PACK, _BLOCK, _BLEND = 72, 4.0, 1.2e-2, 32, 512, 16, 0.8
 """Measured on the demo (`bench/distill.py`): at least so many steps and epochs, peak rate, rows of a step, tokens of
@@ -94,8 +94,7 @@ def train_embedded(
         save_steps=method.save_steps,
     )
     network, tokenizer = _opened(folder_of(model))
-    rates_V = torch.tensor([_WORD if re.fullmatch(r"w\d+", token) else 1.0 for token in VOCABULARY])
-    optimizer = MuonAdamW(network.named_parameters(), run.learning_rate, _EMBEDDING * run.learning_rate, rates_V)
+    optimizer = optimizer_of(network, run.learning_rate)
     trained, figures = fit(
         network, tokenizer, steps, out, run,
         collator=collate, optimizer=optimizer, on_progress=on_progress, resume=resume,
@@ -104,6 +103,12 @@ def train_embedded(
     hf.save(trained, out)
     left_out = {"too_long": len(encoded) - len(short), "unsupported": unsupported}
     return {**figures, "rows": len(short), "epochs": epochs, **left_out}
+
+
+def optimizer_of(network: Any, rate: float) -> MuonAdamW:
+    """The optimiser that suits the embedded model: Muon at `rate`, and what an unknown word means learns fastest."""
+    rates_V = torch.tensor([_WORD if re.fullmatch(r"w\d+", token) else 1.0 for token in VOCABULARY])
+    return MuonAdamW(network.named_parameters(), rate, _EMBEDDING * rate, rates_V)
 
 
 def encode_rows(rows: Sequence[Mapping[str, Any]]) -> tuple[list[Encoded], dict[str, int]]:
