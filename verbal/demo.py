@@ -28,6 +28,7 @@ from verbal.store import Store
 from verbal.study import Study, plain_usage, usage_of
 from verbal.training_process import Trainer
 from verbal.two_by_two import square
+from verbal.two_by_two_figure import figure
 from verbal.types import Task
 from verbal.versions import make_policy, propose
 
@@ -46,7 +47,7 @@ def run_demo(
     rounds: int = 2,
     train: int | None = None,
 ) -> dict[str, Any]:
-    """Runs the story in the folder `out` and writes `results.json` and `index.html` there.
+    """Runs the story in the folder `out`; writes `results.json`, `index.html` and `two_by_two.svg` there.
 
     Args:
         out: Folder of the store, weights and page; an earlier demo in it is replaced.
@@ -71,6 +72,7 @@ def run_demo(
         story = Story(recipe, store, screen, out, list(range(seeds)), tasks, rounds, train)
         results = asyncio.run(story.tell())
         (out / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False), encoding="utf-8")
+        (out / "two_by_two.svg").write_text(figure(results), encoding="utf-8")
         page = write_report(results, out / "index.html")
         screen.stage("")
         screen.print(arms_table(results))
@@ -78,7 +80,7 @@ def run_demo(
         screen.print(lessons_table(results["lessons"]))
         screen.print(usage_table(results["usage"]))
         screen.print(results["claim"])
-        screen.print(f"The page with the plots: {page}")
+        screen.print(f"The page with the plots: {page}; memory x weights: {out / 'two_by_two.svg'}")
     return results
 
 

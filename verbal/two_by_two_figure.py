@@ -56,9 +56,9 @@ def figure(results: Mapping[str, Any]) -> str:
     top = _TOP + 2 * _HIGH + _GAP + 52
     effects = [e for e in square["effects"] if e["name"] in _EFFECTS]
     span = _span(effects)
-    shapes += [_effect(effect, top + 46 * i, span) for i, effect in enumerate(effects)]
     foot = top + 46 * len(effects)
     shapes.append(_axis(span, top - 22, foot - 22))
+    shapes += [_effect(effect, top + 46 * i, span) for i, effect in enumerate(effects)]
     lines = _controls(results.get("arms", ()))
     height = foot + 36 + 20 * len(lines)
     shapes += [_text(28, foot + 34 + 20 * i, line, "soft") for i, line in enumerate(lines)]
