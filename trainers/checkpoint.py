@@ -30,34 +30,40 @@ _PACKAGES = ("torch", "transformers", "trl", "peft", "datasets")
 def describe(
     examples: Sequence[Example], *, method: str, kind: Literal["embedded", "huggingface"], base: str, seed: int
 ) -> dict[str, Any]:
-    """What the papers say of the rows and the software, before any figure of the run."""
-    rows = [e for e in examples if isinstance(e, Row)]
+    """What the papers say of the rows and the software, before any figure of the run; each row is looked at once."""
+    found: dict[str, set[str]] = {k: set() for k in ("tasks", "critics", "models", "runs", "licences", "attempts")}
+    origins: Counter[str] = Counter()
+    oracle, whole = 0, hashlib.sha256()
+    for example in examples:
+        whole.update(_plain(example))
+        found["attempts"].update(example.attempts)
+        if isinstance(example, Row):
+            found["tasks"].add(example.task)
+            found["critics"].add(example.critic)
+            for name in ("models", "runs", "licences"):
+                found[name].update(getattr(example, name))
+            origins[example.origin] += 1
+            oracle += example.oracle
     return {
-        "kind": kind,
-        "method": method,
-        "base": base,
-        "seed": seed,
-        "rows": len(examples),
-        "tasks": len({row.task for row in rows}),
-        "oracle_rows": sum(row.oracle for row in rows),
-        "critics": sorted({row.critic for row in rows}),
-        "models": sorted({model for row in rows for model in row.models}),
-        "runs": sorted({run for row in rows for run in row.runs}),
-        "licences": sorted({licence for row in rows for licence in row.licences}),
-        "origins": dict(sorted(Counter(row.origin for row in rows).items())),
-        "rows_sha256": digest(examples),
-        "attempts": sorted({i for e in examples for i in e.attempts}),
+        "kind": kind, "method": method, "base": base, "seed": seed, "rows": len(examples),
+        "tasks": len(found.pop("tasks")), "oracle_rows": oracle, "origins": dict(sorted(origins.items())),
+        **{name: sorted(values) for name, values in found.items()},
+        "rows_sha256": whole.hexdigest(),
         "versions": {"verbal": verbal.__version__} | {p: v for p in _PACKAGES if (v := _version(p))},
-    }
+    }  # fmt: skip
 
 
 def digest(examples: Sequence[Example]) -> str:
     """SHA-256 of the rows in their order, provenance included: 64 hex digits that name a training set."""
-    found = hashlib.sha256()
+    whole = hashlib.sha256()
     for example in examples:
-        plain = example.record() if isinstance(example, Row) else {**example.columns, "attempts": example.attempts}
-        found.update(json.dumps(plain, sort_keys=True, ensure_ascii=False, default=str).encode() + b"\n")
-    return found.hexdigest()
+        whole.update(_plain(example))
+    return whole.hexdigest()
+
+
+def _plain(example: Example) -> bytes:
+    plain = example.record() if isinstance(example, Row) else {**example.columns, "attempts": example.attempts}
+    return json.dumps(plain, sort_keys=True, ensure_ascii=False, default=str).encode(errors="surrogatepass") + b"\n"
 
 
 def write(folder: str | Path, info: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,6 +31,9 @@ def distill(
     runs: Annotated[
         list[str] | None, typer.Option("--from", "--run", help="A run to learn from; repeat it; all if not given.")
     ] = None,
+    export: Annotated[
+        Path | None, typer.Option("--from-export", help="Rows of a folder of `verbal export` instead; may be huge.")
+    ] = None,
     name: Annotated[str, typer.Option(help="Name of the checkpoint.")] = "distilled",
     out: Annotated[Path | None, typer.Option(help="Folder of the weights; beside the store if not given.")] = None,
     seed: Annotated[int | None, typer.Option(help="The recipe's if not given.")] = None,
@@ -63,7 +66,7 @@ def distill(
         method=method,
         seed=seed,
         asked=Asked(
-            name=name, out=out, split=evaluate_on, limit=limit, gate=gate, guard=guard, samples=samples,
+            name=name, export=export, out=out, split=evaluate_on, limit=limit, gate=gate, guard=guard, samples=samples,
             resume=resume, dry_run=dry_run, gpu_price=gpu_price,
         ),
         quiet=json_,

@@ -41,6 +41,8 @@ class Asked:
 
     name: str = "distilled"
     """Of the checkpoint."""
+    export: Path | None = None
+    """A folder of `verbal export` whose rows are taken in place of those of runs."""
     out: Path | None = None
     """Folder of the weights; beside the store when not given."""
     split: str = "dev"
@@ -96,7 +98,10 @@ def run_distill(
         recipe = training_recipe(options, store, method=method, seed=seed)
         out = asked.out or store.folder / "weights" / asked.name
         screen.stage("building the rows")
-        plan = make_plan(store, recipe, runs, out, own_app=bool(options["app"]), gpu_price=asked.gpu_price)
+        plan = make_plan(
+            store, recipe, runs, out,
+            export=asked.export, own_app=bool(options["app"]), gpu_price=asked.gpu_price,
+        )  # fmt: skip
         screen.stage("")
         _tell(screen, plan, out)
         held_out = _held_out(plan, asked) if asked.split else []
@@ -121,13 +126,15 @@ def _tell(screen: Screen, plan: Plan, out: Path) -> None:
         screen.print("left out: " + ", ".join(f"{reason}: {n:,}" for reason, n in plan.filtered.items()))
     told = [f"{expected['parameters'] / 1e6:,.1f} M parameters"] if expected.get("parameters") else []
     if expected.get("memory_gb") is not None:
-        parts = ", ".join(f"{k} {v:.2g}" for k, v in (expected.get("memory_parts") or {}).items())
-        told.append(f"{expected['memory_gb']:.2g} GB of memory" + (f" ({parts})" if parts else ""))
+        told.append(f"{expected['memory_gb']:.2g} GB of memory")
     if expected.get("seconds") is not None:
         cost = expected.get("cost")
         told.append(f"about {clock(expected['seconds'])}" + (f", {money(cost)}" if cost is not None else ""))
-    note = f"; {expected['note']}" if expected.get("note") else ""
-    screen.print(f"estimate: {', '.join(told) or 'none'}{note}")
+    parts = ", ".join(f"{k} {v:.2g}" for k, v in (expected.get("memory_parts") or {}).items() if v >= 0.001)
+    screen.print(f"estimate: {', '.join(told) or 'none'}")
+    for more in (f"memory in GB: {parts}" if parts else "", expected.get("note")):
+        if more:
+            screen.print(f"  {more}", style="dim")
     most = plan.recipe.limits.max_cost
     if most is not None and expected.get("cost") is not None and expected["cost"] > most:
         screen.print(f"that is above the limit of {money(most)}: it will stop before it is exceeded")
@@ -149,7 +156,8 @@ def _held_out(plan: Plan, asked: Asked) -> list[Task]:
             guard_tasks(app, plan.recipe.app, asked.guard)
     finally:
         asyncio.run(app.aclose())
-    left = [t for t in tasks if t.id not in plan.tasks][: asked.limit]
+    known = plan.tasks
+    left = [t for t in tasks if t.id not in known][: asked.limit]
     if not left:
         what = f"all {len(tasks)} tasks of split {asked.split!r} are trained on, so they would say nothing"
         raise DataError(what, where="--eval", todo="name another split, or '' for none")
@@ -239,7 +247,7 @@ class _Distillation:
             with quiet:
                 warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
                 made: dict[str, Any] = plan.method.train(
-                    list(plan.examples), plan.base, str(self.out), seed=plan.recipe.seed, recipe=plan.recipe,
+                    plan.examples, plan.base, str(self.out), seed=plan.recipe.seed, recipe=plan.recipe,
                     on_progress=meter.step, resume=self.training.resumed,
                 )  # fmt: skip
                 return made
@@ -304,6 +312,9 @@ class _Distillation:
         from verbal.versions import active, make_policy
 
         name, recipe = f"checkpoint:{self.asked.name}", self.plan.recipe
+        if (kept := self._decided()) is not None:
+            self.screen.print(f"the gate decided in {kept['id']}: {kept['verdict']}, {kept['reason']}")
+            return kept
         serving, incumbent = active(self.store), None
         if serving:
             memory = f"{serving[1].memory}@{serving[1].version}" if serving[1].memory else ""
@@ -324,6 +335,12 @@ class _Distillation:
         )  # fmt: skip
         note_decision(self.store, name, decision)
         return decision
+
+    def _decided(self) -> dict[str, Any] | None:
+        """What the gate has decided of these weights, when an earlier process of this training had asked it."""
+        gates = self.store.checkpoint(self.asked.name)["info"].get("gates") or []
+        found = self.store.proposal(gates[-1]["id"]) if self.training.trained and gates else None
+        return found["decision"] if found and found["status"] != "declared" else None
 
     def _memory_of_runs(self) -> tuple[str, Any]:
         """The memory that the first of the runs learned into (or none), and how it is read."""

@@ -107,16 +107,17 @@ def make_method(recipe: Recipe) -> Any:
     Raises:
         UnknownName: no such method or option (the nearest is named). ConfigError: an option of the wrong type.
     """
-    table, where = recipe.trainer, f"recipe {recipe.name}: trainer.options"
+    table, where = recipe.trainer, f"recipe {recipe.name}: options of the trainer {recipe.trainer.name}"
     kind = load_part("trainers", table.name, where=f"recipe {recipe.name}: trainer.name")
     known = _options_of(kind)
     options = {}
     for key, value in table.options.items():
         if key not in known:
-            raise UnknownName.of(f"option of the trainer {table.name!r}", key, known, where=where)
+            error = UnknownName.of("trainer option", key, known, where=where)
+            short = [k for k in known if "".join(word[:1] for word in k.split("_")) == key]  # lr
+            raise UnknownName(error.what, where=where, todo=f"did you mean {short[0]!r}?") if short else error
         if not _fits(known[key], value):
-            told = getattr(known[key], "__name__", None) or str(known[key]).replace("typing.", "")
-            raise ConfigError(f"trainer.options.{key} must be {told}, found {value!r}", where=where)
+            raise ConfigError(f"trainer.options.{key} must be {_told(known[key])}, found {value!r}", where=where)
         options[key] = tuple(value) if isinstance(value, list) else value
     return make_part("trainers", table.name, where=where, **options)
 
@@ -140,7 +141,14 @@ def opened_as(base: str) -> str:
 
 
 def make_plan(
-    store: Store, recipe: Recipe, runs: Sequence[str], out: Path, *, own_app: bool = False, gpu_price: float = 0.0
+    store: Store,
+    recipe: Recipe,
+    runs: Sequence[str],
+    out: Path,
+    *,
+    export: Path | None = None,
+    own_app: bool = False,
+    gpu_price: float = 0.0,
 ) -> Plan:
     """The rows of some runs for a recipe, and what training on them will take.
 
@@ -149,6 +157,7 @@ def make_plan(
         recipe: From `training_recipe`.
         runs: Whose attempts; all when empty.
         out: Where the weights will be; earlier trainings beside them tell how long a step takes.
+        export: A folder of `verbal export` whose rows are taken instead; they stay on disk.
         own_app: The app was chosen; otherwise a recipe that chooses none gets that of the runs, where they agree.
         gpu_price: US dollars for an hour of the machine.
 
@@ -157,6 +166,8 @@ def make_plan(
         TrainError: the attempts cannot feed the method, or a sealed task is among the rows.
     """
     method, base = make_method(recipe), base_of(recipe)
+    if export is not None and runs:
+        raise ConfigError("both --from and --from-export were given", where="--from-export", todo="give one")
     known = [r["id"] for r in store.runs()]
     for run in runs:
         if run not in known and not store.attempts(run):
@@ -165,8 +176,11 @@ def make_plan(
         recipe = dataclasses.replace(recipe, app=_app_of(store, runs) or recipe.app)
     recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, name=opened_as(base)))
     view = store if len(runs) < 2 else typing.cast(Store, RunsOf(store, runs))
-    examples = method.examples(view, run=runs[0] if len(runs) == 1 else None)
-    if not examples:
+    if export is None:
+        examples = method.examples(view, run=runs[0] if len(runs) == 1 else None)
+    else:
+        examples = load_function("trainers", "exported", "rows_from_export")(export)
+    if not len(examples):
         raise TrainError(f"{recipe.trainer.name} found no rows", where=store.where, todo="collect more attempts")
     refuse_sealed_rows(store, examples, recipe.trainer.name)
     kind = "embedded" if opened_as(base) == base else "huggingface"
@@ -184,9 +198,10 @@ def make_plan(
 
 def refuse_sealed_rows(store: Store, examples: Sequence[Example], method: str) -> None:
     """Raises TrainError when a row comes from a task of the sealed split, whatever method built it."""
-    asked = {str(getattr(row, "task", "")) for row in examples}
+    asked: set[str] = set()
     for row in examples:
-        asked |= {a.task for i in row.attempts if not getattr(row, "task", "") and (a := store.attempt(i))}
+        named = str(getattr(row, "task", ""))
+        asked |= {named} if named else {a.task for i in row.attempts if (a := store.attempt(i))}
     if sealed := sorted(t.id for t in store.tasks(sorted(asked - {""})).values() if t.split == "test"):
         raise TrainError(
             f"{method} gave rows of {len(sealed)} test tasks, such as {sealed[0]!r}: they are sealed",
@@ -272,6 +287,15 @@ def _fits(hint: Any, value: Any) -> bool:
         return False
     plain: dict[Any, Any] = {float: (int, float), tuple: (list, tuple), int: int, bool: bool, str: str, dict: dict}
     return isinstance(value, plain[wanted]) if wanted in plain else wanted is not type(None)
+
+
+def _told(hint: Any) -> str:
+    """A type in words."""
+    if typing.get_origin(hint) is typing.Literal:
+        return "one of " + ", ".join(map(repr, typing.get_args(hint)))
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " or ".join(_told(h) for h in typing.get_args(hint) if h is not type(None))
+    return str(getattr(typing.get_origin(hint) or hint, "__name__", hint))
 
 
 def _app_of(store: Store, runs: Sequence[str]) -> AppTable | None:

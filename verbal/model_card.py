@@ -158,7 +158,7 @@ def _panel(name: str, read: Sequence[tuple[float, float]], last: float, top: flo
     return (
         f'{lines}<text class="name" x="{left}" y="{top + 15:.0f}">{name}</text><polyline points="{line}"/>'
         f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3"/><text x="{left}" y="{foot + 16:.0f}">step 0</text>'
-        f'<text x="{right}" y="{foot + 16:.0f}" text-anchor="end">step {last:,.0f}, {read[-1][1]:.3g}</text>'
+        f'<text x="{right}" y="{foot + 16:.0f}" text-anchor="end">step {last:,.0f}, {_short(read[-1][1])}</text>'
     )
 
 
@@ -241,7 +241,9 @@ def _training(papers: Mapping[str, Any], drawn: bool) -> str:
     text = f"## Training\n\n{_table(('what', ''), rows)}"
     if points_ := thinned(papers.get("curve") or [], 8):
         keys = [(k, n) for k, n in CURVES if any(_finite(p.get(k)) for p in points_)]
-        lines = [(p.get("step", ""), *(f"{p[k]:.4g}" if _finite(p.get(k)) else "–" for k, _ in keys)) for p in points_]
+        lines = [
+            (f"{p.get('step', 0):g}", *(f"{p[k]:.4g}" if _finite(p.get(k)) else "–" for k, _ in keys)) for p in points_
+        ]
         text += "\n![curves of the training](curves.svg)\n" if drawn else ""
         text += "\n" + _table(("step", *(name for _, name in keys)), lines)
     return text
@@ -301,6 +303,10 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 def _line(text: object, limit: int = 120) -> str:
     """Text of data in one line of Markdown, shown and not obeyed."""
     return visible(text, limit, line=True).replace("`", "'").replace("<", "&lt;")
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _finite(value: Any) -> bool:

@@ -8,10 +8,9 @@ import sqlite3
 import pytest
 
 from verbal.demo import run_demo
-from verbal.distill import run_distill
-from verbal.errors import BudgetError, ConfigError, TrainError, UnknownName
+from verbal.distill import Asked, run_distill
+from verbal.errors import BudgetError, ConfigError, StoreError
 from verbal.learning import run_learn
-from verbal.ledger import Limits
 from verbal.store import Store
 from verbal.types import Task
 from verbal.verbs import resolve_checkpoint
@@ -63,17 +62,27 @@ def learned(tmp_path):
         options, tmp_path / "v.db", run="run", memory="run", split="train", limit=None, seeds=1,
         evaluate_on="", resume=False, dry_run=False, quiet=True,
     )  # fmt: skip
-    return tmp_path / "v.db", app
+    return tmp_path / "v.db"
+
+
+def distilled(store, **given):
+    """`verbal distill` with the SFT method on a few steps."""
+    options = {"recipe": "", "model": "", "app": {}, "overrides": given.pop("sets", SHORT)}
+    return run_distill(options, store, runs=["run"], quiet=True, asked=Asked(**given))
+
+
+SHORT = ["trainer.options.epochs=1", "trainer.options.rehearsal=0.0"]
 
 
 def test_distill_scores_before_and_after_and_registers(learned, tmp_path):
-    store, app = learned
-    made = run_distill(
-        store, tmp_path / "w", method="sft", model="embedded", run="run", name="mine", seed=0,
-        overrides=["epochs=1", "rehearsal=0.0"], split="dev", app=app, quiet=True,
-    )  # fmt: skip
+    made = distilled(learned, name="mine", out=tmp_path / "w")
     assert made["rows"] == 2 and 0 <= made["before"] <= 1 and 0 <= made["after"] <= 1
-    with Store(store) as opened:
+    assert made["recipe"]["app"]["options"]["db"].endswith("towns.sqlite"), "the run's own database"
+    papers = json.loads((tmp_path / "w/verbal.json").read_text())
+    assert papers["recipe"]["trainer"]["options"]["epochs"] == 1 and papers["curve"][0]["loss"] > 0
+    assert "Rejection-sampled fine-tuning" in (tmp_path / "w/README.md").read_text()
+    assert (tmp_path / "w/curves.svg").is_file() == (len(papers["curve"]) > 1)
+    with Store(learned) as opened:
         assert resolve_checkpoint(opened, "checkpoint:mine").endswith("w")
         mine, trained = make_policy(opened, "checkpoint:mine"), [a.task for a in opened.attempts("run")]
         with pytest.raises(ConfigError, match=f"trained on {len(set(trained))} of the"):
@@ -83,32 +92,28 @@ def test_distill_scores_before_and_after_and_registers(learned, tmp_path):
         assert paid.seconds > 0 and paid.cost == 0.0, "this machine's own seconds cost nothing, but are counted"
 
 
-def test_training_stops_before_the_step_that_could_cost_too_much(learned, tmp_path):
-    store, app = learned
+def test_training_stops_before_the_step_that_could_cost_too_much_and_goes_on(learned, tmp_path):
+    long = ["trainer.options.epochs=6", "trainer.options.rehearsal=0.0", "trainer.options.save_steps=1"]
+    given = {"name": "dear", "out": tmp_path / "w", "split": "", "gpu_price": 3600.0}
     with pytest.raises(BudgetError, match=r"limit of \$0\.0010"):
-        run_distill(
-            store, tmp_path / "w", method="sft", model="embedded", run="run", name="dear", seed=0,
-            overrides=["epochs=400", "rehearsal=0.0"], split="", app=app, quiet=True, gpu_price=3600.0,
-            limits=Limits(max_cost=0.001),
-        )  # fmt: skip
-    with Store(store) as opened:
-        assert opened.usage("distill-dear")["trainer"].cost > 0
-        assert "dear" not in [c["name"] for c in opened.checkpoints()]
+        distilled(learned, sets=[*long, "limits.max_cost=0.001"], **given)
+    with Store(learned) as opened:
+        spent = opened.usage("distill-dear")["trainer"].cost
+        assert spent > 0 and "dear" not in [c["name"] for c in opened.checkpoints()]
+    made = distilled(learned, sets=[*long, "limits.max_cost=1000"], **given, resume=True)
+    assert made["resumed"] and made["usage"]["trainer"]["cost"] > spent
+    whole = distilled(learned, sets=long, name="whole", out=tmp_path / "v", split="")
+    assert made["papers"]["weights"] == whole["papers"]["weights"], "as if it had never stopped"
 
 
-def test_a_run_without_right_answers_is_refused_before_training(learned, tmp_path):
-    store, app = learned
-    with pytest.raises(TrainError):
-        run_distill(
-            store, tmp_path / "w", method="sft", model="embedded", run="nothing", name="x", seed=0, overrides=[],
-            split="", app=app, quiet=True,
-        )  # fmt: skip
-
-
-def test_an_unknown_method_names_the_known(learned, tmp_path):
-    store, app = learned
-    with pytest.raises(UnknownName, match="sft"):
-        run_distill(
-            store, tmp_path / "w", method="sfd", model="embedded", run="run", name="x", seed=0, overrides=[],
-            split="", app=app, quiet=True,
-        )  # fmt: skip
+def test_a_full_disk_registers_nothing(learned, tmp_path):
+    short, out = ["trainer.options.epochs=6", "trainer.options.rehearsal=0.0"], tmp_path / "w"
+    with pytest.raises(BudgetError):
+        distilled(learned, sets=[*short, "limits.max_minutes=0"], name="full", out=out, split="")
+    (out / "config.json").symlink_to("/dev/full")
+    with pytest.raises(StoreError, match=r"cannot be written.*No space left"):
+        distilled(learned, sets=short, name="full", out=out, split="", resume=True)
+    with Store(learned) as opened:
+        assert opened.checkpoints() == []
+    (out / "config.json").unlink()
+    assert distilled(learned, sets=short, name="full", out=out, split="", resume=True)["resumed"]
