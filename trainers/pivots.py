@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .rollouts import Made, Rollouts, Sampled
     from .weights import Tokens
 
-__all__ = ["Explored", "Look", "echoes", "explore", "read_look", "shared"]
+__all__ = ["Explored", "Look", "better", "echoes", "explore", "read_look", "shared"]
 
 _OUTCOMES = ("success", "success_but_inefficient", "failure")
 _ECHO = re.compile(
@@ -93,7 +93,7 @@ def _said(value: Any) -> bool:
 def echoes(attempt: Attempt, advice: str) -> bool:
     """Whether a retry speaks of its advice: a word for it that its own prompt lacks, or long advice repeated whole."""
     own = unguided(attempt)
-    turns = [s for s in own.steps[attempt.branch_step or 0 :] if s.author == "policy"]
+    turns = _turns(own)[attempt.branch_step or 0 :]
     known = {w.lower() for s in turns[:1] for m in s.prompt for w in _ECHO.findall(m.content)}
     texts = [s.text for s in turns]
     if any(w.lower() not in known for text in texts for w in _ECHO.findall(text)):
@@ -144,12 +144,12 @@ async def explore(
         return found
     again = await _retry(rollouts, context, made.attempt, look, place)
     counts["retries"] += 1
-    row = _distilled(rollouts, found.base, again, look)
+    row = _distilled(rollouts, made, again, look)
     if row is None:
         return found
     cut = shared(found.base.tokens, row.tokens, look.pivot)
     found.retry, found.base = dataclasses.replace(row, pivot=cut), dataclasses.replace(found.base, pivot=cut)
-    if _better(made, again):
+    if better(made, again):
         counts["retries that were better"] += 1
         found.supervised += own + _guided(rollouts, again, look.pivot)
     return found
@@ -164,7 +164,7 @@ async def _look(rollouts: Rollouts, context: Context, attempt: Attempt, tokens: 
         step = context.store.step(attempt.id, "reflect")
         advice = "\n".join(w.text for w in words)
         return (Look("failure", advice) if advice else Look("success") if step else None), step
-    turns = [s for s in attempt.steps if s.author == "policy"]
+    turns = _turns(attempt)
     step = context.store.step(attempt.id, "reflect")
     if step is None:
         notes = context.store.feedback([attempt.id])[attempt.id]
@@ -211,7 +211,7 @@ def _allowed(rollouts: Rollouts, branch: Branch, attempt: Attempt) -> None:
     """Whether the chat template takes the advice where it stands."""
     from .weights import turns_of
 
-    prompt = [s for s in attempt.steps if s.author == "policy"][branch.at].prompt
+    prompt = _turns(attempt)[branch.at].prompt
     try:
         rollouts.weights.prompt_ids(turns_of(branch.advised(prompt)))
     except TrainError:
@@ -221,36 +221,36 @@ def _allowed(rollouts: Rollouts, branch: Branch, attempt: Attempt) -> None:
         raise TrainError(what, where=f"place {branch.place}", todo='set the option place = "user"') from error
 
 
-def _distilled(rollouts: Rollouts, base: Sampled, again: Made, look: Look) -> Sampled | None:
+def _distilled(rollouts: Rollouts, base: Made, again: Made, look: Look) -> Sampled | None:
     """The retry as if it had been found without advice; None when it cannot be used, which is counted."""
     from .rollouts import Sampled as Row
+    from .weights import turns_of
 
-    counts, attempt = rollouts.counts, again.attempt
+    counts, attempt, prompt = rollouts.counts, again.attempt, _turns(base.attempt)[0].prompt
     if diverged(attempt):
         counts["replays that diverged"] += 1
     elif attempt.stop in (StopReason.ERROR, StopReason.TIMEOUT) or again.value is None:
         counts["retries that broke or have no score"] += 1
     elif echoes(attempt, look.advice):
         counts["retries that speak of their advice"] += 1
-    elif rollouts.weights.kind == "embedded":
-        return rollouts.moved(base.tokens.prompt, _first(attempt), again, "retry")
-    elif (tokens := rollouts.weights.tokens(unguided(attempt))) is not None:
-        return Row(tokens, again.value, "retry")
+    else:
+        own = unguided(attempt)
+        if _turns(own)[0].prompt == prompt:
+            tokens = rollouts.weights.tokens(own)
+            return Row(tokens, again.value, "retry") if tokens is not None else None
+        if len(_turns(own)) == 1:  # advised by hints of the app's own prompt, so it has to be told anew
+            return rollouts.moved(rollouts.weights.prompt_ids(turns_of(prompt)), prompt, again, "retry")
     return None
 
 
-def _first(attempt: Attempt) -> Sequence[Message]:
-    return next(s for s in attempt.steps if s.author == "policy").prompt
+def _turns(attempt: Attempt) -> list[Step]:
+    return [s for s in attempt.steps if s.author == "policy"]
 
 
-def _better(base: Made, again: Made) -> bool:
-    """Whether a retry solved what its base did not, or in fewer turns (R3L, rule 7)."""
+def better(base: Made, again: Made) -> bool:
+    """Whether a retry solved what its base did not, or in fewer turns (R3L, rule 7 of its algorithm)."""
     before, after = base.value or 0.0, again.value or 0.0
-    return after >= 1 and (after > before or _length(again.attempt) < _length(base.attempt))
-
-
-def _length(attempt: Attempt) -> int:
-    return sum(s.author == "policy" for s in attempt.steps)
+    return after >= 1 and (after > before or len(_turns(again.attempt)) < len(_turns(base.attempt)))
 
 
 def _guided(rollouts: Rollouts, again: Made, pivot: int) -> list[Sampled]:
