@@ -159,7 +159,7 @@ def promote(
 
     limits = {"max_cost": max_cost, "max_tokens": max_tokens, "max_calls": max_calls, "max_minutes": max_minutes}
     # Below zero it is asked whether anything is lost, and no gain is too small then.
-    worth = {"worth": margin / 100} if margin < 0 else {}
+    worth = margin / 100 if margin < 0 else Rule().worth
     made = run_promote(
         command_options(recipe, incumbent, db, questions, set_, limits, prices, cache),
         store,
@@ -170,7 +170,7 @@ def promote(
         limit=limit,
         guard=guard,
         seeds=seeds,
-        rule=Rule(margin=margin / 100, guard_margin=guard_margin / 100, finite=finite, **worth),
+        rule=Rule(margin=margin / 100, guard_margin=guard_margin / 100, worth=worth, finite=finite),
         quiet=json_,
     )
     emit(made, json_)
