@@ -104,7 +104,9 @@ class LocalModel:
         warm = bool(sampling.temperature)
         options: dict[str, Any] = {"do_sample": warm, "num_return_sequences": n if warm else 1}
         if warm:
+            # Nothing but temperature and top_p may bend what is sampled from: its log-probabilities are trained on.
             options |= {"temperature": sampling.temperature, "top_p": sampling.top_p or 1.0, "top_k": 0}
+            options |= {"repetition_penalty": 1.0}
         began = time.perf_counter()
         # The seed is global in torch, so draws of different calls must not mix.
         with self._lock, torch.no_grad(), torch.random.fork_rng():
@@ -122,16 +124,20 @@ class LocalModel:
         ids = made.sequences[:, length:]
         if ids.shape[1] == 0:
             raise ModelError(f"{self.name} generated nothing", where=str(self.path))
+        ends = _ends(model, tokenizer)
         replies = [
-            self._reply(tokenizer, ids[i].tolist(), scores[i].tolist(), length if i == 0 else 0, seconds, sampling)
+            self._reply(
+                tokenizer, ids[i].tolist(), scores[i].tolist(), ends, length if i == 0 else 0, seconds, sampling
+            )
             for i in range(ids.shape[0])
         ]
         return replies if warm else replies * n
 
     def _reply(
-        self, tokenizer: Any, ids: list[int], scores: list[float], prompt: int, seconds: float, sampling: Sampling
-    ) -> Reply:
-        end = ids.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in ids else None
+        self, tokenizer: Any, ids: list[int], scores: list[float], ends: set[int], prompt: int, seconds: float,
+        sampling: Sampling,
+    ) -> Reply:  # fmt: skip
+        end = next((i for i, token in enumerate(ids) if token in ends), None)
         kept = ids if end is None else ids[: end + 1]
         text = tokenizer.decode(kept, skip_special_tokens=True)
         for stop in sampling.stop:
@@ -146,3 +152,9 @@ class LocalModel:
             token_ids=tuple(kept),
             logprobs=tuple(scores[: len(kept)]),
         )
+
+
+def _ends(model: Any, tokenizer: Any) -> set[int]:
+    """The tokens that end a reply; what comes after one is padding, which nobody said."""
+    own = model.generation_config.eos_token_id
+    return {tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None}

@@ -139,6 +139,17 @@ def test_siblings_that_begin_alike_do_not_go_on_alike(tiny, tmp_path):
         assert len(later) == len(attempts)
 
 
+def test_a_reply_ends_at_any_token_that_ends_one_for_this_model(tiny, tmp_path):
+    """A sibling that ends first is padded to the longest; padding is no turn."""
+    with corridor(tiny, tmp_path, max_tokens=40) as rollouts:
+        network = rollouts.weights.network
+        ends = list(range(0, 330, 2))  # half of all tokens, so that nearly every reply ends early
+        network.generation_config.eos_token_id = ends
+        for attempt, _ in walked(rollouts, 8):
+            for step in policy_steps(attempt):
+                assert [i in ends for i in step.token_ids] == [False] * (len(step.token_ids) - 1) + [True]
+
+
 def test_prompts_of_one_turn_are_as_before(tiny):
     weights = open_weights(tiny)
     messages = [{"role": "user", "content": "corridor 1"}]
