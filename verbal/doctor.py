@@ -194,6 +194,8 @@ async def _model(spec: str, timeout: float) -> Finding:
     model = None
     try:
         model = open_model(spec)
+        if warm := getattr(model, "warm", None):
+            await asyncio.to_thread(warm)  # loading a library is no answer of a server, and must not hold up the others
         async with asyncio.timeout(timeout):
             said = await model.check()
         return Finding(level="ok", area="model", what=f"{redact(spec)}: {said}")

@@ -80,6 +80,10 @@ class LiteLLMModel:
                     yield piece
             yield streamed.reply()
 
+    def warm(self) -> None:
+        """Loads litellm, which takes seconds at the first time."""
+        load_litellm()
+
     async def check(self) -> str:
         """One line that says the provider exists and its keys are set. No network: litellm offers no such check.
 
