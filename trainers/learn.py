@@ -82,20 +82,21 @@ def learn(
         if lora:
             weights.network = trainer.model.merge_and_unload()
         weights.save(folder)
-        curve = trainer.watch.curve
-        few = max(1, len(curve) // 5)
-        return {
-            "steps": trainer.state.global_step,
-            "rows": len(tasks),
-            "generated": rollouts.generated,
-            "reward_first": sum(p["reward"] for p in curve[:few]) / few,
-            "reward_last": sum(p["reward"] for p in curve[-few:]) / few,
-            "curve": curve,
-            **method.figures(trainer),
-            **chosen,
-            "device": str(trainer.args.device),
-            "seconds": round(seconds, 3),
-        }
+        return {**_figures(trainer, len(tasks)), **method.figures(trainer), **chosen, "seconds": round(seconds, 3)}
+
+
+def _figures(trainer: GroupTrainer, rows: int) -> dict[str, Any]:
+    curve = trainer.watch.curve
+    few = max(1, len(curve) // 5)
+    return {
+        "steps": trainer.state.global_step,
+        "rows": rows,
+        "generated": trainer.rollouts.generated,
+        "reward_first": sum(p["reward"] for p in curve[:few]) / few,
+        "reward_last": sum(p["reward"] for p in curve[-few:]) / few,
+        "curve": curve,
+        "device": str(trainer.args.device),
+    }
 
 
 def order_of(tasks: Sequence[str], method: GRPO, seed: int) -> datasets.Dataset:
