@@ -16,12 +16,17 @@ from transformers.trainer_callback import TrainerCallback
 from verbal.errors import TrainError
 
 from .losses import nll
+from .slots import optimizer_of
 
 if TYPE_CHECKING:
     from .group import Batch, GroupTrainer
     from .relift import ReLIFT
 
 __all__ = ["Lift", "Shown", "padded", "supervised"]
+
+
+_RATE = 4e-3
+"""Of the embedded model's supervised steps."""
 
 
 class Shown(NamedTuple):
@@ -46,7 +51,7 @@ class Lift(TrainerCallback):  # type: ignore[misc]
         self.method, self.trainer = method, trainer
         self.shown, left_out = demonstrations(method, trainer)
         self._batch: Batch | None = None
-        self._optimizer: torch.optim.AdamW | None = None
+        self._optimizer: torch.optim.Optimizer | None = None
         trainer.memory["lift"] = {
             "buffer": [], "hard_questions": [], "supervised_steps": 0, "supervised_rows": 0, "solved_meanwhile": 0,
             "without_demonstration": 0, "demonstrations": len(self.shown), "demonstrations_left_out": dict(left_out),
@@ -59,12 +64,16 @@ class Lift(TrainerCallback):  # type: ignore[misc]
         return found
 
     @property
-    def optimizer(self) -> torch.optim.AdamW:
+    def optimizer(self) -> torch.optim.Optimizer:
         """The second optimiser, with its moments."""
         if self._optimizer is None:
-            rate = self.method.sft_learning_rate or self.trainer.args.learning_rate
-            weights = [p for p in self.trainer.model.parameters() if p.requires_grad]
-            self._optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=self.method.weight_decay)
+            rate, network = self.method.sft_learning_rate, self.trainer.accelerator.unwrap_model(self.trainer.model)
+            if self.trainer.rollouts.weights.kind == "embedded":
+                self._optimizer = optimizer_of(network, rate or _RATE)
+            else:
+                weights = [p for p in network.parameters() if p.requires_grad]
+                rate = rate or self.trainer.args.learning_rate
+                self._optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=self.method.weight_decay)
             if "optimizer" in self.trainer.memory:
                 self._optimizer.load_state_dict(self.trainer.memory["optimizer"])
         return self._optimizer
@@ -112,7 +121,8 @@ class Lift(TrainerCallback):  # type: ignore[misc]
         network = self.trainer.accelerator.unwrap_model(self.trainer.model)
         self.optimizer.zero_grad(set_to_none=True)
         loss = self._gradients(network, rows)
-        torch.nn.utils.clip_grad_norm_(self.optimizer.param_groups[0]["params"], self.method.sft_max_grad_norm)
+        weights = [p for group in self.optimizer.param_groups for p in group["params"]]
+        torch.nn.utils.clip_grad_norm_(weights, self.method.sft_max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.trainer.memory["optimizer"] = self.optimizer.state_dict()

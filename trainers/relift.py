@@ -29,7 +29,8 @@ class ReLIFT(GRPO):
     Source: ReLIFT (arXiv 2506.07527). Differs: the oldest questions of the buffer are learned first (the published code
     learns the newest, so that others starve), one that was solved meanwhile leaves it, and the supervised loss is a
     mean over all tokens (there a mean of means). The demonstration is a right answer that came after words, without
-    the words. Where demonstrations exist for most questions, `sft_then_rl` is the better choice (arXiv 2604.23747).
+    the words. The embedded model has the optimiser of its SFT as second one, not AdamW. Where demonstrations exist for
+    most questions, `sft_then_rl` is the better choice (arXiv 2604.23747).
     """
 
     name: ClassVar[str] = "relift"
@@ -42,7 +43,7 @@ class ReLIFT(GRPO):
     fail: float = 0.0
     """A question is hard when every reward of its group is from 0 to this; a penalty below 0 makes none."""
     sft_learning_rate: float | None = None
-    """None: as `learning_rate`."""
+    """None: as `learning_rate` for a Hugging Face model, 4e-3 for the embedded one."""
     sft_entropy: float = 0.001
     """Bonus on the mean entropy of demonstrated tokens, nats."""
     sft_max_grad_norm: float = 1.0
