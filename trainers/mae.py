@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from verbal.errors import ConfigError
 from verbal.types import Attempt, Feedback, Step, Task
@@ -175,7 +175,7 @@ class MAE(GRPO):
         pair = graded[context.draw("judge", place) % len(graded)]
         messages = context.app.messages("judge", _task(context, pair), answers=[str(pair["answer"])])
         said: Step | None = await say(context, "judge", messages, f"{context.run}/{context.arm}/{place}", greedy=False)
-        return said and rollouts.said(messages, said, judge_format(context.app, said.text), "judge")
+        return None if said is None else rollouts.said(messages, said, judge_format(context.app, said.text), "judge")
 
     def credit(self, batch: Batch) -> Tensor | None:
         """(B) rewards whitened among the rows of the same role."""
@@ -262,4 +262,4 @@ def _task(context: Context, asked: Mapping[str, Any]) -> Task:
     from verbal.loop.nodes import unsealed
 
     key = str(asked["id"])
-    return unsealed(context.tasks.get(key) or cast("dict[str, Task]", context.store.tasks([key]))[key])
+    return unsealed(context.tasks.get(key) or context.store.tasks([key])[key])
