@@ -46,12 +46,15 @@ class Retroformer(GRPO):
     """
 
     name: ClassVar[str] = "retroformer"
+    role: ClassVar[str] = "reflector"
+    """Who the trained weights are in a loop: `--set model.roles.reflector=checkpoint:NAME`."""
     tells: ClassVar[tuple[str, ...]] = ("before", "after", "retry_only", "leaked", "silent")
 
     entropy: float = 0.0
     """As of GRPO; none, because over short reflections even a small bonus outweighs what they earn."""
     actor: str = ""
-    """Who attempts, as `--model` takes it; the weights as they were before training when empty."""
+    """Who attempts, as `--model` takes it; the weights as they were before training when empty (a second copy of them
+    in memory)."""
     successes: float = 0.1
     """Right first attempts among the tasks, for each failed one: they teach that there is nothing to mend."""
     baseline: Literal["none", "retry"] = "none"
@@ -194,7 +197,7 @@ class Retroformer(GRPO):
         if (after := _weights(actor)) != before:
             what = f"the weights of the actor changed: {before[:12]} before, {after[:12]} after"
             raise TrainError(what, where=actor, todo="let nobody write to the actor's folder during a training")
-        return {"actor": actor, _ACTOR: before, "counts": dict(rollouts.counts)}
+        return {"role": self.role, "actor": actor, _ACTOR: before, "counts": dict(rollouts.counts)}
 
 
 def _words(context: Any, first: Made, reply: Reply) -> list[Reflection]:

@@ -32,6 +32,8 @@ class RetroformerOffline:
     """
 
     name: ClassVar[str] = "retroformer_offline"
+    role: ClassVar[str] = "reflector"
+    """Who the trained weights are in a loop: `--set model.roles.reflector=checkpoint:NAME`."""
 
     through: Literal["kto", "dpo"] = "kto"
     """`dpo` needs several reflections on one attempt whose rewards differ."""
@@ -107,5 +109,10 @@ class RetroformerOffline:
         """Trains the reflector `model` on the rows into the folder `out`; gives its papers. See `Pairwise.train`."""
         inner = self._inner()
         inner.train(examples, model, out, seed=seed, recipe=recipe, on_progress=on_progress, resume=resume)
-        own = {"method": self.name, "through": self.through, "options": {**asdict(self), "options": asdict(inner)}}
+        own = {
+            "method": self.name,
+            "role": self.role,
+            "through": self.through,
+            "options": {**asdict(self), "options": asdict(inner)},
+        }
         return checkpoint.amend(out, own)

@@ -190,7 +190,10 @@ class _Distillation:
 
     def _steps(self) -> dict[str, Any]:
         name, training = self.asked.name, self.training
-        before = self._scored(opened_as(self.plan.base), "before") if self.held_out else None
+        # Weights of another role than the solver are not scored by what they solve.
+        role = str(getattr(self.plan.method, "role", "solver"))
+        wanted = bool(self.held_out) and role == "solver"
+        before = self._scored(opened_as(self.plan.base), "before") if wanted else None
         if not training.trained:
             self._train()
         card = Path(self.store.checkpoint(name)["path"]) / "README.md"
@@ -202,7 +205,9 @@ class _Distillation:
         self.screen.stage("")
         self.screen.print(f"registered: use it with --model checkpoint:{name}; its card: {card}")
         decision = self._gate() if self.asked.gate else None
-        if decision is None:
+        if role != "solver":
+            self.screen.print(f"It is a {role}: --set model.roles.{role}=checkpoint:{name}")
+        elif decision is None:
             self.screen.print(f"It serves nobody yet; the gate decides: verbal promote --model checkpoint:{name}")
         papers = self.store.checkpoint(name)["info"]
         from verbal.study import plain_usage
