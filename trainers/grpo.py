@@ -14,6 +14,7 @@ from verbal.recipe import Recipe
 from verbal.store import Store
 
 from . import checkpoint
+from .examples import Rows
 from .opening import load, own_folder
 from .refusals import require_columns
 from .rows import Selection, build
@@ -120,7 +121,7 @@ class GRPO:
         Raises:
             TrainError: there is none, and why.
         """
-        return list(build(store, "prompt", Selection(run=run, splits=self.splits)).rows)
+        return Rows(build(store, "prompt", Selection(run=run, splits=self.splits)))
 
     def check(self, examples: Sequence[Example]) -> None:
         """Refuses rows that it cannot learn from, before torch is loaded.

@@ -18,6 +18,7 @@ from verbal.recipe import Recipe
 from verbal.store import Store
 
 from . import checkpoint
+from .examples import Rows
 from .opening import load, own_folder
 from .refusals import require_columns
 from .rows import Selection, build
@@ -103,9 +104,9 @@ class Pairwise:
             run=run, arms=self.arms, critic=self.critic, minimum=self.minimum, splits=self.splits,
             per_task=self.per_task, corrections=self.corrections,
         )  # fmt: skip
-        rows = list(build(store, self.format, selection).rows)
+        rows = Rows(build(store, self.format, selection))
         self.require(rows)
-        return list(rows)
+        return rows
 
     def require(self, rows: Sequence[Example]) -> None:
         """Refuses rows that teach nothing.

@@ -124,7 +124,8 @@ def _tell(screen: Screen, plan: Plan, out: Path) -> None:
     )
     if plan.filtered:
         screen.print("left out: " + ", ".join(f"{reason}: {n:,}" for reason, n in plan.filtered.items()))
-    told = [f"{expected['parameters'] / 1e6:,.1f} M parameters"] if expected.get("parameters") else []
+    size = expected.get("parameters") or 0
+    told = [f"{size / 1e6:,.1f} M parameters" if size >= 1e5 else f"{size:,} parameters"] if size else []
     if expected.get("memory_gb") is not None:
         told.append(f"{expected['memory_gb']:.2g} GB of memory")
     if expected.get("seconds") is not None:
@@ -210,14 +211,12 @@ class _Distillation:
         elif decision is None:
             self.screen.print(f"It serves nobody yet; the gate decides: verbal promote --model checkpoint:{name}")
         papers = self.store.checkpoint(name)["info"]
-        from verbal.study import plain_usage
-
         return {
             **self.plan.plain(), "name": name, "path": str(self.out), "card": str(card), "run": training.run,
             "resumed": training.resumed, "papers": papers, "scores": scores,
             "before": scores["before"]["mean"] if scores else None,
             "after": scores["after"]["mean"] if scores else None,
-            "usage": plain_usage(self.store.usage(training.run)), "gate": decision,
+            "usage": self._usage(), "gate": decision,
         }  # fmt: skip
 
     def _train(self) -> None:
@@ -234,16 +233,24 @@ class _Distillation:
         if figures is None:
             with meter:
                 figures = self._weights(meter)
-        from verbal.study import plain_usage
-
         load_function("trainers", "checkpoint", "register")(self.store, self.asked.name, self.out)
         more = {
             "recipe": plan.recipe.to_dict(), "about": _about(plan), "filtered": dict(plan.filtered),
             "estimate": dict(plan.estimate), "curve": thinned(figures.get("curve") or meter.curve),
-            "training": training.run, "usage": plain_usage(self.store.usage(training.run)),
+            "training": training.run, "usage": self._usage(),
         }  # fmt: skip
         keep(self.store, self.asked.name, more)
         self.store.set_info(training.run, {"trained": True})
+
+    def _usage(self) -> dict[str, Any]:
+        """What training used, by role; the attempts a method made itself stand in a store beside its weights."""
+        from verbal.study import plain_usage, usage_of
+
+        used = usage_of(self.store, [self.training.run])
+        if (attempts := self.out / "rollouts.db").is_file():
+            with Store(attempts) as made:
+                used |= {f"{role} of rollouts": u for role, u in usage_of(made, [r["id"] for r in made.runs()]).items()}
+        return plain_usage(used)
 
     def _weights(self, meter: Meter) -> dict[str, Any]:
         """Trains; gives the figures. What a library says of its own future is for us, not for who waits."""

@@ -182,6 +182,8 @@ def make_plan(
         examples = load_function("trainers", "exported", "rows_from_export")(export)
     if not len(examples):
         raise TrainError(f"{recipe.trainer.name} found no rows", where=store.where, todo="collect more attempts")
+    if check := getattr(method, "check", None):
+        check(examples)
     refuse_sealed_rows(store, examples, recipe.trainer.name)
     kind = "embedded" if opened_as(base) == base else "huggingface"
     papers = load_function("trainers", "checkpoint", "describe")(

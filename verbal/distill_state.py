@@ -59,7 +59,7 @@ def begin(store: Store, plan: Plan, name: str, out: Path, *, resume: bool) -> Tr
         "seed": plan.recipe.seed, "runs": list(plan.runs), "rows": len(plan.examples),
         "rows_sha256": plan.papers["rows_sha256"], "process": owner(),
     }  # fmt: skip
-    past = [r for r in store.runs() if r["info"].get("command") == "distill" and r["info"]["checkpoint"] == name]
+    past = [r for r in store.runs() if r["info"].get("command") == "distill" and r["info"].get("checkpoint") == name]
     last = past[-1] if past else None
     if last is None or (last["status"] == "failed" and not resume):
         _refuse_taken(store, name, out, last)
