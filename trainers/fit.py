@@ -24,14 +24,30 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from verbal.errors import TrainError
 
+from . import processes
 from .exported import Table
 from .guards import OFFENDING, Guarded, memory_guard
 
-__all__ = ["Progress", "Run", "fingerprint", "fit", "lora_config", "quiet", "saved_state", "threads_of", "window_of"]
+__all__ = [
+    "Progress",
+    "Run",
+    "fingerprint",
+    "fit",
+    "fit_trainer",
+    "lora_config",
+    "quiet",
+    "saved_state",
+    "threads_of",
+    "window_of",
+]
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
 """Called after each step with (steps done, steps in all, figures): `loss`, and what the method has of `reward`,
 `entropy`, `kl` and `tokens_per_second`."""
+
+
+Rows = Sequence[Mapping[str, Any]]
+"""Rows of a training set, in TRL's columns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +75,7 @@ class Run:
     """bfloat16 autocast over float32 weights."""
     gradient_checkpointing: bool = False
     quantization: str | None = None
-    """How the weights under LoRA are kept; adapters over such weights are not merged here."""
+    """How the weights under LoRA are kept."""
     threads: int = 1
     """Of torch on a CPU. One thread was up to 17 times faster than two where others use the cores."""
     save_steps: int = 200
@@ -98,10 +114,16 @@ def point_of(logs: Mapping[str, float]) -> dict[str, float]:
     return {k: float(logs[k]) for k in ("loss", "grad_norm", "entropy", "learning_rate") if k in logs}
 
 
-def fit(
+def fit(model: Any, tokenizer: Any, rows: Rows, out: Path, run: Run, **options: Any) -> tuple[Any, dict[str, Any]]:
+    """The trained model (in memory, adapters merged) and the figures; arguments and errors as of `fit_trainer`."""
+    trainer, figures = fit_trainer(model, tokenizer, rows, out, run, **options)
+    return (trainer.model.merge_and_unload() if options.get("lora") else trainer.model), figures
+
+
+def fit_trainer(
     model: Any,
     tokenizer: Any,
-    rows: Sequence[Mapping[str, Any]],
+    rows: Rows,
     out: Path,
     run: Run,
     *,
@@ -111,8 +133,8 @@ def fit(
     on_progress: Progress | None = None,
     resume: bool = False,
 ) -> tuple[Any, dict[str, Any]]:
-    """The trained model (in memory) and the figures: steps, seconds, rows, tokens, too_long, loss_first, loss_last,
-    curve.
+    """TRL's trainer after training, and the figures: steps, seconds, rows, tokens, too_long, loss_first, loss_last,
+    curve. In several processes each calls it and trains its share of every batch.
 
     Args:
         model: A causal language model of transformers.
@@ -133,7 +155,8 @@ def fit(
     """
     state = out / "resume"
     plain: Any = rows.digest if isinstance(rows, Table) else [dict(r) for r in rows]
-    start = saved_state(state, fingerprint(plain, asdict(run), dict(lora or {})), resume)
+    several = [n] if (n := processes.count()) > 1 else []
+    start = saved_state(state, fingerprint(plain, asdict(run), dict(lora or {}), *several), resume)
     (out / OFFENDING).unlink(missing_ok=True)
     with quiet(), threads_of(run.threads), memory_guard(_settings(run, lora)):
         prepared = collator is not None
@@ -152,19 +175,20 @@ def fit(
         clock = time.perf_counter()
         trainer.train(resume_from_checkpoint=str(start) if start else None)
         seconds = time.perf_counter() - clock
-    trained = trainer.model.merge_and_unload() if lora is not None and not run.quantization else trainer.model
-    return trained, {**_figures(trainer, run), "too_long": too_long, "seconds": round(seconds, 3)}
+    return trainer, {**_figures(trainer, run), "too_long": too_long, "seconds": round(seconds, 3)}
 
 
 def _config(run: Run, state: Path, prepared: bool) -> Any:
-    micro = run.micro_batch or run.batch
-    if run.batch % micro:
-        raise TrainError(f"micro_batch {micro} does not divide batch {run.batch}", todo="choose a divisor")
+    share = processes.count()
+    micro = run.micro_batch or max(1, run.batch // share)
+    if run.batch % (micro * share):
+        among = f" among {share} processes" if share > 1 else ""
+        raise TrainError(f"micro_batch {micro} does not divide batch {run.batch}{among}", todo="choose a divisor")
     return SFTConfig(
         output_dir=str(state),
         num_train_epochs=run.epochs,
         per_device_train_batch_size=micro,
-        gradient_accumulation_steps=run.batch // micro,
+        gradient_accumulation_steps=run.batch // (micro * share),
         learning_rate=run.learning_rate,
         lr_scheduler_type=run.schedule,
         warmup_steps=run.warmup,
@@ -264,17 +288,19 @@ def saved_state(state: Path, digest: str, resume: bool) -> Path | None:
         TrainError: what was saved belongs to another run.
     """
     mark = state / "run.sha256"
-    if not resume:
+    if not resume and processes.is_first():
         shutil.rmtree(state, ignore_errors=True)
-    found = max(state.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]), default=None)
+    kept = state.glob("checkpoint-*") if resume else ()
+    found = max(kept, key=lambda p: int(p.name.split("-")[1]), default=None)
     if found is not None and mark.read_text() != digest:
         raise TrainError(
             "the saved state belongs to a run with other rows or options",
             where=str(state),
             todo="repeat the options, or start anew without resume",
         )
-    state.mkdir(parents=True, exist_ok=True)
-    mark.write_text(digest)
+    if processes.is_first():
+        state.mkdir(parents=True, exist_ok=True)
+        mark.write_text(digest)
     return found
 
 

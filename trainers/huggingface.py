@@ -13,8 +13,9 @@ import transformers
 
 from verbal.errors import MissingExtra, TrainError
 
-from .adapters import Quantization, adapter_for
-from .fit import Progress, Run, fit, quiet
+from .adapters import Adapter, Quantization, adapter_for
+from .fit import Progress, Run, fit_trainer, quiet
+from .processes import is_first
 
 if TYPE_CHECKING:
     from .sft import SFT
@@ -56,15 +57,37 @@ def train_huggingface(
         threads=method.threads,
         save_steps=method.save_steps,
     )
-    trained, figures = fit(weights, tokenizer, rows, out, run, lora=lora, on_progress=on_progress, resume=resume)
-    if adapter.quantization:
-        trained = _merged(trained, model, out)
-    with quiet():
-        trained.save_pretrained(out)
-        tokenizer.save_pretrained(out)
+    trainer, figures = fit_trainer(
+        weights, tokenizer, rows, out, run, lora=lora, on_progress=on_progress, resume=resume
+    )
+    _save(trainer, tokenizer, model, out, adapter)
     own = tokenizer.pad_token_id != tokenizer.eos_token_id
     pad = tokenizer.pad_token if own else f"{tokenizer.eos_token} (the end of sequence, for want of another)"
     return {**figures, "lora_rank": adapter.rank, "quantization": adapter.quantization, "pad_token": pad}
+
+
+def _save(trainer: Any, tokenizer: Any, model: str, out: Path, adapter: Adapter) -> None:
+    """Writes the weights, adapters merged; in several processes the first one does.
+
+    Adapters over weights that are in 4 bits, or in pieces on several cards, are merged into the model as it was.
+    """
+    pieces = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if pieces else None  # every process takes part
+    if not is_first():
+        return
+    whole = trainer.accelerator.unwrap_model(trainer.model_wrapped) if pieces else trainer.model
+    with quiet():
+        if adapter.rank and (pieces or adapter.quantization):
+            from peft import PeftModel
+
+            with tempfile.TemporaryDirectory(dir=out) as folder:
+                whole.save_pretrained(folder, state_dict=state)
+                whole = PeftModel.from_pretrained(opened(model, torch.bfloat16)[0], folder)
+                state = None
+        if adapter.rank:
+            whole = whole.merge_and_unload()
+        whole.save_pretrained(out, state_dict=state)
+        tokenizer.save_pretrained(out)
 
 
 def parameters_of(model: str) -> int:
@@ -75,16 +98,6 @@ def parameters_of(model: str) -> int:
             return int(transformers.AutoModelForCausalLM.from_config(config).num_parameters())
     except (OSError, ValueError, KeyError):
         return 0
-
-
-def _merged(trained: Any, model: str, out: Path) -> Any:
-    """The adapters of a 4-bit training, merged into the weights as they were before they were cut to 4 bits."""
-    from peft import PeftModel
-
-    with quiet(), tempfile.TemporaryDirectory(dir=out) as folder:
-        trained.save_pretrained(folder)
-        whole, _ = opened(model, torch.bfloat16)
-        return PeftModel.from_pretrained(whole, folder).merge_and_unload()
 
 
 def opened(model: str, dtype: torch.dtype, quantization: Quantization | None = None) -> tuple[Any, Any]:

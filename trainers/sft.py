@@ -16,7 +16,7 @@ from verbal.errors import ConfigError, TrainError
 from verbal.recipe import Recipe
 from verbal.store import Store
 
-from . import checkpoint
+from . import checkpoint, processes
 from .adapters import Quantization, adapter_for
 from .examples import Rows
 from .exported import Exported
@@ -36,6 +36,8 @@ class SFT:
     """
 
     name: ClassVar[str] = "sft"
+    several_processes: ClassVar[bool] = True
+    """Whether `launch` may train it in several processes."""
 
     arms: tuple[str, ...] | None = None
     """Arms of a comparison to learn from; None: all."""
@@ -161,6 +163,8 @@ class SFT:
         figures = train_weights(
             self, rows, model.removeprefix("hf:"), folder, seed=seed, on_progress=on_progress, resume=resume
         )
+        if not processes.is_first():
+            return {**papers, **figures}
         times = {"import_seconds": round(loading, 3), "total_seconds": round(time.perf_counter() - began, 3)}
         written = checkpoint.write(folder, {**papers, **figures, **times, "options": asdict(self)})
         shutil.rmtree(folder / "resume", ignore_errors=True)
