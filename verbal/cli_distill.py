@@ -48,6 +48,9 @@ def distill(
     gate: Annotated[bool, typer.Option("--gate", help="Ask the evidence gate; it serves if it is accepted.")] = False,
     guard: Annotated[str, typer.Option(help="--gate: questions that must not lose: a file, app, or none.")] = "app",
     samples: Annotated[int, typer.Option(min=1, help="--gate: samples of each task on each side.")] = 3,
+    accelerate: Annotated[
+        str, typer.Option(help="Train in several processes: cpu, ddp, fsdp, zero2, zero3 or a file; sft.")
+    ] = "",
     gpu_price: Annotated[float, typer.Option(min=0, help="US dollars for an hour of the trainer's machine.")] = 0.0,
     max_cost: MaxCost = None,
     max_minutes: MaxMinutes = None,
@@ -67,7 +70,7 @@ def distill(
         seed=seed,
         asked=Asked(
             name=name, export=export, out=out, split=evaluate_on, limit=limit, gate=gate, guard=guard, samples=samples,
-            resume=resume, dry_run=dry_run, gpu_price=gpu_price,
+            resume=resume, dry_run=dry_run, accelerate=accelerate, gpu_price=gpu_price,
         ),
         quiet=json_,
     )  # fmt: skip

@@ -14,6 +14,7 @@ import inspect
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,8 @@ class Asked:
     """Of the gate: samples of each task on each side."""
     resume: bool = False
     dry_run: bool = False
+    accelerate: str = ""
+    """Train in several processes: a configuration of `trainers/launch.py`, or a file of one's own."""
     gpu_price: float = 0.0
     """US dollars for an hour of the machine that trains."""
 
@@ -109,6 +112,8 @@ def run_distill(
             screen.print("nothing was trained (--dry-run)")
             return {**plan.plain(), "dry_run": True, "path": str(out)}
         require_packages(plan.recipe, out, plan.estimate)
+        if asked.accelerate:
+            load_function("trainers", "launch", "config_path")(asked.accelerate)
         training = begin(store, plan, asked.name, out, resume=asked.resume)
         return _Distillation(store, screen, plan, asked, out, training, held_out).go()
 
@@ -258,10 +263,12 @@ class _Distillation:
         try:
             with quiet:
                 warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-                made: dict[str, Any] = plan.method.train(
-                    plan.examples, plan.base, str(self.out), seed=plan.recipe.seed, recipe=plan.recipe,
-                    on_progress=meter.step, resume=self.training.resumed,
-                )  # fmt: skip
+                how: dict[str, Any] = {"seed": plan.recipe.seed, "resume": self.training.resumed}
+                if config := self.asked.accelerate:
+                    train, how["config"] = partial(load_function("trainers", "launch", "launch"), plan.method), config
+                else:
+                    train, how["recipe"] = plan.method.train, plan.recipe
+                made: dict[str, Any] = train(plan.examples, plan.base, str(self.out), on_progress=meter.step, **how)
                 return made
         except Exception as error:
             if not isinstance(error, VerbalError) and _about_the_disk(error):
