@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import inspect
+import shlex
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,17 +20,18 @@ from pathlib import Path
 from typing import Any
 
 from verbal.distill_meter import Meter
-from verbal.distill_plan import Plan, make_plan, opened_as, require_packages, training_recipe
+from verbal.distill_plan import Plan, make_plan, opened_as, require_packages, tell_plan, training_recipe
 from verbal.distill_state import Training, begin
-from verbal.errors import STOPS, DataError, VerbalError
+from verbal.errors import STOPS, ConfigError, DataError, VerbalError
 from verbal.gate import Rule, refuse_sealed
 from verbal.ledger import Ledger, Limits
 from verbal.model_card import keep, thinned, unwritten
 from verbal.parts import load_function, load_part, make_part
+from verbal.recipe import without_passwords
 from verbal.screen import Screen
 from verbal.store import Store
 from verbal.tables import points
-from verbal.text import clock, money, percent
+from verbal.text import percent
 from verbal.types import Task
 from verbal.verbs import open_store, pick_tasks, resolve_checkpoint
 
@@ -106,8 +108,8 @@ def run_distill(
             export=asked.export, own_app=bool(options["app"]), gpu_price=asked.gpu_price,
         )  # fmt: skip
         screen.stage("")
-        _tell(screen, plan, out)
-        held_out = _held_out(plan, asked) if asked.split else []
+        tell_plan(screen, plan, out)
+        held_out = _held_out(plan, asked) if asked.split or asked.gate else []
         if asked.dry_run:
             screen.print("nothing was trained (--dry-run)")
             return {**plan.plain(), "dry_run": True, "path": str(out)}
@@ -118,34 +120,6 @@ def run_distill(
         return _Distillation(store, screen, plan, asked, out, training, held_out).go()
 
 
-def _tell(screen: Screen, plan: Plan, out: Path) -> None:
-    """Says what was built, what was left out, and what training will take."""
-    papers, expected = plan.papers, plan.estimate
-    runs = ", ".join(plan.papers["runs"]) or "none"
-    screen.print(
-        f"recipe {plan.recipe.name}: {plan.recipe.trainer.name} trains {plan.base}, seed {plan.recipe.seed}: {out}",
-        f"{papers['rows']:,} rows of {papers['tasks']:,} tasks, from {len(papers['attempts']):,} attempts of: {runs}; "
-        f"a gold answer decided {papers['oracle_rows']:,} of them; no hint and no test task is in a row",
-    )
-    if plan.filtered:
-        screen.print("left out: " + ", ".join(f"{reason}: {n:,}" for reason, n in plan.filtered.items()))
-    size = expected.get("parameters") or 0
-    told = [f"{size / 1e6:,.1f} M parameters" if size >= 1e5 else f"{size:,} parameters"] if size else []
-    if expected.get("memory_gb") is not None:
-        told.append(f"{expected['memory_gb']:.2g} GB of memory")
-    if expected.get("seconds") is not None:
-        cost = expected.get("cost")
-        told.append(f"about {clock(expected['seconds'])}" + (f", {money(cost)}" if cost is not None else ""))
-    parts = ", ".join(f"{k} {v:.2g}" for k, v in (expected.get("memory_parts") or {}).items() if v >= 0.001)
-    screen.print(f"estimate: {', '.join(told) or 'none'}")
-    for more in (f"memory in GB: {parts}" if parts else "", expected.get("note")):
-        if more:
-            screen.print(f"  {more}", style="dim")
-    most = plan.recipe.limits.max_cost
-    if most is not None and expected.get("cost") is not None and expected["cost"] > most:
-        screen.print(f"that is above the limit of {money(most)}: it will stop before it is exceeded")
-
-
 def _held_out(plan: Plan, asked: Asked) -> list[Task]:
     """The tasks it is scored on, none of which is learned from; what the gate needs is looked at too.
 
@@ -154,9 +128,14 @@ def _held_out(plan: Plan, asked: Asked) -> list[Task]:
     """
     from verbal.evidence import guard_tasks
 
+    role = getattr(plan.method, "role", "solver")
+    if asked.gate and role != "solver":
+        what = f"{plan.recipe.trainer.name} trains a {role}, and the gate compares what answers tasks"
+        raise ConfigError(what, where="--gate", todo="leave it out, and learn with the trained role: verbal learn")
     app = make_part("apps", plan.recipe.app.name, where="[app]", **plan.recipe.app.options)
     try:
-        tasks = pick_tasks(app.tasks(asked.split), asked.split, None)
+        split = asked.split or "dev"
+        tasks = pick_tasks(app.tasks(split), split, None)
         refuse_sealed(tasks)
         if asked.gate:
             guard_tasks(app, plan.recipe.app, asked.guard)
@@ -165,7 +144,7 @@ def _held_out(plan: Plan, asked: Asked) -> list[Task]:
     known = plan.tasks
     left = [t for t in tasks if t.id not in known][: asked.limit]
     if not left:
-        what = f"all {len(tasks)} tasks of split {asked.split!r} are trained on, so they would say nothing"
+        what = f"all {len(tasks)} tasks of split {split!r} are trained on, so they would say nothing"
         raise DataError(what, where="--eval", todo="name another split, or '' for none")
     return left
 
@@ -198,7 +177,7 @@ class _Distillation:
         name, training = self.asked.name, self.training
         # Weights of another role than the solver are not scored by what they solve.
         role = str(getattr(self.plan.method, "role", "solver"))
-        wanted = bool(self.held_out) and role == "solver"
+        wanted = bool(self.asked.split) and role == "solver"
         before = self._scored(opened_as(self.plan.base), "before") if wanted else None
         if not training.trained:
             self._train()
@@ -214,7 +193,7 @@ class _Distillation:
         if role != "solver":
             self.screen.print(f"It is a {role}: --set model.roles.{role}=checkpoint:{name}")
         elif decision is None:
-            self.screen.print(f"It serves nobody yet; the gate decides: verbal promote --model checkpoint:{name}")
+            self.screen.print(f"It serves nobody yet; the gate decides: {self._promote()}")
         papers = self.store.checkpoint(name)["info"]
         return {
             **self.plan.plain(), "name": name, "path": str(self.out), "card": str(card), "run": training.run,
@@ -223,6 +202,12 @@ class _Distillation:
             "after": scores["after"]["mean"] if scores else None,
             "usage": self._usage(), "gate": decision,
         }  # fmt: skip
+
+    def _promote(self) -> str:
+        """The command that asks the gate about these weights, on the tasks that they were scored on."""
+        app = without_passwords(self.plan.recipe.app.options)
+        given = [f"--{k} {shlex.quote(str(app[k]))}" for k in ("db", "questions") if k in app]
+        return " ".join([f"verbal promote --model checkpoint:{self.asked.name}", *given])
 
     def _train(self) -> None:
         """Trains, writes the papers, registers the weights and writes their card."""

@@ -23,7 +23,9 @@ from verbal.contracts import Example
 from verbal.errors import ConfigError, MissingExtra, StoreError, TrainError, UnknownName
 from verbal.parts import load_function, load_part, make_part
 from verbal.recipe import AppTable, Recipe, load_recipe, parse_recipe, recipe_from_dict, recipe_names
+from verbal.screen import Screen
 from verbal.store import Store
+from verbal.text import clock, money
 from verbal.types import Attempt, Group, Task
 from verbal.verbs import apply_options
 
@@ -196,6 +198,34 @@ def make_plan(
         recipe=recipe, method=method, base=base, runs=tuple(runs), examples=examples, papers=papers,
         filtered=dict(getattr(examples, "filtered", {})), estimate=expected,
     )  # fmt: skip
+
+
+def tell_plan(screen: Screen, plan: Plan, out: Path) -> None:
+    """Says what was built, what was left out, and what training will take."""
+    papers, expected = plan.papers, plan.estimate
+    runs = ", ".join(plan.papers["runs"]) or "none"
+    screen.print(
+        f"recipe {plan.recipe.name}: {plan.recipe.trainer.name} trains {plan.base}, seed {plan.recipe.seed}: {out}",
+        f"{papers['rows']:,} rows of {papers['tasks']:,} tasks, from {len(papers['attempts']):,} attempts of: {runs}; "
+        f"a gold answer decided {papers['oracle_rows']:,} of them; no hint and no test task is in a row",
+    )
+    if plan.filtered:
+        screen.print("left out: " + ", ".join(f"{reason}: {n:,}" for reason, n in plan.filtered.items()))
+    size = expected.get("parameters") or 0
+    told = [f"{size / 1e6:,.1f} M parameters" if size >= 1e5 else f"{size:,} parameters"] if size else []
+    if expected.get("memory_gb") is not None:
+        told.append(f"{expected['memory_gb']:.2g} GB of memory")
+    if expected.get("seconds") is not None:
+        cost = expected.get("cost")
+        told.append(f"about {clock(expected['seconds'])}" + (f", {money(cost)}" if cost is not None else ""))
+    parts = ", ".join(f"{k} {v:.2g}" for k, v in (expected.get("memory_parts") or {}).items() if v >= 0.001)
+    screen.print(f"estimate: {', '.join(told) or 'none'}")
+    for more in (f"memory in GB: {parts}" if parts else "", expected.get("note")):
+        if more:
+            screen.print(f"  {more}", style="dim")
+    most = plan.recipe.limits.max_cost
+    if most is not None and expected.get("cost") is not None and expected["cost"] > most:
+        screen.print(f"that is above the limit of {money(most)}: it will stop before it is exceeded")
 
 
 def refuse_sealed_rows(store: Store, examples: Sequence[Example], method: str) -> None:
