@@ -46,6 +46,8 @@ class CritiqueGRPO(GRPO):
     trigger: Literal["all_wrong", "wrong_only", "always"] = "all_wrong"
     """Which answers are written again: those of a group without a right one (the paper), every wrong one, or all (the
     released code)."""
+    tries: int | None = None
+    """Answers of a group that are written again at most; None: all that `trigger` names."""
     gamma: float = 0.1
     """Of the shaping p / (p + gamma)."""
 
@@ -62,7 +64,7 @@ class CritiqueGRPO(GRPO):
 
     async def _group(self, rollouts: Rollouts, context: Context, group: Sequence[Made]) -> list[Sampled]:
         task, rows = group[0].attempt.task, [row for made in group if (row := rollouts.row(made))]
-        tried = [await self._refined(rollouts, context, made) for made in self.chosen(group)] if rows else []
+        tried = [await self._refined(rollouts, context, made) for made in self.chosen(group)[: self.tries]] if rows else []
         if better := self.select([m for m in tried if m is not None]):
             prompt, messages = rows[0].tokens.prompt, _first(group).attempt.steps[0].prompt
             if row := rollouts.moved(prompt, messages, better, "refined"):

@@ -60,18 +60,7 @@ def learn(
         )  # fmt: skip
         tasks = rollouts.run(method.choose(rollouts, tasks))
         config = config_of(method, weights, state, len(tasks), seed=seed, half=half)
-        lora = {"r": method.lora_rank, "lora_alpha": 2 * method.lora_rank} if method.lora_rank else None
-        trainer = GroupTrainer(
-            method,
-            rollouts,
-            config,
-            order_of(tasks, method, seed),
-            on_progress=on_progress,
-            optimizer=optimizer_of(weights.network, config.learning_rate) if weights.kind == "embedded" else None,
-            lora=lora_config(lora),
-            examples=examples,
-        )
-        trainer.remove_callback(PrinterCallback)
+        trainer = _trainer(method, rollouts, config, order_of(tasks, method, seed), examples, on_progress)
         best = Best(trainer, state) if method.validate else None
         if best is not None:
             trainer.add_callback(best)
@@ -79,10 +68,31 @@ def learn(
         trainer.train(resume_from_checkpoint=str(start) if start else None)
         seconds = time.perf_counter() - clock
         chosen = best.restore() if best is not None else {}
-        if lora:
+        if method.lora_rank:
             weights.network = trainer.model.merge_and_unload()
         weights.save(folder)
         return {**_figures(trainer, len(tasks)), **method.figures(trainer), **chosen, "seconds": round(seconds, 3)}
+
+
+def _trainer(
+    method: GRPO, rollouts: Rollouts, config: GRPOConfig, order: datasets.Dataset, examples: Sequence[Example],
+    on_progress: Progress | None,
+) -> GroupTrainer:  # fmt: skip
+    weights = rollouts.weights
+    small = weights.kind == "embedded"
+    lora = {"r": method.lora_rank, "lora_alpha": 2 * method.lora_rank} if method.lora_rank else None
+    trainer = GroupTrainer(
+        method,
+        rollouts,
+        config,
+        order,
+        on_progress=on_progress,
+        optimizer=optimizer_of(weights.network, config.learning_rate) if small else None,
+        lora=lora_config(lora),
+        examples=examples,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
 
 
 def _figures(trainer: GroupTrainer, rows: int) -> dict[str, Any]:

@@ -17,14 +17,12 @@ from random import Random
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from langgraph.runtime import Runtime
-
 from verbal.contracts import Reply, Sampling
 from verbal.curation import open_memory
 from verbal.errors import TrainError
 from verbal.loop.branches import Branch
 from verbal.loop.context import Context
-from verbal.loop.nodes import critique, lessons, make_attempt, reflect_on
+from verbal.loop.nodes import criticise, lessons, make_attempt, reflect_on
 from verbal.recipe import Recipe
 from verbal.run import Progress, Workshop, make_context, open_workshop, run_batch
 from verbal.store import Store
@@ -100,12 +98,14 @@ class Rollouts:
         self._runner, self._stack = asyncio.Runner(), AsyncExitStack()
         self._contexts: dict[tuple[str, int], Context] = {}
         self._progress = Progress()
+        self.before = 0
+        """Tokens that an earlier process generated, when its training is resumed."""
         self._shop: Workshop
 
     @property
     def generated(self) -> int:
         """Tokens that models wrote so far, those of every role."""
-        return self._progress.usage.completion_tokens
+        return self.before + self._progress.usage.completion_tokens
 
     def run(self, work: Coroutine[Any, Any, _T]) -> _T:
         """What a coroutine gives, in the loop in which the workshop lives."""
@@ -215,8 +215,7 @@ class Rollouts:
 
     async def words(self, context: Context, attempt: Attempt, correction: str = "") -> list[Reflection]:
         """What the loop's critic and reflector say of an attempt, as reflections that a retry can read."""
-        state: Any = {"task": attempt.task, "attempts": [attempt.id]}
-        await critique(state, Runtime(context=context))
+        await criticise(context, attempt)
         await reflect_on(context, attempt, correction)
         return lessons(context, attempt)
 

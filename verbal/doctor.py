@@ -54,7 +54,11 @@ async def doctor(models: Sequence[str] = (), *, folder: str | Path = ".", timeou
         timeout: Seconds for the check of one model.
     """
     found = [_python(), *_packages(), *_threads(), _sqlite(), *_disk(Path(folder)), _weights()]
-    return found + list(await asyncio.gather(*(_model(spec, timeout) for spec in dict.fromkeys(models))))
+    opened = {spec: _opened(spec) for spec in dict.fromkeys(models)}
+    for model in opened.values():
+        if warm := getattr(model, "warm", None):
+            await asyncio.to_thread(warm)  # loading a library is no answer of a server: it may take from nobody's time
+    return found + list(await asyncio.gather(*(_checked(spec, model, timeout) for spec, model in opened.items())))
 
 
 def _python() -> Finding:
@@ -188,14 +192,22 @@ def _weights() -> Finding:
     return Finding(level="ok", area="weights", what=f"embedded model: {sizes}")
 
 
-async def _model(spec: str, timeout: float) -> Finding:
-    from verbal.models import open_model, redact
+def _opened(spec: str) -> Any:
+    """The model, or what came instead."""
+    from verbal.models import open_model
 
-    model = None
     try:
-        model = open_model(spec)
-        if warm := getattr(model, "warm", None):
-            await asyncio.to_thread(warm)  # loading a library is no answer of a server, and must not hold up the others
+        return open_model(spec)
+    except Exception as error:  # told by `_checked`
+        return error
+
+
+async def _checked(spec: str, model: Any, timeout: float) -> Finding:
+    from verbal.models import redact
+
+    try:
+        if isinstance(model, Exception):
+            raise model
         async with asyncio.timeout(timeout):
             said = await model.check()
         return Finding(level="ok", area="model", what=f"{redact(spec)}: {said}")
@@ -210,5 +222,5 @@ async def _model(spec: str, timeout: float) -> Finding:
         what = f"{redact(spec)}: its check broke: {type(error).__name__}: {redact(str(error))[:200]}"
         return Finding(level="error", area="model", what=what, todo="this is a fault in the adapter; please report it")
     finally:
-        if model is not None:
+        if not isinstance(model, Exception):
             await model.aclose()

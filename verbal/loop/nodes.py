@@ -68,12 +68,17 @@ async def judge(state: State, runtime: Runtime[Context]) -> State:
 
 async def critique(state: State, runtime: Runtime[Context]) -> State:
     """Words of the critic role about the failed attempt, kept as feedback of the critic `critique`."""
-    context = runtime.context
-    newest = context.attempt(state["attempts"][-1])
+    newest = runtime.context.attempt(state["attempts"][-1])
     assert newest is not None
+    await criticise(runtime.context, newest)
+    return {}
+
+
+async def criticise(context: Context, newest: Attempt) -> None:
+    """Asks the critic role about an attempt, once; its reply is kept as the attempt's step and feedback `critique`."""
     task = context.tasks[newest.task]
     if not context.recipe.loop.critique or context.store.step(newest.id, "critique"):
-        return {}
+        return
     messages = context.app.messages(
         "critic",
         unsealed(task),
@@ -83,7 +88,7 @@ async def critique(state: State, runtime: Runtime[Context]) -> State:
     )
     step = await say(context, "critic", messages, newest.id)
     if step is None:
-        return {}
+        return
     read = context.app.parse("critic", step.text)
     words = Feedback(
         attempt=newest.id,
@@ -98,7 +103,6 @@ async def critique(state: State, runtime: Runtime[Context]) -> State:
         context.store.put_feedback([words])
 
     await context.store.together(keep)
-    return {}
 
 
 async def reflect(state: State, runtime: Runtime[Context]) -> State:
