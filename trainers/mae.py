@@ -39,7 +39,8 @@ class MAE(GRPO):
     difficulty has its peak where half of the answers are right; questions asked before, or nearly, are dropped; a grade
     that cannot be read leaves its row out (there: 0.5); format is told from the completion alone (the released code
     counts tags of the prompt too); buffers drop the oldest; proposers see no reference questions; no dual clip.
-    A role whose tokens its model does not tell (the judge of the embedded model) is not trained, and counted.
+    A role whose tokens its model does not tell (the judge of the embedded model) is not trained, and counted; nor is one
+    that the recipe gives to another model (`model.roles.judge`, a frozen judge).
     """
 
     name: ClassVar[str] = "mae"
@@ -90,7 +91,8 @@ class MAE(GRPO):
         return [rows[i :: len(tasks)] for i in range(len(tasks))]
 
     def _told(self, rollouts: Rollouts, role: str, rows: Sequence[Sampled | None]) -> list[Sampled]:
-        kept = [row for row in rows if row is not None]
+        table = rollouts.recipe.model
+        kept = [row for row in rows if row is not None] if table.roles.get(role, table.name) == table.name else []
         rollouts.counts[f"{role} rows"] += len(kept)
         rollouts.counts[f"{role} replies without tokens or grade"] += len(rows) - len(kept)
         if rewards := [row.reward for row in kept if row.reward is not None]:

@@ -1,5 +1,6 @@
 """Multi-Agent Evolve: rewards of three roles, weights within a role, what the buffers keep and who sees it when."""
 
+import dataclasses
 import os
 import re
 from pathlib import Path
@@ -179,6 +180,19 @@ def test_a_role_without_tokens_is_left_out_and_counted(tmp_path):
     assert {row.kind for step in groups for group in step for row in group} == {"proposer", "solver"}
     assert rollouts.counts["judge replies without tokens or grade"] == 3
     assert rollouts.counts["proposer rows"] == 6
+
+
+def test_a_judge_that_is_another_model_is_not_trained(tmp_path):
+    plan = world("Never", "AskingApp", CODES)
+    judge = f"scripted:{tmp_path / 'judge.jsonl'}"
+    (tmp_path / "judge.jsonl").write_text('{"reply": "0.9"}\n')
+    plan = dataclasses.replace(plan, model=dataclasses.replace(plan.model, roles={"judge": judge}))
+    weights = TellingWeights(Player())
+    with opened(tmp_path / "r", plan, weights, TASKS) as rollouts:
+        for step in range(2):
+            groups = rollouts.run(MAE(solves=2).sample(rollouts, TASKS, step))
+    assert {row.kind for group in groups for row in group} == {"proposer", "solver"}
+    assert not asked_of(weights.heard, "judge")
 
 
 def test_the_proposers_own_answer_can_grade(tmp_path):
