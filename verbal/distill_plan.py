@@ -301,10 +301,19 @@ def _refuse_bare(overrides: Sequence[str]) -> None:
 def _options_of(kind: type[Any]) -> dict[str, Any]:
     """Option -> type, of a method's constructor."""
     if dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        return {f.name: hints[f.name] for f in dataclasses.fields(kind) if f.init}
+        return {f.name: _hint(kind, f.name) for f in dataclasses.fields(kind) if f.init}
     found = inspect.signature(kind).parameters.values()
     return {p.name: Any for p in found if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
+
+
+def _hint(kind: type[Any], name: str) -> Any:
+    """The type of one option; Any where its file imports the type for readers only."""
+    owner = next(c for c in kind.__mro__ if name in inspect.get_annotations(c))
+    one = {"__annotations__": {name: inspect.get_annotations(owner)[name]}, "__module__": owner.__module__}
+    try:
+        return typing.get_type_hints(type(owner.__name__, (), one))[name]
+    except NameError:
+        return Any
 
 
 def _fits(hint: Any, value: Any) -> bool:

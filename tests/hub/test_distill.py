@@ -219,7 +219,11 @@ def test_a_limit_stops_it_and_a_higher_one_goes_on(world, command):
         assert store.checkpoints() == [] and store.run("distill-mine")["status"] == "stopped"
         spent = store.usage("distill-mine")["trainer"].cost
     assert 0 < spent < 2
-    code, made, err = command(*dear, "--max-cost", "100", "--resume")
+    app = {"db": str(world / "towns.sqlite"), "questions": str(world / "q.jsonl")}
+    distill_world.learn(world, app, run="more")
+    code, _, err = command(*dear, "--max-cost", "100", "--resume")
+    assert code == 2 and "the rows: 2 then, 2 now, of other content" in err and "--from" in err, err
+    code, made, err = command(*dear, "--max-cost", "100", "--resume", "--from", "run")
     assert code == 0 and made["papers"]["first_step"] > 1, err
     assert made["usage"]["trainer"]["cost"] > spent, "what was spent before the stop is in it"
 

@@ -10,8 +10,8 @@ import pytest
 
 from verbal.cache import folder_digest
 from verbal.distill_meter import CHARGE_EVERY, Meter
-from verbal.distill_plan import RunsOf, training_recipe
-from verbal.errors import BudgetError, ConfigError, StoreError
+from verbal.distill_plan import RunsOf, make_method, training_recipe
+from verbal.errors import BudgetError, ConfigError, StoreError, UnknownName
 from verbal.ledger import Ledger, Limits
 from verbal.model_card import card, curves, decision_papers, recipe_toml, thinned, write_card
 from verbal.recipe import load_recipe, parse_recipe, recipe_names
@@ -174,3 +174,11 @@ def test_seconds_are_charged_as_they_pass_and_the_next_step_is_looked_at(store):
         "odd": 2,
     }
     assert os.path.exists(store.path)
+
+
+@pytest.mark.parametrize("name", [n for n in recipe_names() if load_recipe(n).trainer.name])
+def test_every_training_recipe_makes_its_method(name):
+    method = make_method(load_recipe(name))
+    assert method.name and callable(method.examples) and callable(method.train)
+    with pytest.raises(UnknownName, match="unknown trainer option 'no_such_option'"):
+        make_method(load_recipe(name, ["trainer.options.no_such_option=1"]))
