@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Lift", "Shown", "padded", "supervised"]
 
 
-_RATE = 4e-3
+_RATE = 1.2e-2
 """Of the embedded model's supervised steps."""
 
 

@@ -28,8 +28,8 @@ class ReLIFT(GRPO):
 
     Source: ReLIFT (arXiv 2506.07527). Differs: the oldest questions of the buffer are learned first (the published code
     learns the newest, so that others starve), one that was solved meanwhile leaves it, and the supervised loss is a
-    mean over all tokens (there a mean of means). The demonstration is a right answer that came after words, without
-    the words. The embedded model has the optimiser of its SFT as second one, not AdamW. Where demonstrations exist for
+    mean over all tokens (there a mean of means). A demonstration is a right answer of the store without the words that
+    led to it. The embedded model has the optimiser of its SFT as second one, not AdamW. Where demonstrations exist for
     most questions, `sft_then_rl` is the better choice (arXiv 2604.23747).
     """
 
@@ -43,7 +43,7 @@ class ReLIFT(GRPO):
     fail: float = 0.0
     """A question is hard when every reward of its group is from 0 to this; a penalty below 0 makes none."""
     sft_learning_rate: float | None = None
-    """None: as `learning_rate` for a Hugging Face model, 4e-3 for the embedded one."""
+    """None: as `learning_rate` for a Hugging Face model, 1.2e-2 for the embedded one."""
     sft_entropy: float = 0.001
     """Bonus on the mean entropy of demonstrated tokens, nats."""
     sft_max_grad_norm: float = 1.0
@@ -64,7 +64,9 @@ class ReLIFT(GRPO):
     def examples(self, store: Store, *, run: str | None = None) -> list[Example]:
         """The tasks that may be attempted, one row each; where there is a demonstration, in the column `demonstration`.
 
-        A demonstration's row keeps the provenance of both: its attempts, models, licences, and whether gold decided.
+        It is a row of the format `demonstrations` (right after words, where the first tries had failed); for another
+        task any right answer, because what was solved once, or with hints in sight, can still be hard for the weights.
+        The row keeps the provenance of both: attempts, models, licences, and whether gold decided.
 
         Raises:
             TrainError: there is no task, or not one demonstration, and why.
@@ -73,12 +75,16 @@ class ReLIFT(GRPO):
         if self.buffer == -1:
             return tasks
         selection = Selection(
-            run=run, splits=self.splits, critic=self.critic, minimum=self.minimum, corrections=self.corrections
-        )
-        try:
-            shown = {row.task: row for row in build(store, "demonstrations", selection).rows}
-        except TrainError as error:
-            raise TrainError(f"no demonstration: {error.what}", where=error.where, todo=_TODO) from error
+            run=run, splits=self.splits, critic=self.critic, minimum=self.minimum, corrections=self.corrections,
+            per_task=1,
+        )  # fmt: skip
+        shown: dict[str, Row] = {}
+        for format in ("sft", "demonstrations"):
+            try:
+                shown |= {row.task: row for row in build(store, format, selection).rows}
+            except TrainError as error:
+                if not shown and format == "demonstrations":
+                    raise TrainError(f"no demonstration: {error.what}", where=error.where, todo=_TODO) from error
         return [_joined(row, shown[row.task]) if isinstance(row, Row) and row.task in shown else row for row in tasks]
 
     def check(self, examples: Sequence[Example]) -> None:

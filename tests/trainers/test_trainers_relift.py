@@ -271,14 +271,16 @@ def test_a_demonstration_of_another_kind_than_a_group_is_refused_before_torch(ti
 
 
 def test_rows_carry_tasks_and_where_there_is_one_a_demonstration(tmp_path):
-    tasks = [make_task("t1"), make_task("t2"), make_task("t3", split="test")]
+    tasks = [make_task("t1"), make_task("t2"), make_task("t3", split="test"), make_task("t4")]
     tries = [
         (make_attempt(tasks[0], 0, "SELECT 1"), 0.0),
         (make_attempt(tasks[0], 1, "SELECT 2", hints={"h": "look"}), 1.0),
         (make_attempt(tasks[1], 0, "SELECT 1"), 0.0),
+        (make_attempt(tasks[3], 0, "SELECT 4", hints={"h": "look"}), 1.0),
     ]
     store = filled(tmp_path, tasks, tries)
-    one, two = ReLIFT().examples(store, run="r")
+    one, two, three = ReLIFT().examples(store, run="r")
+    assert three.columns["demonstration"] == [{"role": "assistant", "content": fenced("SELECT 4")}]
     assert one.columns["demonstration"] == [{"role": "assistant", "content": fenced("SELECT 2")}]
     assert "look" not in str(one.columns) and set(two.columns) == {"prompt"}
     assert (one.task, one.origin, one.attempts) == ("t1", "refined", ("r/main/t1/0.0", "r/main/t1/1.0"))
