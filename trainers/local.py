@@ -81,11 +81,16 @@ class LocalModel:
         with self._lock:
             if self._loaded is None:
                 device = "cuda" if torch.cuda.is_available() else "cpu"
+                bars = transformers.logging.is_progress_bar_enabled()
+                transformers.logging.disable_progress_bar()  # a command draws its own
                 try:
                     tokenizer = transformers.AutoTokenizer.from_pretrained(self.path)
                     model = transformers.AutoModelForCausalLM.from_pretrained(self.path, dtype="auto").to(device).eval()
                 except (OSError, ValueError) as error:
                     raise ConfigError(f"{self.name} cannot be loaded: {error}", where=str(self.path)) from error
+                finally:
+                    if bars:
+                        transformers.logging.enable_progress_bar()
                 if tokenizer.chat_template is None:
                     raise ConfigError(f"the tokenizer of {self.name} has no chat template", where=str(self.path))
                 self._loaded = model, tokenizer
