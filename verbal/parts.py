@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import os
 import pkgutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from importlib.metadata import EntryPoints, entry_points
 from pathlib import Path
@@ -91,7 +92,15 @@ def make_part(room: str, name: str, /, *, where: str = "", **config: Any) -> Any
     try:
         return part(**config)
     except TypeError as error:
-        raise ConfigError(f"{room} part {name!r}: {error}", where=where, todo=f"see {part.__module__}") from error
+        todo = "; ".join(filter(None, (_options_of(part, config), f"see {part.__module__}")))
+        raise ConfigError(f"{room} part {name!r}: {error}", where=where, todo=todo) from error
+
+
+def _options_of(part: type[Any], config: Mapping[str, Any]) -> str:
+    """The options of a part, the nearest to an unknown one first; empty where none is unknown."""
+    known = inspect.signature(part).parameters
+    unknown = [] if any(p.kind is p.VAR_KEYWORD for p in known.values()) else [k for k in config if k not in known]
+    return UnknownName.of("option", unknown[0], known).todo if unknown else ""
 
 
 def load_function(room: str, file: str, name: str) -> Callable[..., Any]:
