@@ -142,7 +142,6 @@ class GroupTrainer(GRPOTrainer):  # type: ignore[misc]
             kept = torch.load(Path(checkpoint) / _MEMORY, weights_only=True)
             self.memory.update(kept["memory"])
             self.watch.curve[:] = kept["curve"]
-            self.rollouts.before = int(kept["curve"][-1]["generated"]) if kept["curve"] else 0
             self.rollouts.counts.update(kept["counts"])
 
     def _send_telemetry(self) -> None:

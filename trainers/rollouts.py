@@ -98,14 +98,13 @@ class Rollouts:
         self._runner, self._stack = asyncio.Runner(), AsyncExitStack()
         self._contexts: dict[tuple[str, int], Context] = {}
         self._progress = Progress()
-        self.before = 0
-        """Tokens that an earlier process generated, when its training is resumed."""
+        self._before = 0  # what an earlier process generated, when its training is resumed
         self._shop: Workshop
 
     @property
     def generated(self) -> int:
         """Tokens that models wrote so far, those of every role."""
-        return self.before + self._progress.usage.completion_tokens
+        return self._before + self._progress.usage.completion_tokens
 
     def run(self, work: Coroutine[Any, Any, _T]) -> _T:
         """What a coroutine gives, in the loop in which the workshop lives."""
@@ -141,6 +140,7 @@ class Rollouts:
                 where=f"[app] {self.recipe.app.name}",
                 todo="give the app's options of the run that the rows come from, and no task of the split test",
             )
+        self._before = sum(used.completion_tokens for used in store.usage(_RUN).values())
         store.start_run(_RUN, self.recipe.to_dict(), {"command": "distill"})
         store.put_tasks(self.tasks.values())
         if self._memory:
