@@ -1,8 +1,8 @@
 """Scope triples of C3PO: a pair where a lesson applies, and the model's own answers where it must change nothing.
 
 Source: Stephan et al. 2024, RLVF / C3PO, arXiv 2402.10893, sections 3 and 4. The requests and answers are those of
-`verbal memory scope`, whose run says which task lies inside, near and outside the lesson's scope. Differs: the better
-answer is the one given with the lesson in context, not a revision.
+`verbal memory scope --answers`, whose run says which task lies inside, near and outside the lesson's scope. Differs:
+the better answer is the one given with the lesson in context, not a revision.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def scope(store: Store, selection: Selection) -> Built:
         raise TrainError(
             "no run tried a lesson's scope, so which requests are inside, near and outside is not known",
             where=store.where,
-            todo="run `verbal memory scope MEMORY ITEM` first",
+            todo="run `verbal memory scope MEMORY ITEM --answers` first",
         )
     built = Built(format="scope", rows=tuple(rows.values()), attempts=len(items), filtered=counts(filtered))
     return refuse_empty(built, "no lesson has a changed answer inside and answers near and outside its scope")
@@ -98,7 +98,7 @@ def _triples(
             else:
                 filtered["the lesson made no better answer inside"] += 1
     for kind in ("near", "outside"):
-        filtered[f"{kind} requests without an answer (the lesson was not found for them)"] += len(
+        filtered[f"{kind} requests without an answer (not found there: try with --answers)"] += len(
             [task for task in kinds.get(kind, ()) if task not in without]
         )
     rows = []

@@ -201,6 +201,9 @@ def memory_scope(
         Path | None, typer.Option(help="JSONL of kind (inside, near, outside) and request; the proposer's otherwise.")
     ] = None,
     count: Annotated[int, typer.Option(min=1, help="Requests of a kind that the proposer writes.")] = 8,
+    answers: Annotated[
+        bool, typer.Option("--answers", help="Answer every request: training with c3po needs it.")
+    ] = False,
     db: Database = None,
     recipe: Annotated[str, typer.Option(help="A shipped recipe or a .toml file.")] = "reflect",
     model: Model = "",
@@ -213,7 +216,7 @@ def memory_scope(
     from verbal.scope_verb import run_scope
 
     options = command_options(recipe, model, db, None, set_, {"max_cost": max_cost})
-    emit(run_scope(options, store, name, item, requests=requests, count=count, quiet=json_), json_)
+    emit(run_scope(options, store, name, item, requests=requests, count=count, answers=answers, quiet=json_), json_)
 
 
 @memory_app.command(name="absorbed")

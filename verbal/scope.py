@@ -64,7 +64,9 @@ class Scope:
         return f"changes answers to {told} its scope" if any(self.asked.values()) else "was not tried"
 
 
-async def try_scope(workshop: Workshop, memory: Memory, item: Reflection, requests: Requests, *, run: str) -> Scope:
+async def try_scope(
+    workshop: Workshop, memory: Memory, item: Reflection, requests: Requests, *, run: str, answers: bool = False
+) -> Scope:
     """What a lesson changes: each request is answered with and without it, beside what the memory believes already.
 
     Args:
@@ -74,6 +76,8 @@ async def try_scope(workshop: Workshop, memory: Memory, item: Reflection, reques
         item: The lesson.
         requests: What it is tried on.
         run: Under which the attempts are kept.
+        answers: Whether requests that the lesson is not found for are answered too. The finding does not need it, rows
+            of `c3po` do.
 
     Raises:
         DataError: no request could be tried. BudgetError, TransientError, ReplayMiss, StoreError: what stops a run.
@@ -83,7 +87,7 @@ async def try_scope(workshop: Workshop, memory: Memory, item: Reflection, reques
     found: dict[tuple[str, str], bool | None] = {}
 
     async def one(kind: Kind, task: Task) -> None:
-        found[kind, task.id] = await _changes(workshop, memory, item, task, run)
+        found[kind, task.id] = await _changes(workshop, memory, item, task, run, answers)
 
     await side_by_side([one(kind, task) for kind, task in tried])
     if all(seen is None for seen in found.values()):
@@ -99,7 +103,7 @@ async def try_scope(workshop: Workshop, memory: Memory, item: Reflection, reques
 
 
 async def confine(
-    workshop: Workshop, memory: Memory, item: Reflection, requests: Requests, *, run: str
+    workshop: Workshop, memory: Memory, item: Reflection, requests: Requests, *, run: str, answers: bool = False
 ) -> tuple[Scope, Scope]:
     """Keeps a lesson where it belongs: as it is, narrowed by a boundary, or refused. Gives the first, last finding.
 
@@ -109,13 +113,14 @@ async def confine(
     Raises:
         DataError: no request near or outside could be tried, so nothing is known and nothing is decided.
     """
-    first = last = await try_scope(workshop, memory, item, requests, run=run)
+    first = last = await try_scope(workshop, memory, item, requests, run=run, answers=answers)
     if not first.asked["near"] + first.asked["outside"]:
         why = f"no request near or outside the scope of {item.id} could be tried"
         raise DataError(why, where=f"run {run!r}", todo="give some that are not sealed, and whose calls do not fail")
     if not last.kept and (boundary := _usable(item, requests)):
         narrowed = await _narrow(memory, last, boundary)
-        last = await try_scope(workshop, memory, narrowed, requests, run=run) if narrowed else last
+        if narrowed:
+            last = await try_scope(workshop, memory, narrowed, requests, run=run, answers=answers)
     refused = verdict(first, last) == "refused"
     mute = ", which leaves nothing of it" if last.kept and refused else ""
     op: Literal["NOOP", "RETIRE"] = "RETIRE" if refused else "NOOP"
@@ -161,16 +166,20 @@ def _usable(item: Reflection, requests: Requests) -> str:
     return "; ".join(kept)
 
 
-async def _changes(workshop: Workshop, memory: Memory, item: Reflection, task: Task, run: str) -> bool | None:
+async def _changes(
+    workshop: Workshop, memory: Memory, item: Reflection, task: Task, run: str, answers: bool
+) -> bool | None:
     """Whether the item is found for a request and its answer is another one then; None where a call failed."""
     words, k = query(task), workshop.recipe.memory.k
     believed = found = await memory.search(words, k, task=task.id)
     if item.status != "active":
         found = await memory.search(words, k, status="quarantined", task=task.id)
-    if item.id not in {r.id for r in found}:
-        return False
     against = {item.id, item.rival} - {""}
     others = [r for r in believed if r.id not in against and r.rival not in against]
+    if item.id not in {r.id for r in found}:
+        if answers:
+            await _answered(workshop, memory, task, others, run)
+        return False
     seen = [await _answered(workshop, memory, task, hints, run) for hints in (others, [*others, item])]
     return None if None in seen else seen[0] != seen[1]
 

@@ -33,6 +33,7 @@ def run_scope(
     *,
     requests: Path | None = None,
     count: int = 8,
+    answers: bool = False,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Tries a lesson on requests of three kinds; keeps it, narrows it by a boundary, or refuses it.
@@ -45,6 +46,7 @@ def run_scope(
         requests: A JSONL file of lines `{"kind": "inside" | "near" | "outside", "request": "..."}`, and at most one
             `{"boundary": "..."}`; the model that plays the proposer writes them when not given.
         count: Requests of a kind that the proposer is asked for.
+        answers: Also answer the requests that the lesson is not found for, as training with c3po needs.
         quiet: Print nothing.
 
     Returns:
@@ -62,7 +64,7 @@ def run_scope(
         recipe = make_recipe(options, store)
         if not recipe.memory.name:
             recipe = dataclasses.replace(recipe, memory=dataclasses.replace(recipe.memory, name="exact"))
-        found = asyncio.run(_try(store, recipe, screen, name, item, given, count))
+        found = asyncio.run(_try(store, recipe, screen, name, item, given, count, answers))
         screen.stage("")
         for line in _words(found):
             screen.print(line)
@@ -70,7 +72,14 @@ def run_scope(
 
 
 async def _try(
-    store: Store, recipe: Recipe, screen: Screen, name: str, item_id: str, given: dict[str, Any] | None, count: int
+    store: Store,
+    recipe: Recipe,
+    screen: Screen,
+    name: str,
+    item_id: str,
+    given: dict[str, Any] | None,
+    count: int,
+    answers: bool,
 ) -> dict[str, Any]:
     from verbal.run import Progress, open_workshop
     from verbal.scope import KINDS, confine, digest, make_requests, verdict, write_requests
@@ -98,7 +107,7 @@ async def _try(
                 tried = make_requests(shop.app, given["asked"], given["boundary"], db=min(worlds, default=None))
             store.set_info(run, {"requests": {kind: [t.id for t in tried.of(kind)] for kind in KINDS}})
             screen.stage("answering with and without the lesson")
-            first, last = await confine(shop, memory, item, tried, run=run)
+            first, last = await confine(shop, memory, item, tried, run=run, answers=answers)
             if last.item.id != item.id:
                 store.set_info(run, {"scope": {**info["scope"], "narrowed": last.item.id}})
             status = "done"

@@ -79,6 +79,20 @@ def test_the_verb_tries_a_lesson_on_the_requests_of_a_file(tmp_path, shop_db, fi
             build(store, "scope", Selection(run=found["run"]))
 
 
+def test_with_answers_the_run_gives_the_triples_of_c3po(tmp_path, shop_db, filed):
+    plain = run_scope(options(shop_db), filed, "m", "r1", requests=lines(tmp_path), quiet=True)
+    found = run_scope(options(shop_db), filed, "m", "r1", requests=lines(tmp_path), answers=True, quiet=True)
+    assert found["first"] == plain["first"] and found["verdict"] == "kept" and found["run"] == plain["run"]
+    calls = [sum(used["calls"] for used in f["usage"].values()) for f in (plain, found)]
+    assert calls == [4, 8]  # two inside, with and without; then the other four once
+    with Store(filed) as store:
+        built = build(store, "scope", Selection(run=found["run"]))
+    assert built.rows and len(built.rows) <= 2  # kept and held out requests are zipped apart
+    for row in built.rows:
+        assert "K2" in row.columns["chosen"][0]["content"] and "K2" not in row.columns["rejected"][0]["content"]
+        assert row.columns["near_completion"] and row.columns["outside_completion"]
+
+
 def test_examples_are_near_the_lesson_first_and_never_sealed():
     asked = [("t1", "boil an egg", "train"), ("t2", "mails to a boss", "train"), ("t3", "my boss", "test"),
              ("t4", "a boss", "train"), *((f"u{n}", f"walk {n} miles", "train") for n in range(9))]  # fmt: skip
