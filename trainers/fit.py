@@ -93,20 +93,32 @@ class _Trainer(Guarded, SFTTrainer):  # type: ignore[misc]
 
 
 class _Watch(TrainerCallback):  # type: ignore[misc]
-    """Keeps the curve and reports progress."""
+    """Keeps the curve and reports progress.
 
-    def __init__(self, on_progress: Progress | None) -> None:
-        self.on_progress = on_progress
+    TRL counts tokens by the mask, which for packs of one's own says who sees whom: `a_step` tokens are counted there.
+    """
+
+    def __init__(self, on_progress: Progress | None, a_step: float | None = None) -> None:
+        self.on_progress, self._a_step = on_progress, a_step
         self._tokens, self._clock = 0.0, time.perf_counter()
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        self._clock = time.perf_counter()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **_: Any) -> None:
         if self.on_progress is None or logs is None or "loss" not in logs or not state.is_world_process_zero:
             return
         point = {k: v for k, v in point_of(logs).items() if k in ("loss", "entropy")}
-        tokens, now = float(logs.get("num_tokens", 0.0)), time.perf_counter()
+        now = time.perf_counter()
+        tokens = float(logs.get("num_tokens", 0.0)) if self._a_step is None else self._tokens + self._a_step
         point["tokens_per_second"] = max(0.0, tokens - self._tokens) / max(1e-9, now - self._clock)
         self._tokens, self._clock = tokens, now
         self.on_progress(state.global_step, state.max_steps, point)
+
+
+def _mean_tokens(rows: Sequence[Mapping[str, Any]]) -> float:
+    """Mean number of `input_ids` of a row."""
+    return sum(len(row["input_ids"]) for row in rows) / max(1, len(rows))
 
 
 def point_of(logs: Mapping[str, float]) -> dict[str, float]:
@@ -167,7 +179,9 @@ def fit_trainer(
             processing_class=tokenizer,
             data_collator=collator,
             optimizers=(optimizer, None),
-            callbacks=[_Watch(on_progress)],
+            callbacks=[
+                _Watch(on_progress, _mean_tokens(plain) * run.batch if prepared and isinstance(plain, list) else None)
+            ],
             peft_config=lora_config(lora),
         )
         trainer.remove_callback(PrinterCallback)
