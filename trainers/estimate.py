@@ -13,7 +13,8 @@ size H, MLP size I, query and key-value sizes q and k, L layers, vocabulary V, r
     activations  B T L (24 H + 6 q + 4 k + 8 I); 18 H and 2 r for each matrix more with an adapter; in float32 20 H and
                  twice the rest. With checkpointing B T L 4 H (2 H with an adapter), and one layer in full
     logits       one tile of 4096 x 32768 (TRL projects no more at once), 4 B T H, and 4 V H where the head is trained
-    reference    the weights once more: DPO, KTO and a KL term without an adapter
+    reference    the weights once more: DPO, KTO, a KL term or a teacher, without an adapter
+    actor        the weights once more: who attempts, where the reflector is trained
     generation   4 k L for each token, and 4 V for each token written (its scores are kept), of B answers at once
     allowance    0.7 GB (CUDA, libraries) and 5 % (fragments)
 
@@ -73,6 +74,7 @@ class Load:
     """bfloat16 arithmetic."""
     checkpointing: bool = False
     reference: bool = False
+    actor: bool = False
     answers: int = 0
     """Answers that are written at once by the weights under training; 0: none."""
     reply: int = 0
@@ -97,6 +99,8 @@ def estimate(
     """
     try:
         shape = shape_of(model)
+        if phases := getattr(method, "phases", None):
+            return _in_phases(phases(), examples, model, card_gb, near)
     except TrainError as error:
         return {"parameters": None, "memory_gb": None, "memory_parts": {}, "seconds": None, "note": error.what}
     small = model == "embedded" or model.startswith("embedded:")
@@ -110,6 +114,22 @@ def estimate(
         "memory_parts": {name: round(value, 3) for name, value in parts.items()},
         "seconds": seconds,
         "note": f"{_shape_note(load)}: {told}; {source}",
+    }
+
+
+def _in_phases(
+    methods: Sequence[Any], examples: Sequence[Example], model: str, card_gb: float, near: str | Path | None
+) -> dict[str, Any]:
+    """What methods take that train one after the other, each on the rows of its `phase` (the last on those of `rl`)."""
+    names = [str(method.name) for method in methods]
+    kept = [[e for e in examples if e.columns.get("phase", p) == p] for p in (*names[:-1], "rl")]
+    found = [estimate(m, rows, model, card_gb=card_gb, near=near) for m, rows in zip(methods, kept, strict=True)]
+    most = max(found, key=lambda one: float(one["memory_gb"]))
+    times = [one["seconds"] for one in found]
+    return {
+        **most,
+        "seconds": None if None in times else sum(times),
+        "note": "; ".join(f"phase {name}: {one['note']}" for name, one in zip(names, found, strict=True)),
     }
 
 
@@ -131,6 +151,7 @@ def memory_of(shape: Shape, load: Load) -> dict[str, float]:
         "optimizer": 8.0 * trained,
         "cast": 2.0 * shape.linear if load.half and not rank else 0.0,
         "reference": weights if load.reference and not rank else 0.0,
+        "actor": each * shape.parameters if load.actor else 0.0,
         "activations": _activations(shape, load, tokens),
         "logits": tile + 4.0 * tokens * shape.hidden + head,
         "generation": _generation(shape, load, width),
@@ -179,10 +200,11 @@ def _load_of(method: Any, examples: Sequence[Example], shape: Shape, small: bool
     count = _slots if small else _tokens
     longest = max((count(e, group > 0) for e in _sample(examples, 64 if small else _LOOKED_AT)), default=0) + reply
     tokens = max(1, min(longest, option("max_length", longest), shape.context or longest))
+    paired, least = "chosen" in columns or "label" in columns, 2 if "chosen" in columns else 1
+    reference = paired or bool(group and option("beta", 0)) or option("teacher") in ("base", "ema")
     if small:
         alone = Adapter(rank=0)
-        return Load(rows=rows, tokens=tokens, adapter=alone, half=False, reference=bool(group and option("beta", 0)))
-    paired, least = "chosen" in columns or "label" in columns, 2 if "chosen" in columns else 1
+        return Load(rows=rows, tokens=tokens, adapter=alone, half=False, reference=reference)
     return Load(
         rows=rows * least,
         least=least,
@@ -190,7 +212,8 @@ def _load_of(method: Any, examples: Sequence[Example], shape: Shape, small: bool
         adapter=adapter_for(shape.parameters, lora_rank=option("lora_rank"), quantization=option("quantization")),
         half=option("precision", "auto") != "float32" and option("device", "auto") != "cpu",
         checkpointing=bool(option("gradient_checkpointing", False)),
-        reference=paired or bool(group and option("beta", 0)),
+        reference=reference,
+        actor=getattr(method, "actor", None) == "",
         answers=group,
         reply=reply,
     )

@@ -120,6 +120,8 @@ def rows_from_export(folder: str | Path, *, cache: str | Path | None = None) -> 
     if not files and not saved:
         todo = "give a folder written by verbal export"
         raise ConfigError(f"no rows in {str(place)!r}: no .jsonl, no .parquet", where="--from-export", todo=todo)
+    bars = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
     try:
         if saved:
             found, files = datasets.load_from_disk(str(place)), sorted(place.glob("*.arrow"))
@@ -131,6 +133,9 @@ def rows_from_export(folder: str | Path, *, cache: str | Path | None = None) -> 
     except (datasets.exceptions.DatasetGenerationError, OSError, ValueError) as error:
         what = f"the rows cannot be read: {str(error).strip().splitlines()[0]}"
         raise DataError(what, where=str(place), todo="export again") from error
+    finally:
+        if bars:
+            datasets.enable_progress_bars()
     if not len(found):
         raise DataError("the export has no rows", where=str(place), todo="export again")
     return Exported(Table(found, _digest(files)))

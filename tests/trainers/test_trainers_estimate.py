@@ -155,6 +155,29 @@ def test_a_reference_is_counted_only_where_there_is_one(folder):
     assert "reference" not in estimate(GRPO(lora_rank=0), ROWS, model)["memory_parts"]
 
 
+def test_a_frozen_actor_and_a_teacher_are_counted(folder):
+    from verbal.trainers.retroformer import Retroformer
+    from verbal.trainers.sdft import SDFT
+
+    model = folder(**{**QWEN_15, "num_hidden_layers": 4})
+    parts = estimate(Retroformer(lora_rank=0), ROWS, model)["memory_parts"]
+    assert parts["actor"] == parts["weights"]
+    assert "actor" not in estimate(Retroformer(actor="hf:other"), ROWS, model)["memory_parts"]
+    assert "reference" in estimate(SDFT(teacher="base"), ROWS, model)["memory_parts"]
+    assert "reference" not in estimate(SDFT(teacher="live"), ROWS, model)["memory_parts"]
+
+
+def test_phases_take_what_the_larger_one_takes(folder):
+    from verbal.trainers.sft_then_rl import SFTThenRL
+
+    model = folder(**{**QWEN_15, "num_hidden_layers": 4})
+    rows = [Example(columns={**r.columns, "phase": p}, attempts=r.attempts) for r in ROWS for p in ("sft", "rl")]
+    found = estimate(SFTThenRL(sft_options={"micro_batch": 1}), rows, model)
+    alone = [estimate(m, ROWS, model) for m in (SFT(micro_batch=1), GRPO())]
+    assert found["memory_gb"] == max(one["memory_gb"] for one in alone)
+    assert found["note"].count("phase ") == 2 and found["seconds"] is None
+
+
 def test_the_embedded_model_needs_little():
     for method in (SFT(), GRPO()):
         found = estimate(method, ROWS, "embedded")
