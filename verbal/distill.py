@@ -51,7 +51,7 @@ class Asked:
     split: str = "dev"
     """Split to score before and after on, and for the gate; empty for no scores."""
     limit: int | None = None
-    """At most so many of its tasks."""
+    """At most so many of its tasks, evenly spread."""
     gate: bool = False
     """Ask the evidence gate after training."""
     guard: str = "app"
@@ -126,6 +126,7 @@ def _held_out(plan: Plan, asked: Asked) -> list[Task]:
     Raises:
         DataError, ConfigError: there is none, they are sealed, or the gate lacks its guard.
     """
+    from verbal.evaluate import spread
     from verbal.evidence import guard_tasks
 
     role = getattr(plan.method, "role", "solver")
@@ -142,11 +143,11 @@ def _held_out(plan: Plan, asked: Asked) -> list[Task]:
     finally:
         asyncio.run(app.aclose())
     known = plan.tasks
-    left = [t for t in tasks if t.id not in known][: asked.limit]
+    left = [t for t in tasks if t.id not in known]
     if not left:
         what = f"all {len(tasks)} tasks of split {split!r} are trained on, so they would say nothing"
         raise DataError(what, where="--eval", todo="name another split, or '' for none")
-    return left
+    return spread(left, asked.limit or len(left))
 
 
 @dataclass(slots=True)
