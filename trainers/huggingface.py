@@ -20,7 +20,7 @@ from .processes import is_first
 if TYPE_CHECKING:
     from .sft import SFT
 
-__all__ = ["opened", "parameters_of", "train_huggingface"]
+__all__ = ["adapter_of", "opened", "parameters_of", "train_huggingface"]
 
 
 def train_huggingface(
@@ -38,7 +38,7 @@ def train_huggingface(
     Raises:
         TrainError: as `opened` and `fit`. MissingExtra: `quantization` without bitsandbytes.
     """
-    adapter = adapter_for(parameters_of(model), lora_rank=method.lora_rank, quantization=method.quantization)
+    adapter = adapter_of(method, model)
     lora = adapter.options()
     gpu = method.device == "auto" and torch.cuda.is_available()
     half = gpu and torch.cuda.is_bf16_supported() if method.precision == "auto" else method.precision == "bfloat16"
@@ -88,6 +88,19 @@ def _save(trainer: Any, tokenizer: Any, model: str, out: Path, adapter: Adapter)
             whole = whole.merge_and_unload()
         whole.save_pretrained(out, state_dict=state)
         tokenizer.save_pretrained(out)
+
+
+def adapter_of(method: Any, model: str) -> Adapter:
+    """The adapter that a method's `lora_rank` and `quantization` (where it has them) mean for a model; none for the
+    embedded one.
+
+    Raises:
+        ConfigError: as `adapter_for`.
+    """
+    if model == "embedded" or model.startswith("embedded:"):
+        return Adapter(rank=0)
+    asked = {k: getattr(method, k, None) for k in ("lora_rank", "quantization")}
+    return adapter_for(parameters_of(model.removeprefix("hf:")), **asked)
 
 
 def parameters_of(model: str) -> int:

@@ -159,6 +159,8 @@ def test_large_models_get_adapters_unless_told_otherwise(tiny, tmp_path, monkeyp
     assert huggingface.parameters_of(tiny) == 5584
     assert huggingface.parameters_of(str(tmp_path / "nowhere")) == 0
     monkeypatch.setattr(adapters, "LARGE", 5000)
+    assert huggingface.adapter_of(SFT(), "embedded").rank == huggingface.adapter_of(object(), "embedded:x").rank == 0
+    assert huggingface.adapter_of(object(), f"hf:{tiny}").rank == 16
     assert SFT(device="cpu", epochs=1).train(letter_rows(), tiny, str(tmp_path / "a"))["lora_rank"] == 16
     assert SFT(device="cpu", epochs=1, lora_rank=0).train(letter_rows(), tiny, str(tmp_path / "b"))["lora_rank"] == 0
 
