@@ -10,7 +10,6 @@ import typer
 from verbal.cli_groups import emit
 from verbal.options import (
     DEFAULT_STORE,
-    Database,
     Json,
     Limit,
     MaxCost,
@@ -54,7 +53,7 @@ def distill(
     gpu_price: Annotated[float, typer.Option(min=0, help="US dollars for an hour of the trainer's machine.")] = 0.0,
     max_cost: MaxCost = None,
     max_minutes: MaxMinutes = None,
-    db: Database = None,
+    db: Annotated[str | None, typer.Option("--db", help="What it is scored on; that of the runs if not given.")] = None,
     questions: Questions = None,
     json_: Json = False,
 ) -> None:

@@ -13,7 +13,7 @@ from verbal.errors import BudgetError, ConfigError, StoreError
 from verbal.learning import run_learn
 from verbal.store import Store
 from verbal.types import Task
-from verbal.verbs import resolve_checkpoint
+from verbal.verbs import resolve_checkpoint, run_export
 from verbal.versions import make_policy, refuse_known
 
 pytestmark = pytest.mark.slow
@@ -117,3 +117,11 @@ def test_a_full_disk_registers_nothing(learned, tmp_path):
         assert opened.checkpoints() == []
     (out / "config.json").unlink()
     assert distilled(learned, sets=short, name="full", out=out, split="", resume=True)["resumed"]
+
+
+def test_an_export_gives_the_same_rows_as_its_run(learned, tmp_path):
+    run_export(str(learned), tmp_path / "rows", "sft", "run", False, quiet=True)
+    options = {"recipe": "", "model": "", "app": {}, "overrides": []}
+    made = run_distill(options, learned, quiet=True, asked=Asked(export=tmp_path / "rows", dry_run=True))
+    plain = run_distill(options, learned, runs=["run"], quiet=True, asked=Asked(dry_run=True))
+    assert made["rows_sha256"] == plain["rows_sha256"] and made["rows"] == plain["rows"] == 2
