@@ -13,6 +13,7 @@ from .pairwise import Pairwise
 __all__ = ["DPO"]
 
 Loss = Literal["sigmoid", "ipo", "hinge", "robust", "apo_zero", "apo_down", "sigmoid_norm"]
+"""TRL's names of the losses that a pair alone decides."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -137,10 +137,34 @@ def _trainer(
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # it warns of what this file's docstring says
     module = importlib.import_module(f"trl.experimental.{method.trainer}")
     tasks = min(method.tasks, len(rows))
+    settings = _settings(method, weights, state, tasks, seed=seed, half=half)
+    if rollouts is None:
+        template = (method.template or _TEMPLATES[method.source]).replace("{words}", "{privileged_context}")
+        base, args = module.SDFTTrainer, module.SDFTConfig(**settings, teacher_prompt_template=template)
+        more: dict[str, Any] = {}
+    else:
+        base, args = _online(module.SDPOTrainer, rollouts), _sdpo_config(module, method, settings)
+        more = {"reward_funcs": [_given]}
+    lora = {"r": method.lora_rank, "lora_alpha": 2 * method.lora_rank}
+    trainer = _resumable(guarded(base, state))(
+        model=weights.network,
+        args=args,
+        train_dataset=datasets.Dataset.from_list(list(rows)).select(_order(len(rows), tasks, method.steps, seed)),
+        processing_class=weights.tokenizer,
+        callbacks=[Watch(on_progress)],
+        peft_config=lora_config(lora) if method.lora_rank else None,
+        **more,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _settings(method: SDFT, weights: Weights, state: Path, tasks: int, *, seed: int, half: bool) -> dict[str, Any]:
+    """Arguments of both configurations. All rows of a generation make one optimiser step."""
     size = method.group * tasks
     micro = method.micro_batch if method.micro_batch and size % method.micro_batch == 0 else size
-    rate = (1e-4 if method.lora_rank else 1e-5) if rollouts is None else (1e-5 if method.lora_rank else 1e-6)
-    settings = {
+    rate = (1e-4 if method.lora_rank else 1e-5) if method.trainer == "sdft" else (1e-5 if method.lora_rank else 1e-6)
+    return {
         "output_dir": str(state),
         "max_steps": method.steps,
         "per_device_train_batch_size": micro,
@@ -173,25 +197,6 @@ def _trainer(
         "disable_tqdm": True,
         "push_to_hub": False,
     }
-    if rollouts is None:
-        template = (method.template or _TEMPLATES[method.source]).replace("{words}", "{privileged_context}")
-        base, args = module.SDFTTrainer, module.SDFTConfig(**settings, teacher_prompt_template=template)
-        more: dict[str, Any] = {}
-    else:
-        base, args = _online(module.SDPOTrainer, rollouts), _sdpo_config(module, method, settings)
-        more = {"reward_funcs": [_given]}
-    lora = {"r": method.lora_rank, "lora_alpha": 2 * method.lora_rank}
-    trainer = _resumable(guarded(base, state))(
-        model=weights.network,
-        args=args,
-        train_dataset=datasets.Dataset.from_list(list(rows)).select(_order(len(rows), tasks, method.steps, seed)),
-        processing_class=weights.tokenizer,
-        callbacks=[Watch(on_progress)],
-        peft_config=lora_config(lora) if method.lora_rank else None,
-        **more,
-    )
-    trainer.remove_callback(PrinterCallback)
-    return trainer
 
 
 def _order(rows: int, tasks: int, steps: int, seed: int) -> list[int]:
