@@ -9,6 +9,7 @@ that `--resume` does what is left.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import inspect
 import shlex
@@ -22,7 +23,7 @@ from typing import Any
 from verbal.distill_meter import Meter
 from verbal.distill_plan import Plan, make_plan, opened_as, require_packages, tell_plan, training_recipe
 from verbal.distill_state import Training, begin
-from verbal.errors import STOPS, ConfigError, DataError, VerbalError
+from verbal.errors import STOPS, ConfigError, DataError, StoreError, VerbalError
 from verbal.gate import Rule, refuse_sealed
 from verbal.ledger import Ledger, Limits
 from verbal.model_card import keep, thinned, unwritten
@@ -172,7 +173,9 @@ class _Distillation:
             status = "stopped"
             raise
         finally:
-            self.store.finish_run(run, status)
+            # On a full disk the first error is the one to be told; the run is then taken for one that was killed.
+            with contextlib.nullcontext() if status == "done" else contextlib.suppress(StoreError):
+                self.store.finish_run(run, status)
 
     def _steps(self) -> dict[str, Any]:
         name, training = self.asked.name, self.training

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from verbal.errors import StoreError
 from verbal.ledger import Ledger
 from verbal.run import Progress
 from verbal.types import Usage
@@ -88,5 +90,6 @@ class Meter:
     def __enter__(self) -> Meter:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._charge(self._now(), self.progress.done, self.progress.total)
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with contextlib.nullcontext() if kind is None else contextlib.suppress(StoreError):
+            self._charge(self._now(), self.progress.done, self.progress.total)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import xml.etree.ElementTree as ElementTree
 
 import pytest
+from rich.console import Console
 
 from verbal.cache import folder_digest
 from verbal.distill_meter import CHARGE_EVERY, Meter
@@ -15,6 +17,7 @@ from verbal.errors import BudgetError, ConfigError, StoreError, UnknownName
 from verbal.ledger import Ledger, Limits
 from verbal.model_card import card, curves, decision_papers, recipe_toml, thinned, write_card
 from verbal.recipe import load_recipe, parse_recipe, recipe_names
+from verbal.screen import Screen
 from verbal.types import Attempt, Group, Task
 from verbal.versions import Policy, adopt, declare, make_policy
 
@@ -182,3 +185,18 @@ def test_every_training_recipe_makes_its_method(name):
     assert method.name and callable(method.examples) and callable(method.train)
     with pytest.raises(UnknownName, match="unknown trainer option 'no_such_option'"):
         make_method(load_recipe(name, ["trainer.options.no_such_option=1"]))
+
+
+def test_a_plain_line_counts_steps_and_tells_the_cost_so_far(store):
+    store.start_run("distill-x", {}, {})
+    out, err, now = (Console(file=io.StringIO(), width=200), Console(file=io.StringIO(), width=200), [0.0])
+    with Screen("verbal distill", out=out, err=err, now=lambda: now[0]) as screen:
+        screen.stage("training")
+        ledger = Ledger(store=store, run="distill-x")
+        meter = Meter(ledger, "grpo", 36.0, screen.show, at=20, now=lambda: now[0])
+        for step in range(21, 25):
+            now[0] += 6.0
+            meter.step(step, 60, {"loss": -1.25e-5, "reward": 0.4375, "entropy": 0.31, "kl": 0.004})
+    lines = err.file.getvalue().splitlines()
+    assert "training: 22/60 steps, $0.12, loss -1.25e-05, reward 0.438, entropy 0.31, KL 0.004, 0:12 elapsed" in lines
+    assert lines[-1] == "training: done, $0.24, 0:24"
