@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -39,8 +38,8 @@ class MAE(GRPO):
     difficulty has its peak where half of the answers are right; questions asked before, or nearly, are dropped; a grade
     that cannot be read leaves its row out (there: 0.5); format is told from the completion alone (the released code
     counts tags of the prompt too); buffers drop the oldest; proposers see no reference questions; no dual clip.
-    A role whose tokens its model does not tell (the judge of the embedded model) is not trained, and counted; nor is one
-    that the recipe gives to another model (`model.roles.judge`, a frozen judge).
+    A role whose tokens its model does not tell (the judge of the embedded model) is not trained, and counted; nor is
+    one that the recipe gives to another model (`model.roles.judge`, a frozen judge).
     """
 
     name: ClassVar[str] = "mae"
@@ -74,16 +73,17 @@ class MAE(GRPO):
 
     async def sample(self, rollouts: Rollouts, tasks: Sequence[str], step: int) -> list[list[Sampled]]:
         """The rows of all roles, dealt to the tasks; their order means nothing."""
+        from verbal.loop.episodes import side_by_side
+
         memory = rollouts.memory
         questions = memory.setdefault("questions", [_asked(t) for t in rollouts.tasks.values()])
         pairs = memory.setdefault("pairs", [])
         # What was there before this step: its own questions reach the solver in the next one.
         known, graded = list(questions), list(pairs)
         proposed = await self._propose(rollouts, tasks, step, questions)
-        solved = await asyncio.gather(*(self._solve(rollouts, known, i, step) for i in range(len(tasks))))
-        judged = await asyncio.gather(
-            *(self._judge(rollouts, graded, i, step) for i in range(len(tasks) if graded else 0))
-        )
+        drawn = range(len(tasks))
+        solved = await side_by_side([self._solve(rollouts, known, i, step) for i in drawn])
+        judged = await side_by_side([self._judge(rollouts, graded, i, step) for i in drawn if graded])
         pairs += [pair for _, pair in solved if pair]
         del questions[: -self.buffer], pairs[: -self.buffer]
         found = {"proposer": proposed, "solver": [row for row, _ in solved], "judge": judged}

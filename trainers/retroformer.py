@@ -4,15 +4,14 @@ reflection was worth.
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from verbal.contracts import Reply
 from verbal.errors import ConfigError, TrainError
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Retroformer"]
 
+_T = TypeVar("_T")
 _POLICY = "policy"
 """Name of the weights under training among the models of a recipe; the actor keeps its own."""
 _OTHERS = ("solver", "critic", "judge", "proposer", "curator")
@@ -81,7 +81,7 @@ class Retroformer(GRPO):
             TrainError: the actor fails none, or no failed attempt can be reflected on.
         """
         rollouts.memory[_ACTOR] = _weights(rollouts.recipe.model.roles["solver"])
-        firsts = [m for m in await asyncio.gather(*(self._first(rollouts, t) for t in tasks)) if m.value is not None]
+        firsts = [m for m in await _all(self._first(rollouts, t) for t in tasks) if m.value is not None]
         failed = [m for m in firsts if m.value != 1.0]
         right = sorted((m for m in firsts if m.value == 1.0), key=lambda m: _digest(m.attempt.task))
         rollouts.counts["first attempts without a score"] = len(tasks) - len(firsts)
@@ -102,7 +102,7 @@ class Retroformer(GRPO):
 
     async def sample(self, rollouts: Rollouts, tasks: Sequence[str], step: int) -> list[list[Sampled]]:
         """The reflections on each task's first attempt, each with what it changed."""
-        found = await asyncio.gather(*(self._group(rollouts, task, step) for task in tasks))
+        found = await _all(self._group(rollouts, task, step) for task in tasks)
         told: Counter[str] = sum((Counter(notes) for _, notes in found), Counter())
         rollouts.notes |= {figure: told[figure] / len(found) for figure in self.tells}
         return [rows for rows, _ in found]
@@ -134,7 +134,7 @@ class Retroformer(GRPO):
         again = self.retry_temperature == 0.0
         places = [_digest(*(r.text for r in said)) if again else i for i, said in enumerate(words)]
         tries = {p: said for p, said, bad in zip(places, words, leaked, strict=True) if said and not bad}
-        made = await asyncio.gather(*(self._retry(rollouts, first, said, p, step) for p, said in tries.items()))
+        made = await _all(self._retry(rollouts, first, said, p, step) for p, said in tries.items())
         values = dict(zip(tries, made, strict=True))
         returns = [
             0.0 if bad else values[p] if said else plain
@@ -169,7 +169,7 @@ class Retroformer(GRPO):
     async def _controls(self, rollouts: Rollouts, first: Made) -> float | None:
         """The mean return of as many retries without words (of one where all are the same); made once per task."""
         many = self.group if self.retry_temperature else 1
-        values = await asyncio.gather(*(self._retry(rollouts, first, [], i, 0) for i in range(many)))
+        values = await _all(self._retry(rollouts, first, [], i, 0) for i in range(many))
         scored = [value for value in values if value is not None]
         return fmean(scored) if scored else None
 
@@ -198,6 +198,13 @@ class Retroformer(GRPO):
             what = f"the weights of the actor changed: {before[:12]} before, {after[:12]} after"
             raise TrainError(what, where=actor, todo="let nobody write to the actor's folder during a training")
         return {"role": self.role, "actor": actor, _ACTOR: before, "counts": dict(rollouts.counts)}
+
+
+async def _all(work: Iterable[Coroutine[Any, Any, _T]]) -> list[_T]:
+    """What all of it gives, side by side; the first failure ends the rest."""
+    from verbal.loop.episodes import side_by_side
+
+    return await side_by_side(list(work))
 
 
 def _words(context: Any, first: Made, reply: Reply) -> list[Reflection]:

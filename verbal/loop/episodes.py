@@ -6,22 +6,23 @@ import asyncio
 import gc
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 AT_ONCE = 16
 """Episodes that are begun before those under way have their turn, so that the first calls are sent at once."""
 _RARELY = 50_000
+_T = TypeVar("_T")
 
 
-async def side_by_side(episodes: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """Awaits all; the first failure cancels the rest, which leave no half-kept attempt behind."""
+async def side_by_side(episodes: Sequence[Coroutine[Any, Any, _T]]) -> list[_T]:
+    """What they give, awaited together; the first failure cancels the rest, which leave no half-kept attempt behind."""
     running = [asyncio.ensure_future(e) for e in episodes[:AT_ONCE]]
     try:
         with rare_collections():
             for at in range(AT_ONCE, len(episodes), AT_ONCE):
                 await asyncio.sleep(0)
                 running += [asyncio.ensure_future(e) for e in episodes[at : at + AT_ONCE]]
-            await asyncio.gather(*running)
+            return await asyncio.gather(*running)
     except BaseException:
         for task in running:
             task.cancel()

@@ -99,8 +99,10 @@ def _text(words: Sequence[str], binding: Binding) -> str:
         elif word[:1] == "v" and word[1:].isdigit():
             found.append(_quoted(binding, int(word[1:]), column))
         elif word[:1] == "u" and word[1:].isdigit() and column is not None:
-            values = binding.index.details[column].values
-            found.append(_literal(values[int(word[1:])], binding.index.details[column].type) if values else "")
+            values, number = binding.index.details[column].values, int(word[1:])
+            if values and number >= len(values):
+                raise Unsupported(f"no value {word} of that column in the prompt")
+            found.append(_literal(values[number], binding.index.details[column].type) if values else "")
         elif word[:1] == "#":
             joined = place > 0 and words[place - 1][:1] == "#"
             found.append(found.pop() + word[1:] if joined else word[1:])
