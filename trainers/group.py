@@ -26,6 +26,7 @@ from verbal.contracts import Example
 from verbal.errors import TrainError
 
 from .fit import Progress
+from .guards import Guarded
 from .losses import aggregate
 from .rollouts import Kind, Rollouts, Sampled
 from .weights import Tokens
@@ -62,7 +63,7 @@ class Batch:
         return torch.tensor([kind in kinds for kind in self.kinds], device=self.scores.device)
 
 
-class GroupTrainer(GRPOTrainer):  # type: ignore[misc]
+class GroupTrainer(Guarded, GRPOTrainer):  # type: ignore[misc]
     """Trains the weights of a `Rollouts` by a method of the GRPO family."""
 
     def __init__(
@@ -182,17 +183,9 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             )
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **_: Any) -> None:
-        """Adds a point to the curve.
-
-        Raises:
-            TrainError: the loss or the gradient is not finite.
-        """
+        """Adds a point to the curve."""
         if logs is None or "loss" not in logs:
             return
-        for name in ("loss", "grad_norm"):
-            if not math.isfinite(logs.get(name, 0.0)):
-                what = f"{name} became {logs[name]} at step {state.global_step}"
-                raise TrainError(what, where=f"learning rate {args.learning_rate:g}", todo="lower the learning rate")
         now, made = time.perf_counter(), self.trainer.rollouts.generated
         point = {"step": float(state.global_step), "loss": float(logs["loss"])}
         point["reward"] = sum(self._rewards) / len(self._rewards) if self._rewards else math.nan

@@ -14,6 +14,7 @@ from verbal.recipe import Recipe
 from verbal.store import Store
 
 from . import checkpoint
+from .adapters import adapter_for
 from .examples import Rows
 from .opening import load, own_folder
 from .refusals import require_columns
@@ -79,8 +80,11 @@ class GRPO:
     """Ends the training when so many tokens were generated, by every role together."""
     patience: int = 8
     """Generations at the start that may give no group with two different rewards before the training is refused."""
-    lora_rank: int = 0
-    """0: all weights. Otherwise LoRA of this rank on all linear layers, merged at the end."""
+    lora_rank: int | None = None
+    """0: all weights. Otherwise LoRA of this rank on all linear layers, merged at the end. None: 16 above a billion
+    parameters, none below."""
+    quantization: Literal["nf4"] | None = None
+    """`nf4`: the weights under the adapters are kept in 4 bits (QLoRA, extra `qlora`)."""
     gradient_checkpointing: bool = False
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     device: Literal["auto", "cpu"] = "auto"
@@ -104,6 +108,7 @@ class GRPO:
             if value < low:
                 why = "one sample a group has no mean to be compared with" if option == "group" else ""
                 raise ConfigError(f"{option} is {value}, at least {low} is needed", where=option, todo=why)
+        adapter_for(0, lora_rank=self.lora_rank, quantization=self.quantization)
         if (self.slots * self.tasks) % (self.micro_batch or self.slots * self.tasks):
             raise ConfigError(
                 f"micro_batch {self.micro_batch} does not divide the rows of a step, {self.slots * self.tasks}",

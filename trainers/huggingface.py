@@ -20,7 +20,7 @@ from .processes import is_first
 if TYPE_CHECKING:
     from .sft import SFT
 
-__all__ = ["adapter_of", "opened", "parameters_of", "train_huggingface"]
+__all__ = ["adapter_of", "merged", "opened", "parameters_of", "train_huggingface"]
 
 
 def train_huggingface(
@@ -77,17 +77,29 @@ def _save(trainer: Any, tokenizer: Any, model: str, out: Path, adapter: Adapter)
         return
     whole = trainer.accelerator.unwrap_model(trainer.model_wrapped) if pieces else trainer.model
     with quiet():
-        if adapter.rank and (pieces or adapter.quantization):
-            from peft import PeftModel
-
-            with tempfile.TemporaryDirectory(dir=out) as folder:
-                whole.save_pretrained(folder, state_dict=state)
-                whole = PeftModel.from_pretrained(opened(model, torch.bfloat16)[0], folder)
-                state = None
         if adapter.rank:
-            whole = whole.merge_and_unload()
+            anew = model if pieces or adapter.quantization else None
+            whole, state = merged(whole, out, anew=anew, state=state), None if anew else state
         whole.save_pretrained(out, state_dict=state)
         tokenizer.save_pretrained(out)
+
+
+def merged(trained: Any, out: Path, *, anew: str | None = None, state: Any = None) -> Any:
+    """The model with its adapters merged.
+
+    Args:
+        trained: The model with adapters.
+        out: Folder in which the adapters may lie for a moment.
+        anew: The model that they are merged into, opened again; None: the one they were trained over.
+        state: The weights of `trained`, where it does not hold them all itself.
+    """
+    if anew is not None:
+        from peft import PeftModel
+
+        with tempfile.TemporaryDirectory(dir=out) as folder:
+            trained.save_pretrained(folder, state_dict=state)
+            trained = PeftModel.from_pretrained(opened(anew, torch.bfloat16)[0], folder)
+    return trained.merge_and_unload()
 
 
 def adapter_of(method: Any, model: str) -> Adapter:

@@ -22,6 +22,8 @@ from .best import Best
 from .checkpoint import digest
 from .fit import Progress, fingerprint, lora_config, quiet, saved_state, threads_of
 from .group import GroupTrainer
+from .guards import memory_guard
+from .huggingface import adapter_of, merged
 from .rollouts import Rollouts
 from .slots import optimizer_of
 from .weights import Weights, open_weights
@@ -49,9 +51,14 @@ def learn(
         (folder / "rollouts.db").unlink(missing_ok=True)
     gpu = method.device == "auto" and torch.cuda.is_available()
     half = gpu and torch.cuda.is_bf16_supported() if method.precision == "auto" else method.precision == "bfloat16"
-    with quiet(), threads_of(method.threads), contextlib.ExitStack() as stack:
+    adapter = adapter_of(method, model)
+    settings = {k: getattr(method, k) for k in ("micro_batch", "max_tokens", "quantization", "gradient_checkpointing")}
+    with contextlib.ExitStack() as stack:
+        for around in (quiet(), threads_of(method.threads), memory_guard({**settings, "lora_rank": adapter.rank})):
+            stack.enter_context(around)
         torch.manual_seed(seed)
-        weights = open_weights(model, dtype=torch.bfloat16 if half and method.lora_rank else None)
+        dtype = torch.bfloat16 if half and adapter.rank else None
+        weights = open_weights(model, dtype=dtype, quantization=adapter.quantization)
         rollouts = stack.enter_context(
             Rollouts(
                 recipe, tasks, weights, folder, seed=seed, temperature=method.temperature,
@@ -59,8 +66,13 @@ def learn(
             )
         )  # fmt: skip
         tasks = rollouts.run(method.choose(rollouts, tasks))
-        config = config_of(method, weights, state, len(tasks), seed=seed, half=half)
-        trainer = _trainer(method, rollouts, config, order_of(tasks, method, seed), examples, on_progress)
+        config = config_of(method, weights, state, len(tasks), seed=seed, half=half, lora=adapter.rank > 0)
+        trainer = GroupTrainer(
+            method, rollouts, config, order_of(tasks, method, seed), on_progress=on_progress, examples=examples,
+            optimizer=optimizer_of(weights.network, config.learning_rate) if weights.kind == "embedded" else None,
+            lora=lora_config(adapter.options()),
+        )  # fmt: skip
+        trainer.remove_callback(PrinterCallback)
         best = Best(trainer, state) if method.validate else None
         if best is not None:
             trainer.add_callback(best)
@@ -68,31 +80,10 @@ def learn(
         trainer.train(resume_from_checkpoint=str(start) if start else None)
         seconds = time.perf_counter() - clock
         chosen = best.restore() if best is not None else {}
-        if method.lora_rank:
-            weights.network = trainer.model.merge_and_unload()
+        if adapter.rank:
+            weights.network = merged(trainer.model, folder, anew=model if adapter.quantization else None)
         weights.save(folder)
         return {**_figures(trainer, len(tasks)), **method.figures(trainer), **chosen, "seconds": round(seconds, 3)}
-
-
-def _trainer(
-    method: GRPO, rollouts: Rollouts, config: GRPOConfig, order: datasets.Dataset, examples: Sequence[Example],
-    on_progress: Progress | None,
-) -> GroupTrainer:  # fmt: skip
-    weights = rollouts.weights
-    small = weights.kind == "embedded"
-    lora = {"r": method.lora_rank, "lora_alpha": 2 * method.lora_rank} if method.lora_rank else None
-    trainer = GroupTrainer(
-        method,
-        rollouts,
-        config,
-        order,
-        on_progress=on_progress,
-        optimizer=optimizer_of(weights.network, config.learning_rate) if small else None,
-        lora=lora_config(lora),
-        examples=examples,
-    )
-    trainer.remove_callback(PrinterCallback)
-    return trainer
 
 
 def _figures(trainer: GroupTrainer, rows: int) -> dict[str, Any]:
@@ -121,7 +112,9 @@ def order_of(tasks: Sequence[str], method: GRPO, seed: int) -> datasets.Dataset:
     return datasets.Dataset.from_list([{"prompt": task} for task in found[: size * method.steps]])
 
 
-def config_of(method: GRPO, weights: Weights, state: Path, rows: int, *, seed: int, half: bool) -> GRPOConfig:
+def config_of(
+    method: GRPO, weights: Weights, state: Path, rows: int, *, seed: int, half: bool, lora: bool = False
+) -> GRPOConfig:
     """TRL's configuration of a method.
 
     With `passes` 1 all rows of a generation make one optimiser step, so that nothing is off-policy (the ratio is 1).
@@ -131,7 +124,7 @@ def config_of(method: GRPO, weights: Weights, state: Path, rows: int, *, seed: i
     micro = method.micro_batch or size
     micro = micro if size % micro == 0 else method.slots
     small = weights.kind == "embedded"
-    rate = 3e-4 if small else 1e-5 if method.lora_rank else 1e-6
+    rate = 3e-4 if small else 1e-5 if lora else 1e-6
     return GRPOConfig(
         output_dir=str(state),
         max_steps=method.steps,

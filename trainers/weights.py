@@ -29,6 +29,7 @@ from verbal.models.embedded.read import fences, read_prompt
 from verbal.models.embedded.vocabulary import INDEX
 from verbal.types import Attempt, Message, Step
 
+from .adapters import Quantization
 from .local import LocalModel
 
 __all__ = ["Tokens", "Weights", "open_weights", "turns_of"]
@@ -95,7 +96,7 @@ class Weights(Protocol):
         ...
 
 
-def open_weights(model: str, *, dtype: Any = None) -> Weights:
+def open_weights(model: str, *, dtype: Any = None, quantization: Quantization | None = None) -> Weights:
     """The weights of `embedded`, `embedded:FOLDER`, or a Hugging Face folder or name (`hf:` before it or not).
 
     Raises:
@@ -103,7 +104,7 @@ def open_weights(model: str, *, dtype: Any = None) -> Weights:
     """
     if model == "embedded" or model.startswith("embedded:"):
         return _Embedded(Path(model.partition(":")[2] or SHIPPED))
-    return _HuggingFace(model.removeprefix("hf:"), dtype or torch.float32)
+    return _HuggingFace(model.removeprefix("hf:"), dtype or torch.float32, quantization)
 
 
 class _Embedded:
@@ -173,13 +174,11 @@ def _answer(role: str, text: str) -> Answer:
 class _HuggingFace:
     kind: Literal["embedded", "huggingface"] = "huggingface"
 
-    def __init__(self, model: str, dtype: Any) -> None:
+    def __init__(self, model: str, dtype: Any, quantization: Quantization | None) -> None:
         from .fit import quiet
         from .huggingface import opened
 
-        self.network, self.tokenizer = opened(model, dtype)
-        if self.tokenizer.pad_token_id is None:
-            self.tokenizer.pad_token = self.tokenizer.eos_token
+        self.network, self.tokenizer = opened(model, dtype, quantization)
         self.context = int(getattr(self.network.config, "max_position_embeddings", None) or 2**31)
         self._quiet = quiet
         self._closing: list[int] = []

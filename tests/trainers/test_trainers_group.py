@@ -271,3 +271,33 @@ def test_critique_grpo_trains_a_chat_model_end_to_end(tiny, examples, tmp_path):
     assert papers["steps"] == 12
     with Store(tmp_path / "out" / "rollouts.db") as store:
         assert any(a.round == 1 for a in store.attempts("rollouts"))
+
+
+def test_a_loss_that_is_no_number_keeps_its_rows(tiny, examples, tmp_path, monkeypatch):
+    import json
+
+    from verbal.trainers.group import GroupTrainer
+
+    def broken(self, model, inputs):
+        return (model(inputs["completion_ids"]).logits * float("nan")).sum()
+
+    monkeypatch.setattr(GroupTrainer, "_compute_loss", broken)
+    with pytest.raises(TrainError, match="the loss became nan at step 1 of 3") as failed:
+        GRPO(**FAST, steps=3).train(examples, tiny, str(tmp_path / "out"), recipe=recipe())
+    kept = json.loads((tmp_path / "out" / "offending_batch.json").read_text())
+    assert "offending_batch.json" in failed.value.where
+    assert len(kept["rows"]) == 32
+    assert "What is the code of" in kept["rows"][0]["prompt_text"]
+
+
+def test_memory_that_is_out_says_what_to_lower(tiny, examples, tmp_path, monkeypatch):
+    from verbal.trainers.group import GroupTrainer
+
+    def full(self, model, inputs):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+    monkeypatch.setattr(GroupTrainer, "_compute_loss", full)
+    with pytest.raises(TrainError, match="memory ran out") as failed:
+        GRPO(**FAST, steps=3).train(examples, tiny, str(tmp_path / "out"), recipe=recipe())
+    assert "lower max_tokens to 1" in failed.value.todo
+    assert "gradient_checkpointing" in failed.value.todo
