@@ -225,6 +225,41 @@ def test_the_embedded_model_reads_the_rows_as_slots_and_its_policy_answers(name,
     assert checkpoint.read(tmp_path / "out")["method"] == name
 
 
+def test_a_beginning_that_all_rows_share_is_read_once_to_the_same_result(slots):
+    from verbal.trainers.prefix import shared_prefix, sharing
+    from verbal.trainers.weights import open_weights
+
+    network = open_weights(slots).network
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(5, 90, (3, 50), generator=generator)
+    ids[:, :40] = ids[0, :40]
+    ids[:, 40] = torch.tensor([1, 2, 3])
+    mask = torch.ones_like(ids)
+    mask[1, 45:] = 0
+    assert shared_prefix(ids, mask) == 40 and shared_prefix(ids[:1]) == 48
+    mask[:, 0] = torch.tensor([1, 0, 1])
+    assert shared_prefix(ids, mask) == 0
+    mask[:, 0] = 1
+    read = []
+    handle = network.model.layers[0].register_forward_pre_hook(lambda m, args, kw=None: read.append(args[0].shape))
+
+    def run():
+        network.zero_grad()
+        made = network(input_ids=ids, attention_mask=mask, use_cache=False).logits.log_softmax(-1)
+        (made[:, :, 7] * mask).sum().backward()
+        return made.detach()[mask.bool()], [p.grad.clone() for p in network.parameters() if p.grad is not None]
+
+    plain, slopes = run()
+    with sharing(network):
+        shared, others = run()
+        short = network(input_ids=ids[:, 20:], attention_mask=mask[:, 20:], use_cache=False).logits
+    handle.remove()
+    assert [tuple(s[:2]) for s in read] == [(3, 50), (1, 40), (3, 10), (3, 30)] and short.shape[:2] == (3, 30)
+    assert torch.allclose(plain, shared, atol=1e-5)
+    assert all(torch.allclose(a, b, atol=1e-4 * float(a.abs().max())) for a, b in zip(slopes, others, strict=True))
+    assert "forward" not in vars(network.model)
+
+
 def test_what_teaches_nothing_is_refused_before_torch(tiny, tmp_path, monkeypatch):
     from verbal.trainers import pairwise
 
