@@ -24,6 +24,7 @@ from .fit import Progress, fingerprint, lora_config, quiet, saved_state, threads
 from .group import GroupTrainer
 from .guards import memory_guard
 from .huggingface import adapter_of, merged
+from .prefix import sharing
 from .rollouts import Rollouts
 from .slots import optimizer_of
 from .weights import Weights, open_weights
@@ -76,6 +77,8 @@ def learn(
         best = Best(trainer, state) if method.validate else None
         if best is not None:
             trainer.add_callback(best)
+        if weights.kind == "embedded":
+            stack.enter_context(sharing(weights.network))  # its prompts begin alike
         clock = time.perf_counter()
         trainer.train(resume_from_checkpoint=str(start) if start else None)
         seconds = time.perf_counter() - clock

@@ -57,7 +57,22 @@ def sharing(network: Any) -> Iterator[None]:
         ).last_hidden_state
         return BaseModelOutputWithPast(last_hidden_state=torch.cat([first.expand(rows, -1, -1), rest], dim=1))
 
-    backbone.forward = forward
+    def aligned(input_ids: Tensor | None = None, attention_mask: Tensor | None = None, **kwargs: Any) -> Any:
+        """Rows with filling on the left begin where their words do meanwhile: rotary positions are relative."""
+        if input_ids is None or attention_mask is None or attention_mask.dim() != 2:
+            return forward(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+        filling_B1 = (attention_mask == 0).long().cumprod(1).sum(1, keepdim=True)
+        if not filling_B1.any() or any(v is not None for k, v in kwargs.items() if k != "use_cache"):
+            return forward(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+        length = input_ids.shape[1]
+        places_T = torch.arange(length, device=input_ids.device)
+        there_BT, back_BT = (places_T + filling_B1) % length, (places_T - filling_B1) % length
+        hidden_BTD = forward(
+            input_ids=input_ids.gather(1, there_BT), attention_mask=attention_mask.gather(1, there_BT), **kwargs
+        ).last_hidden_state
+        return BaseModelOutputWithPast(last_hidden_state=hidden_BTD.gather(1, back_BT[..., None].expand_as(hidden_BTD)))
+
+    backbone.forward = aligned
     try:
         yield
     finally:

@@ -267,6 +267,27 @@ def test_a_demonstration_of_another_kind_than_a_group_is_refused_before_torch(ti
     assert not (tmp_path / "out").exists()
 
 
+def test_rows_filled_on_the_left_share_their_beginning(tiny):
+    from verbal.trainers.prefix import sharing
+    from verbal.trainers.weights import open_weights
+
+    network = open_weights(tiny).network
+    start, ends = [5 + i % 20 for i in range(40)], [[7], [8, 9, 10], [11, 12]]
+    ids = torch.tensor([[0] * (3 - len(end)) + start + end + [3, 1] for end in ends])
+    seen = torch.tensor([[0] * (3 - len(end)) + [1] * (42 + len(end)) for end in ends])
+
+    def run():
+        network.zero_grad()
+        logits = network(input_ids=ids, attention_mask=seen, use_cache=False).logits[seen.bool()]
+        logits.log_softmax(-1)[:, 3].sum().backward()
+        return logits, network.model.layers[0].self_attn.k_proj.weight.grad.clone()
+
+    plain = run()
+    with sharing(network):
+        shared = run()
+    assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(plain, shared, strict=True))
+
+
 # rows -----------------------------------------------------------------------------------------------------------------
 
 
