@@ -176,7 +176,10 @@ _HERE = ("rows", "steps", "seconds", "loss_first", "loss_last", "reward_first", 
 
 def _figures(sft: Mapping[str, Any], rl: Mapping[str, Any]) -> dict[str, Any]:
     """The figures of both phases, and of the second all that the method tells."""
-    known = {"kind", "base", "seed", "weights", "attempts", "versions", "rows_sha256", "tasks", "curve"}
+    known = {
+        "kind", "base", "seed", "weights", "attempts", "versions", "rows_sha256", "tasks", "curve", "oracle_rows",
+        "critics", "models", "runs", "licences", "origins", "total_seconds",
+    }  # fmt: skip
     steps = sft["steps"]
     curve = [*sft.get("curve", []), *({**p, "step": p["step"] + steps} for p in rl["curve"])]
     return {
