@@ -5,6 +5,7 @@ Tells the demo (or takes the store of one: `--demo FOLDER`), then asks the two c
 * `verbal two-by-two` on the demo's own 40 questions, whose arms must be those the demo found, and on all 75 dev
   questions: the figure. 3 seeds, each with its own memory and its own weights.
 * the same for weights that were fitted longer to the same traces (`--epochs`).
+* `verbal memory absorbed --apply` by the train questions for those longer fits, and the figure with what is left.
 * `verbal memory absorbed` for the first seed: on tasks the weights never saw, and on those they were trained on too;
   and the control, the same question to the base weights, which have absorbed nothing.
 
@@ -82,14 +83,16 @@ def measure(demo: Path, epochs: float, out: Path) -> dict[str, Any]:
             "with_trained": absorbed(url, "checkpoint:longer-0", trained=True),
         }
         say(f"weights of {epochs:g} passes", longer)
+        found["longer"]["retired"] = retired(url, out.with_name("two_by_two_retired.svg"))
     return found
 
 
-def draw(url: str, name: str, out: Path, limit: int | None = None) -> dict[str, Any]:
+def draw(url: str, name: str, out: Path, limit: int | None = None, memories: Sequence[str] = ()) -> dict[str, Any]:
     """`verbal two-by-two` with the memories and weights of every seed."""
+    left = "-retired" if memories else ""
     made = run_two_by_two(
         command_options("reflect", "embedded", None, None), url, models=[f"checkpoint:{name}-{s}" for s in SEEDS],
-        memories=[f"seed-{s}" for s in SEEDS], run=f"two-by-two-{name}-{limit or 'dev'}", limit=limit,
+        memories=memories or [f"seed-{s}" for s in SEEDS], run=f"two-by-two-{name}{left}-{limit or 'dev'}", limit=limit,
         seeds=len(SEEDS), out=out, quiet=True,
     )  # fmt: skip
     out.with_suffix(".json").unlink()  # the bench keeps one file of numbers
@@ -126,6 +129,23 @@ def absorbed(url: str, model: str, *, trained: bool = False) -> dict[str, Any]:
     print(f"absorbed by {model}, trained tasks {trained}: {counts}, {calls} calls, {seconds} s", flush=True)
     items = [{**{k: row[k] for k in keep}, **row["gain"]} for row in made["items"]]
     return {"model": model, "tasks": made["tasks"], **counts, "calls": calls, "seconds": seconds, "items": items}
+
+
+def retired(url: str, out: Path) -> dict[str, Any]:
+    """Retires, for each seed, what its longer weights absorbed by the train questions; the 2 x 2 with what is left."""
+    memories, counts = [], []
+    for seed in SEEDS:
+        model = f"checkpoint:longer-{seed}"
+        made = run_absorbed(
+            command_options("reflect", model, None, None), url, f"seed-{seed}", model=model, splits=["train"],
+            trained=True, seeds=1, claim=Claim(), apply=True, quiet=True,
+        )  # fmt: skip
+        memories.append(f"seed-{seed}@{made['version']}")
+        counts.append({"items": len(made["items"]), "retired": len(made["retired"])})
+        print(f"{memories[-1]}: {counts[-1]}", flush=True)
+    after = brief(draw(url, "longer", out, memories=memories))
+    say("with what is left of the memories", after)
+    return {"memories": counts, "two_by_two": after}
 
 
 def refit(demo: Path, url: str, seed: int, epochs: float) -> float:
