@@ -49,12 +49,12 @@ class CritiqueGRPO(GRPO):
     tries: int | None = None
     """Answers of a group that are written again at most; None: all that `trigger` names."""
     gamma: float = 0.1
-    """Of the shaping p / (p + gamma)."""
+    """Of the shaping p / (p + gamma); 0: not shaped."""
 
     def __post_init__(self) -> None:
         GRPO.__post_init__(self)
-        if self.gamma <= 0:
-            raise ConfigError(f"gamma is {self.gamma}", where="gamma", todo="give a number above 0")
+        if self.gamma < 0:
+            raise ConfigError(f"gamma is {self.gamma}", where="gamma", todo="give 0 (not shaped) or more")
 
     async def sample(self, rollouts: Rollouts, tasks: Sequence[str], step: int) -> list[list[Sampled]]:
         """Groups of `group` - 1 answers, and the best refined one or one answer more."""
@@ -64,7 +64,8 @@ class CritiqueGRPO(GRPO):
 
     async def _group(self, rollouts: Rollouts, context: Context, group: Sequence[Made]) -> list[Sampled]:
         task, rows = group[0].attempt.task, [row for made in group if (row := rollouts.row(made))]
-        tried = [await self._refined(rollouts, context, made) for made in self.chosen(group)[: self.tries]] if rows else []
+        failed = self.chosen(group)[: self.tries] if rows else []
+        tried = [await self._refined(rollouts, context, made) for made in failed]
         if better := self.select([m for m in tried if m is not None]):
             prompt, messages = rows[0].tokens.prompt, _first(group).attempt.steps[0].prompt
             if row := rollouts.moved(prompt, messages, better, "refined"):

@@ -75,12 +75,14 @@ def critique_grpo(
         old: (B, T); unused on refined rows, where it may be NaN.
         weights: (B, T) advantages.
         refined: (B) true on rows that were written with a critique in sight.
-        gamma: Of the shaping; a large one removes it (gamma x f(p) -> p).
+        gamma: Of the shaping; a large one removes it (gamma x f(p) -> p). 0: not shaped, a refined token counts like
+            one that was just sampled (gradient A grad log p): for refinements so unlikely that f leaves none.
         clip: Of the other rows; None as published.
     """
     rows = refined.bool()[:, None]
     safe = torch.where(rows | old.isnan(), logps.detach(), old)
-    return torch.where(rows, -weights * shaped(logps.exp(), gamma), clipped(logps, safe, weights, low=clip))
+    bounded = shaped(logps.exp(), gamma) if gamma else (logps - logps.detach()).exp()
+    return torch.where(rows, -weights * bounded, clipped(logps, safe, weights, low=clip))
 
 
 def nll(logps: Tensor, mask: Tensor) -> Tensor:

@@ -61,6 +61,14 @@ def test_a_large_gamma_removes_the_shaping() -> None:
     assert torch.allclose(1e7 * shaped(p, 1e7), p, atol=1e-6)
 
 
+def test_without_shaping_a_refined_token_counts_like_a_sampled_one() -> None:
+    logps = torch.tensor([[-9.0, -0.1]], requires_grad=True)
+    weights = torch.full((1, 2), 0.875)
+    critique_grpo(logps, logps.detach(), weights, torch.tensor([True]), gamma=0).sum().backward()
+    assert logps.grad is not None
+    assert torch.allclose(logps.grad, -weights)
+
+
 def test_without_refined_rows_it_is_dr_grpo() -> None:
     generator = torch.Generator().manual_seed(0)
     logps = -torch.rand(4, 5, generator=generator, dtype=torch.float64)
