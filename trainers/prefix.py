@@ -30,7 +30,7 @@ def shared_prefix(ids: Tensor, attention: Tensor | None = None) -> int:
     same = (ids == ids[:1]).all(0)
     if attention is not None:
         same = same & attention.bool().all(0)
-    return min(int(same.long().cumprod(0).sum()), ids.shape[1] - 2)
+    return min(int(same.long().cumprod(0).sum()), int(ids.shape[1]) - 2)
 
 
 @contextmanager
