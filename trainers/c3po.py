@@ -29,7 +29,7 @@ class C3PO(Pairwise):
     columns: ClassVar[tuple[str, ...]] = (
         "prompt", "chosen", "rejected", "near_prompt", "near_completion", "outside_prompt", "outside_completion",
     )  # fmt: skip
-    rates: ClassVar[tuple[float, float, float]] = (1e-6, 5e-5, 1e-3)
+    rates: ClassVar[tuple[float, float, float]] = (1e-6, 5e-5, 6e-3)
 
     soft: float = 0.2
     """Weight of the answers outside the scope."""

@@ -91,6 +91,10 @@ def train_pairs(
         seconds = time.perf_counter() - clock
         if method.lora_rank:
             weights.network = trainer.model.merge_and_unload()
+        elif method.blend < 1:
+            with torch.no_grad():
+                for after, before in zip(weights.network.parameters(), trainer.ref_model.parameters(), strict=True):
+                    after.lerp_(before, 1 - method.blend)
         weights.save(folder)
         return {
             "steps": trainer.state.global_step,
@@ -235,6 +239,8 @@ def _settings(method: Pairwise, weights: Weights, steps: int, state: Path, *, se
     micro = method.micro_batch or method.batch
     small = weights.kind == "embedded"
     whole, lora, embedded = method.rates
+    if small and method.lora_rank:
+        embedded = 1e-3  # of AdamW, on a few thousand weights
     return {
         "output_dir": str(state),
         "max_steps": steps,

@@ -58,6 +58,9 @@ class Pairwise:
     lora_rank: int = 0
     """0: all weights, against a frozen copy of them. Otherwise LoRA of this rank on all linear layers, against the same
     weights with the adapter off, merged at the end."""
+    blend: float = 1.0
+    """Share of the trained weights in the result, the rest being the weights before, which returns some of the skill
+    that training cost (arXiv 2109.01903, eq. 1). Not with LoRA."""
     gradient_checkpointing: bool = False
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """`bfloat16`: autocast, with LoRA over bfloat16 weights. `auto`: on a GPU that has it. Unused with slots."""
@@ -76,9 +79,9 @@ class Pairwise:
     threads: int = 1
     save_steps: int = 50
 
-    rates: ClassVar[tuple[float, float, float]] = (1e-6, 1e-5, 1e-3)
-    """Peak learning rate of all weights, of LoRA, and of the embedded model."""
-    small_steps: ClassVar[int] = 120
+    rates: ClassVar[tuple[float, float, float]] = (1e-6, 1e-5, 6e-3)
+    """Peak learning rate of all weights, of LoRA, and of the embedded model (by its own optimiser, without LoRA)."""
+    small_steps: ClassVar[int] = 80
     """Steps of the embedded model where none are given."""
 
     def __post_init__(self) -> None:
@@ -86,6 +89,9 @@ class Pairwise:
         for option, value in positive.items():
             if value is not None and not 0 < value < float("inf"):
                 raise ConfigError(f"{option} is {value}", where=option, todo="give a positive number")
+        if not 0 < self.blend <= 1 or (self.blend < 1 and self.lora_rank):
+            what = f"blend is {self.blend}, lora_rank {self.lora_rank}"
+            raise ConfigError(what, where="blend", todo="give a share above 0, at most 1; with LoRA 1")
         if self.lora_rank < 0:
             raise ConfigError(f"lora_rank is {self.lora_rank}", where="lora_rank", todo="give 0 or more")
         if self.batch % (self.micro_batch or self.batch):

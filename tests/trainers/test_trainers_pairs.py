@@ -186,6 +186,15 @@ def test_the_kl_estimate_is_of_answers_to_other_prompts():
     assert turned([{"completion_ids": [i]} for i in range(4)]) == [[3], [0], [1], [2]]
 
 
+def test_a_blend_lies_between_the_weights_before_and_after(tiny, tmp_path):
+    options = {"steps": 3, "batch": 4, "learning_rate": 1e-2, "device": "cpu"}
+    for blend in (1.0, 0.25):
+        DPO(blend=blend, **options).train(pairs(), tiny, str(tmp_path / str(blend)))
+    before, after, part = (weights(f) for f in (tiny, tmp_path / "1.0", tmp_path / "0.25"))
+    assert all(torch.allclose(part[k], torch.lerp(before[k], after[k], 0.25), atol=1e-6) for k in before)
+    assert not same(before, part)
+
+
 def test_lora_compares_with_the_adapter_off_and_is_merged(tiny, tmp_path):
     method = DPO(steps=12, batch=4, lora_rank=4, learning_rate=2e-2, beta=0.5, device="cpu")
     papers = method.train(pairs(), tiny, str(tmp_path / "out"))
@@ -317,6 +326,8 @@ def test_a_loss_that_is_no_number_stops_it_with_the_batch_kept(tiny, tmp_path, m
         (DPO, {"smoothing": 0.5}, "smoothing"),
         (DPO, {"likelihood": -1}, "likelihood"),
         (DPO, {"lora_rank": -1}, "lora_rank"),
+        (DPO, {"blend": 0.0}, "blend"),
+        (DPO, {"blend": 0.5, "lora_rank": 4}, "blend"),
         (KTO, {"desirable_weight": 0}, "desirable_weight"),
         (KTO, {"batch": 4, "micro_batch": 1}, "one row in memory"),
     ],
