@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["MAE", "judge_format", "near", "proposer_reward", "role_weights", "solver_format"]
 
 ROLES: tuple[Kind, ...] = ("proposer", "solver", "judge")
+"""Roles that are trained; their rewards are whitened apart."""
 _FENCE = re.compile(r"```\w*\n.*?```", re.DOTALL)
 
 
