@@ -2,29 +2,35 @@
 
 The actor is the shipped embedded model, greedy both times; a person corrects what failed. Beside each other: a retry
 without words, one after the lesson of the untrained reflector, one after that of the trained. A lesson that shows the
-right query is not tried.
+right query is not tried. With a temperature reflectors are sampled, as they are in training, and the mean of several
+samples is told.
 
     python bench/retroformer.py FOLDER [FOLDER ...]
+    python bench/retroformer.py --temperature 1 --samples 4 FOLDER [FOLDER ...]
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import dataclasses
 import statistics
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 
-def within_two(reflectors: Sequence[str], split: str = "dev") -> dict[str, list[float]]:
-    """1 or 0 for each question: `first`, `retry_only` (greedy), `retry_sampled` (at 0.8), and each reflector."""
-    return asyncio.run(_within_two(reflectors, split))
+def within_two(
+    reflectors: Sequence[str], split: str = "dev", temperature: float = 0.0, samples: int = 1
+) -> dict[str, list[float]]:
+    """Solved, 1 or 0, for each question: `first`, `retry_only` (greedy), `retry_sampled` (at 0.8), each reflector."""
+    return asyncio.run(_within_two(reflectors, split, temperature, samples))
 
 
-async def _within_two(reflectors: Sequence[str], split: str) -> dict[str, list[float]]:
+async def _within_two(
+    reflectors: Sequence[str], split: str, temperature: float, samples: int
+) -> dict[str, list[float]]:
     from verbal.loop.nodes import lessons_in, reflection_prompt
     from verbal.recipe import load_recipe
     from verbal.run import make_context, open_workshop
@@ -52,11 +58,15 @@ async def _within_two(reflectors: Sequence[str], split: str) -> dict[str, list[f
                 found["retry_sampled"][-1] = (await _tried(context, task, first, (), 2, 0.8))[1]
                 prompt = await reflection_prompt(context, first, task.gold)
                 for i, name in enumerate(reflectors):
-                    asked = context.sampling(task.id, "reflect", greedy=True)
-                    reply = (await context.roles(f"reflector {name}").generate(prompt, 1, asked))[0]
-                    said = lessons_in(context, first, reply.text)
-                    if not any(shows(r.text, [task.gold]) for r in said):
-                        found[name][-1] = (await _tried(context, task, first, said, 3 + i))[1]
+                    asked = dataclasses.replace(context.sampling(task.id, "reflect"), temperature=temperature)
+                    solved = 0.0
+                    for j, reply in enumerate(
+                        await context.roles(f"reflector {name}").generate(prompt, samples, asked)
+                    ):
+                        said = lessons_in(context, first, reply.text)
+                        if not any(shows(r.text, [task.gold]) for r in said):
+                            solved += (await _tried(context, task, first, said, 3 + i * samples + j))[1]
+                    found[name][-1] = solved / samples
             return found
 
 
@@ -76,9 +86,14 @@ async def _tried(
 
 
 def main() -> None:
-    found = within_two(["embedded", *(f"embedded:{folder}" for folder in sys.argv[1:])])
-    for name, values in found.items():
-        print(f"{name:40} {100 * statistics.fmean(values):5.1f} %  {int(sum(values))} of {len(values)}")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folders", nargs="*")
+    parser.add_argument("--temperature", type=float, default=0.0)
+    parser.add_argument("--samples", type=int, default=1)
+    args = parser.parse_args()
+    names = ["embedded", *(f"embedded:{folder}" for folder in args.folders)]
+    for name, values in within_two(names, "dev", args.temperature, args.samples).items():
+        print(f"{name:40} {100 * statistics.fmean(values):5.1f} %  {sum(values):g} of {len(values)}")
 
 
 if __name__ == "__main__":
