@@ -33,14 +33,22 @@ GROUP = {"max_generated": BUDGET, "steps": 400, "group": 4, "tasks": 8, "max_tok
          "learning_rate": 7e-4, "patience": 100}  # fmt: skip
 METHODS: dict[str, dict[str, Any]] = {
     "sft": {},
-    "dpo": {},
-    "kto": {},
+    "dpo": {"steps": 80, "batch": 16, "learning_rate": 6e-3, "likelihood": 2.0, "beta": 1.0},
+    "kto": {
+        "steps": 130,
+        "batch": 16,
+        "learning_rate": 9e-3,
+        "beta": 0.1,
+        "desirable_weight": 1.0,
+        "undesirable_weight": 0.1,
+        "loss": "apo_zero_unpaired",
+    },
     "grpo": GROUP,
     "critique_grpo": {**GROUP, "tries": 1},
-    "r3l": GROUP,
+    "r3l": {**GROUP, "trigger": "reward"},
     "relift": {**GROUP, "group": 2, "tasks": 24, "buffer": 24, "learning_rate": 1e-3},
     "sft_then_rl": {"rl_options": {**GROUP, "tasks": 6, "learning_rate": 1e-3}},
-    "retroformer": {},
+    "retroformer": {"steps": 26, "tasks": 6, "group": 8, "temperature": 1.5, "max_tokens": 48, "learning_rate": 2e-3},
 }
 """Options of each method; everything else is the method's default."""
 WARM = ("grpo", "critique_grpo", "r3l")

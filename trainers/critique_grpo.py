@@ -4,13 +4,13 @@ been written without the critique, with a bounded weight.
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from verbal.errors import ConfigError
+from verbal.loop.episodes import side_by_side
 from verbal.types import Reflection
 
 from .grpo import GRPO
@@ -60,7 +60,7 @@ class CritiqueGRPO(GRPO):
         """Groups of `group` - 1 answers, and the best refined one or one answer more."""
         groups = await rollouts.groups(step, tasks, self.group - 1)
         context = rollouts.context(step)
-        return list(await asyncio.gather(*(self._group(rollouts, context, made) for made in groups)))
+        return await side_by_side([self._group(rollouts, context, made) for made in groups])
 
     async def _group(self, rollouts: Rollouts, context: Context, group: Sequence[Made]) -> list[Sampled]:
         task, rows = group[0].attempt.task, [row for made in group if (row := rollouts.row(made))]

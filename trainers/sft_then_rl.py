@@ -28,6 +28,7 @@ from .sft import SFT
 __all__ = ["SFTThenRL"]
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
+"""Called after each step with (steps done, steps in all, figures by name)."""
 
 
 @dataclass(frozen=True, kw_only=True)
