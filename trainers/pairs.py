@@ -13,7 +13,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,8 @@ from verbal.contracts import Example
 from verbal.errors import TrainError
 
 from .fit import Progress, fingerprint, lora_config, quiet, saved_state, threads_of
+from .guards import Guarded, memory_guard
+from .huggingface import adapter_of, merged
 from .prefix import sharing
 from .slots import optimizer_of
 from .weights import Weights, open_weights
@@ -33,7 +35,7 @@ from .weights import Weights, open_weights
 if TYPE_CHECKING:
     from .pairwise import Pairwise
 
-__all__ = ["Tokenised", "Watch", "guarded", "order_of", "tokenised", "train_pairs"]
+__all__ = ["Tokenised", "Watch", "order_of", "prepared", "tokenised", "train_pairs"]
 
 _PARTS = (
     ("", "prompt", ("chosen", "rejected", "completion")),
@@ -73,9 +75,13 @@ def train_pairs(
     """
     gpu = method.device == "auto" and torch.cuda.is_available()
     half = gpu and torch.cuda.is_bf16_supported() if method.precision == "auto" else method.precision == "bfloat16"
-    with quiet(), threads_of(method.threads):
+    adapter = adapter_of(method, model)
+    method = replace(method, lora_rank=adapter.rank)
+    settings = ("micro_batch", "max_length", "lora_rank", "quantization", "gradient_checkpointing")
+    with quiet(), threads_of(method.threads), memory_guard({k: getattr(method, k) for k in settings}):
         torch.manual_seed(seed)
-        weights = open_weights(model, dtype=torch.bfloat16 if half and method.lora_rank else None)
+        dtype = torch.bfloat16 if half and adapter.rank else None
+        weights = open_weights(model, dtype=dtype, quantization=adapter.quantization)
         made = tokenised(weights, examples, method)
         steps = _steps(method, weights, len(made.rows))
         state = folder / "resume"
@@ -90,7 +96,7 @@ def train_pairs(
             held_out = _held_out(trainer, made)
         seconds = time.perf_counter() - clock
         if method.lora_rank:
-            weights.network = trainer.model.merge_and_unload()
+            weights.network = merged(trainer.model, folder, anew=model if adapter.quantization else None)
         elif method.blend < 1:
             with torch.no_grad():
                 for after, before in zip(weights.network.parameters(), trainer.ref_model.parameters(), strict=True):
@@ -209,8 +215,8 @@ def _trainer(
     )  # fmt: skip
     base, args, collator = (parts.pop(k) for k in ("base", "args", "collator"))
     rows = datasets.Dataset.from_list(made.rows).select(order_of(len(made.rows), steps * method.batch, seed))
-    lora = {"r": method.lora_rank, "lora_alpha": 2 * method.lora_rank, "lora_dropout": 0.05}
-    trainer = guarded(base, state)(
+    lora = {"r": method.lora_rank, "lora_alpha": 2 * (method.lora_rank or 0), "lora_dropout": 0.05}
+    trainer = prepared(base)(
         model=weights.network,
         # A model in memory cannot be loaded a second time by its name; the copy is the weights before training.
         ref_model=None if method.lora_rank else copy.deepcopy(weights.network),
@@ -272,12 +278,12 @@ def _settings(method: Pairwise, weights: Weights, steps: int, state: Path, *, se
     }
 
 
-def guarded(base: type[Any], state: Path) -> type[Any]:
-    """A trainer of TRL that takes rows as they are, phones nobody, and stops before a broken gradient reaches the
-    weights, with the batch kept in `state`.
+def prepared(base: type[Any]) -> type[Any]:
+    """A trainer of TRL that takes rows as they are, phones nobody and stops before a broken gradient reaches the
+    weights (see `Guarded`).
     """
 
-    class Guarded(base):  # type: ignore[misc]
+    class Prepared(Guarded, base):  # type: ignore[misc]
         def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
             return dataset
 
@@ -287,39 +293,19 @@ def guarded(base: type[Any], state: Path) -> type[Any]:
         def create_model_card(self, *_: Any, **__: Any) -> None:
             return None
 
-        def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-            kept = dict(inputs) if isinstance(inputs, Mapping) else {"rows": inputs}
-            loss = super().training_step(model, inputs, *args, **kwargs)
-            if not torch.isfinite(loss):
-                torch.save(kept, state / "bad_batch.pt")
-                raise TrainError(
-                    f"the loss became {loss.item()} at step {self.state.global_step + 1} of {self.state.max_steps}",
-                    where=f"learning rate {self.args.learning_rate:g}; its batch: {state / 'bad_batch.pt'}",
-                    todo="lower the learning rate; the last saved state is kept",
-                )
-            return loss
-
-    return Guarded
+    return Prepared
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]
-    """Reports progress, and stops what is no number any more."""
+    """Reports progress."""
 
     def __init__(self, on_progress: Progress | None) -> None:
         self.on_progress = on_progress
         self._began, self._seen = time.perf_counter(), 0.0
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **_: Any) -> None:
-        """Tells the figures of a step.
-
-        Raises:
-            TrainError: the gradient is not finite.
-        """
-        if logs is None or "loss" not in logs:
-            return
-        if not math.isfinite(norm := logs.get("grad_norm", 0.0)):
-            raise TrainError(f"the gradient became {norm} at step {state.global_step}", todo="lower the learning rate")
-        if self.on_progress is not None:
+        """Tells the figures of a step."""
+        if self.on_progress is not None and logs is not None and "loss" in logs:
             figures = point_of(logs)
             figures.pop("grad_norm", None)
             if "num_tokens" in logs:

@@ -18,6 +18,7 @@ from verbal.recipe import Recipe
 from verbal.store import Store
 
 from . import checkpoint
+from .adapters import Quantization, adapter_for
 from .examples import Rows
 from .opening import load, own_folder
 from .refusals import require_columns
@@ -55,9 +56,11 @@ class Pairwise:
     max_grad_norm: float = 1.0
     max_length: int = 2048
     """Tokens of prompt and answer; longer rows are left out and counted, never cut."""
-    lora_rank: int = 0
+    lora_rank: int | None = None
     """0: all weights, against a frozen copy of them. Otherwise LoRA of this rank on all linear layers, against the same
-    weights with the adapter off, merged at the end."""
+    weights with the adapter off, merged at the end. None: 16 above a billion parameters, none below."""
+    quantization: Quantization | None = None
+    """`nf4`: the weights under the adapters are kept in 4 bits (QLoRA, extra `qlora`)."""
     blend: float = 1.0
     """Share of the trained weights in the result, the rest being the weights before, which returns some of the skill
     that training cost (arXiv 2109.01903, eq. 1). Not with LoRA."""
@@ -92,8 +95,7 @@ class Pairwise:
         if not 0 < self.blend <= 1 or (self.blend < 1 and self.lora_rank):
             what = f"blend is {self.blend}, lora_rank {self.lora_rank}"
             raise ConfigError(what, where="blend", todo="give a share above 0, at most 1; with LoRA 1")
-        if self.lora_rank < 0:
-            raise ConfigError(f"lora_rank is {self.lora_rank}", where="lora_rank", todo="give 0 or more")
+        adapter_for(0, lora_rank=self.lora_rank, quantization=self.quantization)
         if self.batch % (self.micro_batch or self.batch):
             what = f"micro_batch {self.micro_batch} does not divide batch {self.batch}"
             raise ConfigError(what, where="micro_batch", todo="choose a divisor")

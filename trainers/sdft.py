@@ -70,7 +70,8 @@ class SDFT:
     micro_batch: int | None = None
     """Rows in memory at once; must divide group x tasks. None: all."""
     max_grad_norm: float = 1.0
-    lora_rank: int = 0
+    lora_rank: int | None = None
+    """0: all weights. None: 16 above a billion parameters, none below."""
     gradient_checkpointing: bool = False
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     device: Literal["auto", "cpu"] = "auto"

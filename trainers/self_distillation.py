@@ -15,7 +15,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,9 @@ from verbal.recipe import Recipe, load_recipe
 
 from .checkpoint import digest
 from .fit import Progress, fingerprint, lora_config, quiet, saved_state, threads_of
-from .pairs import Watch, guarded, point_of
+from .guards import memory_guard
+from .huggingface import adapter_of
+from .pairs import Watch, point_of, prepared
 from .rollouts import Made, Rollouts
 from .weights import Weights, open_weights
 from .words import answers_of, shows
@@ -56,6 +58,7 @@ def distil(
     Raises:
         TrainError: no row is short enough, the loss is not finite, or a moving LoRA teacher would be resumed.
     """
+    method = replace(method, lora_rank=adapter_of(method, model).rank)
     state = folder / "resume"
     online = method.trainer == "sdpo"
     chosen = (recipe or load_recipe(method.name)) if online else None
@@ -66,7 +69,10 @@ def distil(
         raise TrainError(what, where=str(start), todo="start anew without resume; teacher=base can be resumed")
     gpu = method.device == "auto" and torch.cuda.is_available()
     half = gpu and torch.cuda.is_bf16_supported() if method.precision == "auto" else method.precision == "bfloat16"
-    with quiet(), threads_of(method.threads), contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
+        settings = {k: getattr(method, k) for k in ("micro_batch", "max_tokens", "lora_rank", "gradient_checkpointing")}
+        for around in (quiet(), threads_of(method.threads), memory_guard(settings)):
+            stack.enter_context(around)
         torch.manual_seed(seed)
         weights = open_weights(model, dtype=torch.bfloat16 if half and method.lora_rank else None)
         rows, left_out = _rows(method, weights, examples)
@@ -145,8 +151,8 @@ def _trainer(
     else:
         base, args = _online(module.SDPOTrainer, rollouts), _sdpo_config(module, method, settings)
         more = {"reward_funcs": [_given]}
-    lora = {"r": method.lora_rank, "lora_alpha": 2 * method.lora_rank}
-    trainer = _resumable(guarded(base, state))(
+    lora = {"r": method.lora_rank, "lora_alpha": 2 * (method.lora_rank or 0)}
+    trainer = _resumable(prepared(base))(
         model=weights.network,
         args=args,
         train_dataset=datasets.Dataset.from_list(list(rows)).select(_order(len(rows), tasks, method.steps, seed)),

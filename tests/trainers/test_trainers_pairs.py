@@ -312,9 +312,9 @@ def test_a_loss_that_is_no_number_stops_it_with_the_batch_kept(tiny, tmp_path, m
     monkeypatch.setattr(runs, "open_weights", poisoned)
     with pytest.raises(TrainError, match="the loss became nan at step 1 of 3") as error:
         DPO(steps=3, batch=4, device="cpu").train(pairs(), tiny, str(tmp_path / "out"))
-    assert "bad_batch.pt" in error.value.where
-    batch = torch.load(tmp_path / "out" / "resume" / "bad_batch.pt", weights_only=True)
-    assert batch["input_ids"].shape[0] == 8 and not (tmp_path / "out" / "verbal.json").exists()
+    assert "offending_batch.json" in error.value.where
+    batch = json.loads((tmp_path / "out" / "offending_batch.json").read_text())
+    assert len(batch["rows"]) == 8 and not (tmp_path / "out" / "verbal.json").exists()
 
 
 @pytest.mark.parametrize(
