@@ -45,13 +45,16 @@ METHODS: dict[str, dict[str, Any]] = {
     },
     "grpo": GROUP,
     "critique_grpo": {**GROUP, "tries": 1},
+    "critique_grpo.unshaped": {**GROUP, "tries": 1, "gamma": 0.0},
     "r3l": {**GROUP, "trigger": "reward"},
     "relift": {**GROUP, "group": 2, "tasks": 24, "buffer": 24, "learning_rate": 1e-3},
     "sft_then_rl": {"rl_options": {**GROUP, "tasks": 6, "learning_rate": 1e-3}},
     "retroformer": {"steps": 26, "tasks": 6, "group": 8, "temperature": 1.5, "max_tokens": 48, "learning_rate": 2e-3},
 }
-"""Options of each method; everything else is the method's default."""
-WARM = ("grpo", "critique_grpo", "r3l")
+"""Options of each method; everything else is the method's default. What follows a dot names a variant."""
+VERSUS = (("critique_grpo", "grpo"), ("critique_grpo.unshaped", "grpo"), ("r3l", "grpo"), ("sft_then_rl", "relift"),
+          ("sft_then_rl", "sft"))  # fmt: skip
+WARM = ("grpo", "critique_grpo", "critique_grpo.unshaped", "r3l")
 """Methods that begin at weights of a short SFT: the shipped ones fail nine train questions of ten in every sample."""
 
 
@@ -94,7 +97,7 @@ def train(work: Path, name: str, seed: int) -> dict[str, Any]:
     from verbal.recipe import load_recipe
     from verbal.store import Store
 
-    recipe = load_recipe(name)
+    recipe = load_recipe(name.partition(".")[0])
     method = make_part("trainers", recipe.trainer.name, **{**recipe.trainer.options, **METHODS[name]})
     out, start = work / f"{name}-{seed}", f"embedded:{work / f'warm-{seed}'}" if name in WARM else "embedded"
     with Store(work / f"learn-{seed}.db") as store:
@@ -310,10 +313,7 @@ def main() -> None:
 
 def figures(work: Path, words: Any, jobs: Mapping[str, Any], methods: Mapping[str, Any]) -> dict[str, Any]:
     """Everything that `bench/results/trainers.json` holds."""
-    versus = {
-        f"{a}_minus_{b}_points": difference_points(jobs[a], jobs[b])
-        for a, b in (("critique_grpo", "grpo"), ("r3l", "grpo"), ("sft_then_rl", "relift"))
-    }
+    versus = {f"{a}_minus_{b}_points": difference_points(jobs[a], jobs[b]) for a, b in VERSUS}
     swap, again = kept("serve_swap"), resumed(work)
     return {
         "golden_values": tests_of_methods(),
