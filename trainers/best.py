@@ -36,7 +36,7 @@ class Best(TrainerCallback):  # type: ignore[misc]
             return
         rollouts, known = self.trainer.rollouts, self.trainer.memory["validated"]
         rollouts.weights.refresh()
-        value = rollouts.run(rollouts.validate(state.global_step, self.trainer.method.validate))
+        value = rollouts.run(rollouts.validate(state.global_step, self.trainer.method.selects))
         if all(value > before for _, before in known) and self.trainer.is_world_process_zero():
             part = self._file.with_name("best.pt.part")
             torch.save({name: p.detach().cpu() for name, p in self._trained()}, part)

@@ -15,6 +15,8 @@ from typing import Any, Literal
 import verbal
 from verbal.contracts import Example
 from verbal.errors import ConfigError, DataError, TrainError
+from verbal.parts import load_part
+from verbal.recipe import Recipe
 from verbal.store import Store
 
 from .rows import Row
@@ -28,9 +30,18 @@ _PACKAGES = ("torch", "transformers", "trl", "peft", "datasets")
 
 
 def describe(
-    examples: Sequence[Example], *, method: str, kind: Literal["embedded", "huggingface"], base: str, seed: int
+    examples: Sequence[Example],
+    *,
+    method: str,
+    kind: Literal["embedded", "huggingface"],
+    base: str,
+    seed: int,
+    recipe: Recipe | None = None,
 ) -> dict[str, Any]:
-    """What the papers say of the rows and the software, before any figure of the run; each row is looked at once."""
+    """What the papers say of the rows and the software, before any figure of the run; each row is looked at once.
+
+    With a `recipe` the rows are tasks that the weights attempt themselves: its verdict critic decides every reward.
+    """
     found: dict[str, set[str]] = {k: set() for k in ("tasks", "critics", "models", "runs", "licences", "attempts")}
     origins: Counter[str] = Counter()
     oracle, whole = 0, hashlib.sha256()
@@ -44,6 +55,10 @@ def describe(
                 found[name].update(getattr(example, name))
             origins[example.origin] += 1
             oracle += example.oracle
+    if recipe is not None:
+        verdict = recipe.critics.verdict
+        found["critics"], found["models"] = {verdict}, found["models"] | {base}
+        oracle = len(examples) if getattr(load_part("critics", verdict), "oracle", False) else oracle
     return {
         "kind": kind, "method": method, "base": base, "seed": seed, "rows": len(examples),
         "tasks": len(found.pop("tasks")), "oracle_rows": oracle, "origins": dict(sorted(origins.items())),

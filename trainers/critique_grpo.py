@@ -55,6 +55,11 @@ class CritiqueGRPO(GRPO):
         GRPO.__post_init__(self)
         if self.gamma < 0:
             raise ConfigError(f"gamma is {self.gamma}", where="gamma", todo="give 0 (not shaped) or more")
+        if self.beta or self.loss != "dr_grpo" or self.clip_high is not None:
+            what = (
+                f"beta is {self.beta:g}, loss {self.loss}, clip_high {self.clip_high}: its own loss has none of these"
+            )
+            raise ConfigError(what, where="critique_grpo", todo="leave them out, or train with grpo")
 
     async def sample(self, rollouts: Rollouts, tasks: Sequence[str], step: int) -> list[list[Sampled]]:
         """Groups of `group` - 1 answers, and the best refined one or one answer more."""
@@ -94,8 +99,12 @@ class CritiqueGRPO(GRPO):
             context, first.task, sample=sample, round_=1, hints=words, earlier=[first],
             sampling=context.solving(first.task, "refine", sample),
         )  # fmt: skip
-        said = again.attempt.steps[-1].text if again.attempt.steps else ""
-        return None if _ECHO.search(said) else again
+        spoken = " ".join(step.text for step in again.attempt.steps if step.author == "policy")
+        known = " ".join(m.content for m in first.steps[0].prompt) if first.steps else ""
+        if any(word.group().casefold() not in known.casefold() for word in _ECHO.finditer(spoken)):
+            rollouts.counts["refinements that speak of the critique"] += 1
+            return None
+        return again
 
     async def words(self, rollouts: Rollouts, context: Context, made: Made) -> list[Reflection]:
         """The critique of an answer, as the reflections that its second try reads."""

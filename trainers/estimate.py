@@ -195,7 +195,7 @@ def _load_of(method: Any, examples: Sequence[Example], shape: Shape, small: bool
 
     columns = set(examples[0].columns) if examples else set()
     group, reply = option("group", 0), option("max_tokens", 0) if option("group") else 0
-    whole = group * option("tasks", 1) if group else option("batch") or _batch(len(examples), small)
+    whole = option("slots", group) * option("tasks", 1) if group else option("batch") or _batch(len(examples), small)
     rows = option("micro_batch", whole)
     count = _slots if small else _tokens
     longest = max((count(e, group > 0) for e in _sample(examples, 64 if small else _LOOKED_AT)), default=0) + reply

@@ -134,7 +134,7 @@ class GroupTrainer(Guarded, GRPOTrainer):  # type: ignore[misc]
         super()._save_checkpoint(model, trial)
         if self.args.should_save:
             folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-            kept = {"memory": self.memory, "curve": self.watch.curve, "counts": dict(self.rollouts.counts)}
+            kept = {"memory": self.memory, "counts": dict(self.rollouts.counts), **self.watch.state()}
             torch.save(kept, folder / _MEMORY)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
@@ -142,8 +142,10 @@ class GroupTrainer(Guarded, GRPOTrainer):  # type: ignore[misc]
         if checkpoint is not None:
             kept = torch.load(Path(checkpoint) / _MEMORY, weights_only=True)
             self.memory.update(kept["memory"])
-            self.watch.curve[:] = kept["curve"]
+            self.watch.load(kept)
+            self.rollouts.counts.clear()  # what was counted before the first step is among them
             self.rollouts.counts.update(kept["counts"])
+            self.rollouts.go_on(self.state.global_step, kept["generated"])
 
     def _send_telemetry(self) -> None:
         return None
@@ -161,6 +163,16 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self._differed, self._flat, self._began, self._seen = False, 0, time.perf_counter(), 0
         self._rewards: list[float] = []
 
+    def state(self) -> dict[str, Any]:
+        """What a training that goes on must know."""
+        seen = {"differed": self._differed, "flat": self._flat}
+        return {"curve": self.curve, "generated": self.trainer.rollouts.generated, **seen}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `state` gave."""
+        self.curve[:], self._seen = state["curve"], state["generated"]
+        self._differed, self._flat = state["differed"], state["flat"]
+
     def saw(self, batch: Batch) -> None:
         """Notes the rewards of a generation.
 
@@ -169,7 +181,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         """
         live = batch.scores[batch.of("initial", "solver", "reflection", "proposer", "judge")]
         self._rewards = [float(x) for x in live[~live.isnan()]]
-        spread = [len(set(batch.scores[batch.groups == g].nan_to_num(0).tolist())) > 1 for g in batch.groups.unique()]
+        known = [batch.scores[(batch.groups == g) & ~batch.scores.isnan()] for g in batch.groups.unique()]
+        spread = [len(set(scores.tolist())) > 1 for scores in known]
         self._differed, self._flat = self._differed or any(spread), self._flat + 1
         method = self.trainer.method
         if not self._differed and self._flat >= method.patience:
@@ -212,14 +225,17 @@ def _given(reward: Sequence[float | None], **_: Any) -> list[float | None]:
 
 def _roll_out(prompts: Sequence[str], trainer: GroupTrainer) -> dict[str, Any]:
     """One row for each entry of `prompts` (task ids, each `num_generations` times in a row)."""
-    rollouts, size = trainer.rollouts, trainer.num_generations
+    rollouts, size, step = trainer.rollouts, trainer.num_generations, trainer.state.global_step
     rollouts.weights.refresh()
     rollouts.notes.clear()
-    tasks = list(prompts[::size])
-    groups = rollouts.run(trainer.method.sample(rollouts, tasks, trainer.state.global_step))
+    tasks, began = list(prompts[::size]), rollouts.generated
+    groups = rollouts.run(trainer.method.sample(rollouts, tasks, step))
+    rollouts.finished(step, rollouts.generated - began)
     for figure, value in rollouts.notes.items():
         trainer._metrics["train"][figure].append(value)
-    rows = [row for task, group in zip(tasks, groups, strict=True) for row in _filled(group, size, task)]
+    rows = _filled(groups, size, tasks)
+    if empty := sum(not group for group in groups):
+        rollouts.counts["groups without a row"] += empty
     return {
         "prompt_ids": [row.tokens.prompt for row in rows],
         "completion_ids": [row.tokens.completion for row in rows],
@@ -231,11 +247,25 @@ def _roll_out(prompts: Sequence[str], trainer: GroupTrainer) -> dict[str, Any]:
     }
 
 
-def _filled(group: Sequence[Sampled], size: int, task: str) -> list[Sampled]:
-    """The group, filled up where rows are missing with rows of one token that counts nowhere, not even in a mean."""
-    if len(group) > size or not group:
-        what = f"{len(group)} rows for a group of {size}"
-        todo = "see why its attempts failed: verbal traces --store OUT/rollouts.db"
-        raise TrainError(what, where=f"task {task}", todo=todo)
-    tokens = Tokens(group[0].tokens.prompt, group[0].tokens.completion[:1], [0], None)
-    return [*group, *[Sampled(tokens, None, "filler")] * (size - len(group))]
+def _filled(groups: Sequence[Sequence[Sampled]], size: int, tasks: Sequence[str]) -> list[Sampled]:
+    """The groups, each filled up where rows are missing with rows of one token that counts for nothing.
+
+    A mean over tokens does not see them; a loss divided by a fixed length and the number of rows does, as if those rows
+    had been there and taught nothing. A group that is empty (its prompt is too long, or its attempts failed) is filled
+    with those of another task.
+
+    Raises:
+        TrainError: no group has a row, or one has too many.
+    """
+    first = next((group[0] for group in groups if group), None)
+    if first is None or any(len(group) > size for group in groups):
+        most = max(len(group) for group in groups)
+        what = f"{most} rows for a group of {size}" if first else f"no attempt at {len(tasks)} tasks has a reply"
+        todo = "see why the attempts failed: verbal traces --store OUT/rollouts.db"
+        raise TrainError(what, where=f"tasks {', '.join(tasks[:3])} ...", todo=todo)
+    rows: list[Sampled] = []
+    for group in groups:
+        like = (group[0] if group else first).tokens
+        spare = Sampled(Tokens(like.prompt, like.completion[:1], [0], None), None, "filler")
+        rows += [*group, *[spare] * (size - len(group))]
+    return rows

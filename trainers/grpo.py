@@ -6,12 +6,14 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from random import Random
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from verbal.contracts import Example
 from verbal.errors import ConfigError, TrainError
 from verbal.recipe import Recipe
 from verbal.store import Store
+from verbal.types import Task
 
 from . import checkpoint
 from .adapters import adapter_for
@@ -168,13 +170,14 @@ class GRPO:
         self.check(examples)
         folder = own_folder(out)
         kind: Literal["embedded", "huggingface"] = "embedded" if model.startswith("embedded") else "huggingface"
-        papers = checkpoint.describe(examples, method=self.name, kind=kind, base=model, seed=seed)
+        recipe = self.plan(recipe or load_recipe(self.name), model)
+        papers = checkpoint.describe(examples, method=self.name, kind=kind, base=model, seed=seed, recipe=recipe)
         load("fit")
         train: Any = load("learn").learn
         figures = train(
             self,
             examples,
-            self.plan(recipe or load_recipe(self.name), model),
+            recipe,
             model,
             folder,
             seed=seed,
@@ -185,6 +188,11 @@ class GRPO:
         written = checkpoint.write(folder, {**papers, **figures, **seconds, "options": asdict(self)})
         shutil.rmtree(folder / "resume", ignore_errors=True)
         return written
+
+    def selects(self, tasks: Sequence[Task], seed: int) -> list[Task]:
+        """Those of the dev tasks by which the best weights are chosen: they say nothing of the result any more."""
+        held = sorted(tasks, key=lambda task: task.id)
+        return Random(seed).sample(held, min(self.validate, len(held)))
 
     def plan(self, recipe: Recipe, model: str) -> Recipe:
         """The recipe of the attempts; a method may give roles to other models than the one that is trained."""

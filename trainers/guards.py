@@ -27,7 +27,8 @@ _DROPPED = "attention_mask"
 
 
 class Guarded:
-    """Stops before a broken gradient reaches the weights and keeps the rows of that step as JSON.
+    """Stops before a broken loss reaches the weights, or before weights that a broken gradient reached are saved, and
+    keeps the rows of that step as JSON.
 
     A mixin, first among the bases. The file stands in the folder above the trainer's own (its states are dropped when a
     run starts anew): `OFFENDING`, with step, what became what, and each row's tensors as lists beside its text.

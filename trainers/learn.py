@@ -24,6 +24,7 @@ from .fit import Progress, fingerprint, lora_config, quiet, saved_state, threads
 from .group import GroupTrainer
 from .guards import memory_guard
 from .huggingface import adapter_of, merged
+from .opening import unlimited
 from .prefix import sharing
 from .rollouts import Rollouts
 from .slots import optimizer_of
@@ -46,10 +47,11 @@ def learn(
     """
     state = folder / "resume"
     tasks = [str(getattr(e, "task", "")) for e in examples]
-    run = fingerprint(method.name, asdict(method), model, recipe.to_dict(), digest(examples), seed)
+    run = fingerprint(method.name, asdict(method), model, unlimited(recipe), digest(examples), seed)
     start = saved_state(state, run, resume)
-    if start is None:
-        (folder / "rollouts.db").unlink(missing_ok=True)
+    if not resume:  # one that goes on before its first state finds what was paid for
+        for kept in ("rollouts.db", "rollouts.json"):
+            (folder / kept).unlink(missing_ok=True)
     gpu = method.device == "auto" and torch.cuda.is_available()
     half = gpu and torch.cuda.is_bf16_supported() if method.precision == "auto" else method.precision == "bfloat16"
     adapter = adapter_of(method, model)
@@ -77,7 +79,7 @@ def learn(
         best = Best(trainer, state) if method.validate else None
         if best is not None:
             trainer.add_callback(best)
-        if weights.kind == "embedded":
+        if weights.kind == "embedded" and not method.gradient_checkpointing:  # which reads without a cache
             stack.enter_context(sharing(weights.network))  # its prompts begin alike
         clock = time.perf_counter()
         trainer.train(resume_from_checkpoint=str(start) if start else None)
@@ -99,12 +101,13 @@ def _figures(trainer: GroupTrainer, rows: int) -> dict[str, Any]:
         "reward_first": sum(p["reward"] for p in curve[:few]) / few,
         "reward_last": sum(p["reward"] for p in curve[-few:]) / few,
         "curve": curve,
+        **({"counts": dict(trainer.rollouts.counts)} if trainer.rollouts.counts else {}),
         "device": str(trainer.args.device),
     }
 
 
 def order_of(tasks: Sequence[str], method: GRPO, seed: int) -> datasets.Dataset:
-    """The tasks of every step, in order: each once before any comes again, and never twice in one step.
+    """The tasks of every step, in order: in shuffled passes, and never twice in one step.
 
     Laid out before the training, because TRL's own sampler begins its shuffles anew when a training is resumed.
     """
@@ -157,7 +160,7 @@ def config_of(
         gradient_checkpointing=method.gradient_checkpointing,
         dataloader_pin_memory=False,
         save_strategy="steps",
-        save_steps=method.save_steps,
+        save_steps=-(-method.save_steps // method.passes) * method.passes,  # never between passes over one generation
         save_total_limit=1,
         logging_steps=1,
         logging_nan_inf_filter=False,

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from verbal.errors import MissingExtra, TrainError
+from verbal.recipe import Recipe
 
-__all__ = ["load", "own_folder"]
+__all__ = ["load", "own_folder", "unlimited"]
 
 
 def load(module: str) -> Any:
@@ -21,6 +22,11 @@ def load(module: str) -> Any:
         return importlib.import_module(f".{module}", __package__)
     except ModuleNotFoundError as error:
         raise MissingExtra.of(error.name or "trl", "train") from error
+
+
+def unlimited(recipe: Recipe | None) -> dict[str, Any]:
+    """A recipe as plain types without its limits: those may be raised when a training goes on."""
+    return {k: v for k, v in recipe.to_dict().items() if k != "limits"} if recipe is not None else {}
 
 
 def own_folder(out: str | Path) -> Path:

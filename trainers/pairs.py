@@ -89,7 +89,8 @@ def train_pairs(
         trainer = _trainer(method, weights, made, steps, state, seed=seed, half=half, on_progress=on_progress)
         clock = time.perf_counter()
         with contextlib.ExitStack() as stack:
-            for network in [weights.network, trainer.ref_model] if weights.kind == "embedded" else []:
+            together = weights.kind == "embedded" and not method.gradient_checkpointing  # which reads without a cache
+            for network in [weights.network, trainer.ref_model] if together else []:
                 if network is not None:
                     stack.enter_context(sharing(network))
             trainer.train(resume_from_checkpoint=str(start) if start else None)

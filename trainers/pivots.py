@@ -163,7 +163,9 @@ async def _look(rollouts: Rollouts, context: Context, attempt: Attempt, tokens: 
         words = await rollouts.words(context, attempt)
         step = context.store.step(attempt.id, "reflect")
         advice = "\n".join(w.text for w in words)
-        return (Look("failure", advice) if advice else Look("success") if step else None), step
+        # "none" is what it says of an answer that needs no lesson; what cannot be read is no verdict.
+        none = step is not None and step.text.strip().lower().removeprefix("hint:").strip() in ("", "none")
+        return (Look("failure", advice) if advice else Look("success") if none else None), step
     turns = _turns(attempt)
     step = context.store.step(attempt.id, "reflect")
     if step is None:

@@ -80,7 +80,7 @@ class Retroformer(GRPO):
         Raises:
             TrainError: the actor fails none, or no failed attempt can be reflected on.
         """
-        rollouts.memory[_ACTOR] = _weights(rollouts.recipe.model.roles["solver"])
+        rollouts.memory[_ACTOR] = await _weights(rollouts.recipe.model.roles["solver"])
         firsts = [m for m in await _all(self._first(rollouts, t) for t in tasks) if m.value is not None]
         failed = [m for m in firsts if m.value != 1.0]
         right = sorted((m for m in firsts if m.value == 1.0), key=lambda m: _digest(m.attempt.task))
@@ -194,7 +194,7 @@ class Retroformer(GRPO):
         """
         rollouts = trainer.rollouts
         actor, before = rollouts.recipe.model.roles["solver"], rollouts.memory[_ACTOR]
-        if (after := _weights(actor)) != before:
+        if (after := rollouts.run(_weights(actor))) != before:
             what = f"the weights of the actor changed: {before[:12]} before, {after[:12]} after"
             raise TrainError(what, where=actor, todo="let nobody write to the actor's folder during a training")
         return {"role": self.role, "actor": actor, _ACTOR: before, "counts": dict(rollouts.counts)}
@@ -217,11 +217,15 @@ def _turns(messages: Sequence[Message]) -> list[dict[str, str]]:
     return [{"role": m.role, "content": m.content} for m in messages]
 
 
-def _weights(model: str) -> str:
+async def _weights(model: str) -> str:
     """A digest of the weights behind a `--model` string; empty where they are not here."""
     from verbal.models import open_model
 
-    return str(getattr(open_model(model), "fingerprint", ""))
+    opened = open_model(model)
+    try:
+        return str(getattr(opened, "fingerprint", ""))
+    finally:
+        await opened.aclose()
 
 
 def _digest(*texts: str) -> int:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
+import os
 from collections import Counter
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from random import Random
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -22,11 +23,12 @@ from verbal.curation import open_memory
 from verbal.errors import TrainError
 from verbal.loop.branches import Branch
 from verbal.loop.context import Context
+from verbal.loop.episodes import side_by_side
 from verbal.loop.nodes import criticise, lessons, make_attempt, reflect_on
 from verbal.recipe import Recipe
 from verbal.run import Progress, Workshop, make_context, open_workshop, run_batch
 from verbal.store import Store
-from verbal.types import Attempt, Message, Reflection, Step, Task
+from verbal.types import Attempt, Message, Reflection, Step, StopReason, Task
 
 if TYPE_CHECKING:
     from .weights import Tokens, Weights
@@ -95,16 +97,42 @@ class Rollouts:
         self.memory: dict[str, Any] = {}
         """What a method remembers from step to step: `memory` of the trainer."""
         self._wanted, self._memory, self._folder = list(dict.fromkeys(tasks)), memory, folder
+        self._file = folder / "rollouts.json"
         self._runner, self._stack = asyncio.Runner(), AsyncExitStack()
         self._contexts: dict[tuple[str, int], Context] = {}
         self._progress = Progress()
-        self._before = 0  # what an earlier process generated, when its training is resumed
+        self._before = 0  # tokens of the steps that an earlier process took
+        self._paid = 0  # tokens it generated for no step that is known
+        self._steps: dict[str, int] = {}  # tokens of each generation it finished
         self._shop: Workshop
 
     @property
     def generated(self) -> int:
         """Tokens that models wrote so far, those of every role."""
         return self._before + self._progress.usage.completion_tokens
+
+    def go_on(self, step: int, generated: int) -> None:
+        """Counts on from a saved state.
+
+        Args:
+            step: Steps done.
+            generated: Tokens generated then.
+        """
+        self._before = generated
+        # What is left belongs to the generation that was cut off.
+        self._paid += sum(tokens for key, tokens in self._steps.items() if int(key) < step) - generated
+
+    def finished(self, step: int, generated: int) -> None:
+        """Notes the tokens of a step's generation; what an earlier process had paid for it counts as generated now."""
+        if (known := self._steps.get(str(step))) is not None:
+            self._before += max(0, known - generated)
+            return
+        self._before += max(0, self._paid)
+        self._steps[str(step)] = generated + max(0, self._paid)
+        self._paid = 0
+        part = self._file.with_name(f"{self._file.name}.part")
+        part.write_text(json.dumps(self._steps))
+        os.replace(part, self._file)
 
     def run(self, work: Coroutine[Any, Any, _T]) -> _T:
         """What a coroutine gives, in the loop in which the workshop lives."""
@@ -140,7 +168,9 @@ class Rollouts:
                 where=f"[app] {self.recipe.app.name}",
                 todo="give the app's options of the run that the rows come from, and no task of the split test",
             )
-        self._before = sum(used.completion_tokens for used in store.usage(_RUN).values())
+        paid = sum(used.completion_tokens for used in store.usage(_RUN).values())
+        self._steps = json.loads(self._file.read_text()) if paid and self._file.exists() else {}
+        self._paid = paid - sum(self._steps.values())
         store.start_run(_RUN, self.recipe.to_dict(), {"command": "distill"})
         store.put_tasks(self.tasks.values())
         if self._memory:
@@ -193,19 +223,18 @@ class Rollouts:
             await context.judge(self.tasks[task], [made])
         return Made(made, context.score(made))
 
-    async def validate(self, step: int, count: int) -> float:
-        """The mean verdict of one greedy attempt at each of so many dev tasks, the same ones every time.
+    async def validate(self, step: int, choose: Callable[[Sequence[Task], int], list[Task]]) -> float:
+        """The mean verdict of one greedy attempt at each of the dev tasks that `choose` takes, the same every time.
 
         Raises:
             TrainError: the app has no dev task, or none could be scored.
         """
-        held = sorted(self._shop.app.tasks("dev"), key=lambda task: task.id)
-        held = Random(self.seed).sample(held, min(count, len(held)))
+        held = choose(self._shop.app.tasks("dev"), self.seed)
         self.tasks |= {task.id: task for task in held}
         self._shop.store.put_tasks(held)
         context = self.context(step, arm="dev")
-        made = await asyncio.gather(
-            *(self.attempt(context, task.id, sampling=context.solving(task.id, greedy=True)) for task in held)
+        made = await side_by_side(
+            [self.attempt(context, task.id, sampling=context.solving(task.id, greedy=True)) for task in held]
         )
         values = [one.value for one in made if one.value is not None]
         if not values:
@@ -237,16 +266,17 @@ class Rollouts:
         return Sampled(Tokens(prompt, ids, [1] * len(ids), logprobs), reward, kind)
 
     def moved(self, prompt: list[int], messages: Sequence[Any], made: Made, kind: Kind) -> Sampled | None:
-        """The row of an attempt under another prompt: its last reply in the tokens that it would have there.
+        """The row of an attempt of one turn under another prompt: its reply in the tokens that it would have there.
 
-        None when the weights cannot say it there, or it said nothing.
+        None when the weights cannot say it there, it said nothing, was cut at its limit, or took several turns.
         """
         from .weights import Tokens, turns_of
 
-        if not made.attempt.steps or not made.attempt.answer:
+        said = [s for s in made.attempt.steps if s.author == "policy"]
+        if len(said) != 1 or not made.attempt.answer or made.attempt.stop == StopReason.LENGTH:
             return None
         try:
-            ids = self.weights.answer_ids(turns_of(messages), made.attempt.steps[-1].text)
+            ids = self.weights.answer_ids(turns_of(messages), said[0].text)
         except TrainError:
             return None
         return Sampled(Tokens(prompt, ids, [1] * len(ids), None), made.value, kind)

@@ -32,6 +32,7 @@ from .checkpoint import digest
 from .fit import Progress, fingerprint, lora_config, quiet, saved_state, threads_of
 from .guards import memory_guard
 from .huggingface import adapter_of
+from .opening import unlimited
 from .pairs import Watch, point_of, prepared
 from .rollouts import Made, Rollouts
 from .weights import Weights, open_weights
@@ -62,7 +63,7 @@ def distil(
     state = folder / "resume"
     online = method.trainer == "sdpo"
     chosen = (recipe or load_recipe(method.name)) if online else None
-    run = fingerprint(method.name, asdict(method), model, chosen.to_dict() if chosen else "", digest(examples), seed)
+    run = fingerprint(method.name, asdict(method), model, unlimited(chosen), digest(examples), seed)
     start = saved_state(state, run, resume)
     if start and method.lora_rank and method.teacher == "ema":
         what = "a LoRA teacher that moves is kept in no checkpoint, so this training cannot go on"
@@ -78,7 +79,7 @@ def distil(
         rows, left_out = _rows(method, weights, examples)
         rollouts = None
         if chosen is not None:
-            if start is None:
+            if not resume:
                 (folder / "rollouts.db").unlink(missing_ok=True)
             names = [row["task"] for row in rows]
             rollouts = stack.enter_context(

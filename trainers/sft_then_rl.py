@@ -21,7 +21,7 @@ from verbal.store import Store
 
 from . import checkpoint
 from .grpo import GRPO
-from .opening import own_folder
+from .opening import own_folder, unlimited
 from .rows import Selection, build
 from .sft import SFT
 
@@ -117,7 +117,7 @@ class SFTThenRL:
             raise TrainError("no rows to imitate", where=self.name, todo="build the rows with this method's `examples`")
         second.check(attempted)
         folder = own_folder(out)
-        told = [self.name, asdict(self), model, seed, checkpoint.digest(examples), recipe and recipe.to_dict()]
+        told = [self.name, asdict(self), model, seed, checkpoint.digest(examples), unlimited(recipe)]
         state = _state(folder, json.dumps(told, sort_keys=True, default=str), resume)
         small = model == "embedded" or model.startswith("embedded:")
         papers = checkpoint.describe(

@@ -33,7 +33,7 @@ from verbal.screen import Screen
 from verbal.store import Store
 from verbal.tables import points
 from verbal.text import percent
-from verbal.types import Task
+from verbal.types import Task, Usage
 from verbal.verbs import open_store, pick_tasks, resolve_checkpoint
 
 __all__ = ["Asked", "run_distill"]
@@ -135,18 +135,20 @@ def _held_out(plan: Plan, asked: Asked) -> list[Task]:
         what = f"{plan.recipe.trainer.name} trains a {role}, and the gate compares what answers tasks"
         raise ConfigError(what, where="--gate", todo="leave it out, and learn with the trained role: verbal learn")
     app = make_part("apps", plan.recipe.app.name, where="[app]", **plan.recipe.app.options)
+    selects = getattr(plan.method, "selects", None)
     try:
         split = asked.split or "dev"
         tasks = pick_tasks(app.tasks(split), split, None)
+        chosen = {t.id for t in selects(app.tasks("dev"), plan.recipe.seed)} if selects else set()
         refuse_sealed(tasks)
         if asked.gate:
             guard_tasks(app, plan.recipe.app, asked.guard)
     finally:
         asyncio.run(app.aclose())
-    known = plan.tasks
+    known = {*plan.tasks, *chosen}
     left = [t for t in tasks if t.id not in known]
     if not left:
-        what = f"all {len(tasks)} tasks of split {split!r} are trained on, so they would say nothing"
+        what = f"all {len(tasks)} tasks of split {split!r} are trained on or chose the weights: they would say nothing"
         raise DataError(what, where="--eval", todo="name another split, or '' for none")
     return spread(left, asked.limit or len(left))
 
@@ -221,7 +223,8 @@ class _Distillation:
             self.screen.print(f"goes on with the training that stopped {at}")
         self.screen.stage("training")
         seconds = limits.max_minutes * 60 if limits.max_minutes is not None else None
-        ledger = Ledger(Limits(max_cost=limits.max_cost, max_seconds=seconds), store=self.store, run=training.run)
+        most = Limits(max_cost=limits.max_cost, max_seconds=seconds)
+        ledger = Ledger(most, store=self.store, run=training.run, spent=self._spent(f"{training.run}:scores"))
         meter = Meter(ledger, plan.recipe.trainer.name, self.asked.gpu_price, self.screen.show, at=training.step[0])
         figures = self._finished_before()
         if figures is None:
@@ -235,6 +238,9 @@ class _Distillation:
         }  # fmt: skip
         keep(self.store, self.asked.name, more)
         self.store.set_info(training.run, {"trained": True})
+
+    def _spent(self, run: str) -> Usage:
+        return sum(self.store.usage(run).values(), Usage())
 
     def _usage(self) -> dict[str, Any]:
         """What training used, by role; the attempts a method made itself stand in a store beside its weights."""
@@ -275,7 +281,7 @@ class _Distillation:
     def _scored(self, model: str, when: str) -> tuple[float, ...]:
         """One greedy attempt a task, no memory: 1.0 for solved. What is in the store is not tried again."""
         from verbal.evaluate import evaluate_arm
-        from verbal.run import Progress, open_workshop
+        from verbal.run import Progress, open_ledger, open_workshop
 
         recipe = dataclasses.replace(
             self.plan.recipe,
@@ -287,7 +293,8 @@ class _Distillation:
 
         async def work() -> tuple[float, ...]:
             progress = Progress(total=len(self.held_out), changed=self.screen.show)
-            async with open_workshop(recipe, self.store, run=run, progress=progress) as shop:
+            ledger = open_ledger(recipe, self.store, run, [self.training.run])
+            async with open_workshop(recipe, self.store, run=run, progress=progress, ledger=ledger) as shop:
                 made = await evaluate_arm(
                     shop, self.held_out, run=run, arm=when, seeds=[0], rounds=1, progress=progress
                 )

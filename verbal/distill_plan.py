@@ -189,8 +189,9 @@ def make_plan(
     refuse_sealed_rows(store, examples, recipe.trainer.name)
     kind = "embedded" if opened_as(base) == base else "huggingface"
     papers = load_function("trainers", "checkpoint", "describe")(
-        examples, method=recipe.trainer.name, kind=kind, base=base, seed=recipe.seed
-    )
+        examples, method=recipe.trainer.name, kind=kind, base=base, seed=recipe.seed,
+        recipe=recipe if hasattr(method, "sample") else None,
+    )  # fmt: skip
     expected = dict(load_function("trainers", "estimate", "estimate")(method, examples, base, near=out.parent))
     seconds = expected.get("seconds")
     expected["cost"] = None if seconds is None or not gpu_price else seconds / 3600 * gpu_price

@@ -187,8 +187,11 @@ def _about(papers: Mapping[str, Any]) -> str:
         f"{papers.get('tasks', 0):,} tasks that an agent worked on. {_line(told, 600)}\n"
     )
     if name:
-        model = f"--model checkpoint:{name}"
-        text += f'\n```\nverbal ask DATABASE "..." {model}\nverbal promote {model}\n```\n'
+        model, role = f"--model checkpoint:{name}", papers.get("role", "solver")
+        asks = f'verbal ask DATABASE "..." {model}\nverbal promote {model}'
+        text += (
+            f"\n```\n{asks if role == 'solver' else f'verbal learn --set model.roles.{role}=checkpoint:{name}'}\n```\n"
+        )
     return text
 
 

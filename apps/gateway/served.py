@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import json
 import math
@@ -112,7 +111,7 @@ class Served:
         # What computes here does so in threads of a shared pool: some of them stay free for the next model, and who
         # hangs up while waiting for a turn costs nothing.
         at_once = min(os.cpu_count() or 1, _MOST_THREADS)
-        self._turns = asyncio.Semaphore(at_once) if here else contextlib.nullcontext()
+        self._turns = asyncio.Semaphore(at_once)
         self.idle = asyncio.Event()
         """Set while nobody uses it."""
         self.idle.set()
@@ -131,9 +130,26 @@ class Served:
     async def replies(self, asked: ChatRequest) -> list[Reply]:
         """The replies to a request, each ended at its stop texts."""
         sampling = self._sampling(asked)
-        async with self._turns:
-            made = await _generate(self.model, asked.messages, asked.n, sampling)
+        made = await (self._computed(asked) if self.here else _generate(self.model, asked.messages, asked.n, sampling))
         return [stopped(reply, asked.sampling.stop) for reply in made]
+
+    async def _computed(self, asked: ChatRequest) -> list[Reply]:
+        """What a thread here computes: it cannot be stopped, so it holds its turn and the model to its end.
+
+        Who hangs up while it waits for a turn costs nothing.
+        """
+        await self._turns.acquire()
+        self.take()
+        work = asyncio.ensure_future(_generate(self.model, asked.messages, asked.n, self._sampling(asked)))
+
+        def ended(work: asyncio.Future[list[Reply]]) -> None:
+            self._turns.release()
+            self.give()
+            if not work.cancelled():
+                work.exception()  # told to whoever still waits; nobody else has to hear of it
+
+        work.add_done_callback(ended)
+        return await asyncio.shield(work)
 
     async def pieces(self, asked: ChatRequest) -> AsyncGenerator[tuple[int, str | Reply], None]:
         """Pieces of the replies as they come, each with the index of its reply; the whole reply is the last of each.

@@ -37,7 +37,7 @@ MOST_AT_ONCE = 512
 VERSION = "x-verbal-version"
 """Header of a reply: number of the adopted version that answered."""
 _STALLED = 60.0
-"""Seconds in which a client takes a piece of a stream; one that does not would hold a model for ever."""
+"""Seconds in which a client sends its request, and takes a piece of a stream; else it would hold a place for ever."""
 _ENDING = 10.0
 """Seconds that requests under way have to end when the server stops."""
 _log = logging.getLogger("verbal.gateway")
@@ -198,7 +198,13 @@ class Gateway:
             raise Refusal(429, what, kind="server_error", code="overloaded", retry_after=1.0)
         self._under_way += 1
         try:
-            asked = read_request(await request.read())
+            try:
+                async with asyncio.timeout(_STALLED):
+                    body = await request.read()
+            except TimeoutError:
+                what = f"the body did not come within {_STALLED:g} s"
+                raise Refusal(408, what, code="request_timeout") from None
+            asked = read_request(body)
             with self.switch.lease() as served:
                 return await self._answer(request, asked, served)
         finally:
