@@ -59,8 +59,9 @@ def test_learns_codes_from_verdicts_alone(tiny, examples, tmp_path, capfd):
         assert all(len(a.steps[0].token_ids) == len(a.steps[0].logprobs) for a in attempts)
 
 
-def test_goes_on_after_a_kill_bit_for_bit(tiny, examples, tmp_path):
-    method = GRPO(**FAST, steps=6, save_steps=2)
+@pytest.mark.parametrize("options", [{"save_steps": 2}, {"save_steps": 3, "passes": 2}])
+def test_goes_on_after_a_kill_bit_for_bit(tiny, examples, tmp_path, options):
+    method = GRPO(**FAST, steps=6, **options)
     whole = method.train(examples, tiny, str(tmp_path / "whole"), seed=3, recipe=recipe())
 
     def kill(done, total, figures):
@@ -301,3 +302,100 @@ def test_memory_that_is_out_says_what_to_lower(tiny, examples, tmp_path, monkeyp
         GRPO(**FAST, steps=3).train(examples, tiny, str(tmp_path / "out"), recipe=recipe())
     assert "lower max_tokens to 1" in failed.value.todo
     assert "gradient_checkpointing" in failed.value.todo
+
+
+def test_a_state_before_the_first_checkpoint_keeps_what_was_paid(tiny, examples, tmp_path):
+    method = GRPO(**FAST, steps=4)
+    whole = method.train(examples, tiny, str(tmp_path / "whole"), seed=3, recipe=recipe())
+
+    def kill(done, total, figures):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        method.train(examples, tiny, str(tmp_path / "cut"), seed=3, recipe=recipe(), on_progress=kill)
+    with Store(tmp_path / "cut" / "rollouts.db") as store:
+        paid = sum(used.calls for used in store.usage("rollouts").values())
+    again = method.train(examples, tiny, str(tmp_path / "cut"), seed=3, recipe=recipe(), resume=True)
+    with Store(tmp_path / "cut" / "rollouts.db") as store:
+        assert sum(used.calls for used in store.usage("rollouts").values()) == 2 * paid, "two steps of four were paid"
+    assert again["generated"] == whole["generated"]
+    assert [p["generated"] for p in again["curve"]] == [p["generated"] for p in whole["curve"]]
+
+
+def test_a_training_that_has_learned_may_go_on_with_equal_rewards(tiny, examples, tmp_path):
+    from types import SimpleNamespace
+
+    from verbal.trainers.group import Batch, Watch
+
+    def batch(*scores):
+        values = torch.tensor(scores)
+        return Batch(values, torch.zeros(len(scores)), torch.ones(len(scores), 1), ("initial",) * len(scores),
+                     torch.zeros(len(scores)))  # fmt: skip
+
+    trainer = SimpleNamespace(method=GRPO(patience=2), rollouts=SimpleNamespace(generated=7))
+    first = Watch(trainer, None)
+    first.saw(batch(0.0, 1.0))
+    again = Watch(trainer, None)
+    again.load(first.state())
+    for _ in range(5):
+        again.saw(batch(1.0, 1.0))
+    with pytest.raises(TrainError, match="equal within every group of the first 2"):
+        fresh = Watch(trainer, None)
+        for _ in range(2):
+            fresh.saw(batch(1.0, 1.0, float("nan")))  # a row without a score is no difference
+
+
+def test_groups_without_a_row_are_filled_by_those_of_other_tasks():
+    from verbal.trainers.group import _filled
+    from verbal.trainers.rollouts import Sampled
+    from verbal.trainers.weights import Tokens
+
+    row = Sampled(Tokens([1], [2, 3], [1, 1], None), 1.0)
+    rows = _filled([[], [row]], 2, ["a", "b"])
+    assert [r.kind for r in rows] == ["filler", "filler", "initial", "filler"]
+    assert all(r.tokens.mask == [0] and r.reward is None for r in rows if r.kind == "filler")
+    with pytest.raises(TrainError, match="no attempt at 2 tasks has a reply"):
+        _filled([[], []], 2, ["a", "b"])
+
+
+def test_papers_of_rewards_name_the_gold_that_decided_them(tiny, examples, tmp_path):
+    papers = GRPO(**FAST, steps=1).train(examples, tiny, str(tmp_path / "out"), recipe=recipe())
+    assert papers["oracle_rows"] == papers["rows"] == 4
+    assert papers["models"] == [tiny]
+    assert papers["critics"][0].endswith(":TinyCritic")
+
+
+def test_several_turns_and_cut_replies_are_not_moved_under_another_prompt(tmp_path):
+    from verbal.trainers.rollouts import Made
+    from verbal.types import StopReason
+
+    with rollouts(tmp_path, guess, tasks=["train-anchor"]) as made:
+        (group,) = made.run(made.groups(0, ["train-anchor"], 1))
+        attempt = group[0].attempt
+        prompt, messages = made.row(group[0]).tokens.prompt, attempt.steps[0].prompt
+        assert made.moved(prompt, messages, group[0], "refined") is not None
+        for other in (attempt.replace(steps=attempt.steps * 2), attempt.replace(stop=StopReason.LENGTH)):
+            assert made.moved(prompt, messages, Made(other, 1.0), "refined") is None
+
+
+@pytest.mark.parametrize("option", [{"beta": 0.1}, {"loss": "bnpo"}, {"clip_high": 0.3}])
+def test_options_that_its_own_loss_lacks_are_refused(option):
+    with pytest.raises(ConfigError, match="its own loss has none of these"):
+        CritiqueGRPO(**option)
+
+
+def test_limits_may_be_raised_when_a_training_goes_on(tiny, examples, tmp_path):
+    import dataclasses
+
+    from verbal.recipe import LimitsTable
+
+    def kill(done, total, figures):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    method = GRPO(**FAST, steps=3, save_steps=1)
+    with pytest.raises(KeyboardInterrupt):
+        method.train(examples, tiny, str(tmp_path / "out"), recipe=recipe(), on_progress=kill)
+    more = dataclasses.replace(recipe(), limits=LimitsTable(max_calls=10_000))
+    assert method.train(examples, tiny, str(tmp_path / "out"), recipe=more, resume=True)["steps"] == 3
