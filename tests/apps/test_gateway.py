@@ -6,7 +6,6 @@ import asyncio
 import json
 import random
 
-import aiohttp
 import openai
 import pytest
 from gateway_world import ASK, PROBE, SCRIPT, ask_plainly, sdk, until
@@ -189,15 +188,21 @@ async def test_our_own_client_reads_token_ids_through_it_and_a_gateway_stands_be
 # hang-ups and limits --------------------------------------------------------------------------------------------------
 
 
+async def sent(gateway, asked):
+    """The connection of a client that asked and reads nothing."""
+    body = json.dumps(asked).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+    _, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.rsplit(":", 1)[1]), limit=2**10)
+    writer.write(head.encode() + body)
+    return writer
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_client_that_hangs_up_cancels_its_work(slow, stream):
     model = slow.switch.current.model
-    async with aiohttp.ClientSession() as session:
-        body = {"model": "test/slow", "messages": ASK, "stream": stream}
-        asking = asyncio.create_task(session.post(f"{slow.url}/v1/chat/completions", json=body))
-        await until(lambda: model.begun == 1)
-        asking.cancel()
-        await asyncio.gather(asking, return_exceptions=True)
+    writer = await sent(slow, {"model": "test/slow", "messages": ASK, "stream": stream})
+    await until(lambda: model.begun == 1)
+    writer.close()
     await until(lambda: model.cancelled == 1)
     await until(lambda: slow.switch.current.under_way == 0)
     model.go.set()
@@ -216,11 +221,7 @@ async def test_a_client_that_stops_reading_holds_nothing_for_ever(slow, monkeypa
             model.cancelled += 1
 
     monkeypatch.setattr(model, "stream_reply", endless)
-    body = json.dumps({"model": "test/slow", "messages": ASK, "stream": True}).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
-    port = int(slow.url.rsplit(":", 1)[1])
-    _, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**10)
-    writer.write(head.encode() + body)
+    writer = await sent(slow, {"model": "test/slow", "messages": ASK, "stream": True})
     await until(lambda: model.cancelled == 1)
     await until(lambda: slow.switch.current.under_way == 0)
     writer.close()
