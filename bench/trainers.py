@@ -252,7 +252,8 @@ def killed_training(work: Path, name: str, resume: bool) -> None:
 
 
 GOLDEN = {
-    "losses and credit": ["credit", "losses"], "grpo": ["group"], "critique_grpo": ["critique_grpo", "losses"], "r3l": ["r3l"],
+    "losses and credit": ["credit", "losses"], "grpo": ["group"], "critique_grpo": ["critique_grpo", "losses"],
+    "r3l": ["r3l"],
     "relift": ["relift"], "sft_then_rl": ["sft_then_rl"], "retroformer": ["retroformer"], "mae": ["mae"],
     "c3po": ["c3po"], "dpo": ["pairs"], "kto": ["pairs"], "sdft": ["self_distillation"], "sdpo": ["self_distillation"],
     "cot_rl": ["cot_rl"], "sft": ["sft", "slots"],

@@ -26,7 +26,7 @@ ROOMS = ("memory", "critics", "trainers", "apps", "models")
 _EXTRAS = {
     "torch": "train", "transformers": "train", "trl": "train", "datasets": "train", "accelerate": "train",
     "peft": "train", "safetensors": "train", "sentence_transformers": "embed", "duckdb": "sql", "sqlalchemy": "sql",
-    "fastapi": "serve", "uvicorn": "serve", "ray": "ray", "mcp": "mcp", "psycopg": "postgres",
+    "uvicorn": "mcp", "mlflow": "mlflow", "ray": "ray", "mcp": "mcp", "psycopg": "postgres",
 }  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""The chat agent: it learns from being corrected, and shows what it learned."""

@@ -1,0 +1,1 @@
+"""Conversations to practise in: scenarios with a simulated user, judged utterance by utterance."""
