@@ -102,7 +102,7 @@ class Capture(Protocol):
     """Keeps what happened."""
 
     def put(self, exchange: Exchange) -> bool:
-        """Takes an exchange that ended; False when there is no room, and it is counted as lost. Never waits or raises."""
+        """Takes an exchange that ended; False when there is no room (counted as lost). Never waits, never raises."""
         ...
 
 
