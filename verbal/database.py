@@ -209,7 +209,8 @@ class SQLite(Database):
         if names and "meta" not in names:  # `meta` is made first, so a store that another process is just making has it
             db.close()
             raise foreign(self.where)
-        db.execute("PRAGMA journal_mode = WAL")
+        if db.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            _patiently(db, "PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
         return db
 
@@ -233,6 +234,14 @@ class SQLite(Database):
 
     def _explained(self) -> _Explained:
         return self._in_words
+
+
+def _patiently(db: sqlite3.Connection, sql: str) -> None:
+    """Runs a statement for which SQLite does not wait while others hold the file, as it does for all others."""
+    from tenacity import Retrying, retry_if_exception_message, stop_after_delay, wait_random
+
+    locked = retry_if_exception_message(message="database is locked")
+    Retrying(retry=locked, stop=stop_after_delay(30), wait=wait_random(0, 0.02), reraise=True)(db.execute, sql)
 
 
 class _Explained:
