@@ -13,7 +13,7 @@ export HF_DATASETS_OFFLINE ?= 1
 # A machine may switch byte code off; every process would then compile the house again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test check format bench links clean install
+.PHONY: help demo test check format bench page links clean install
 
 help:
 	@echo "make demo    the whole story offline: an agent learns in words, then in weights"
@@ -21,6 +21,7 @@ help:
 	@echo "make check   ruff format --check, ruff check, mypy"
 	@echo "make format  ruff format and ruff check --fix"
 	@echo "make bench   every measurement in bench/ (figures land in bench/results)"
+	@echo "make page    the page of the web app from its sources (needs Node.js; the built one is in the checkout)"
 	@echo "make links   an optional, git-ignored link folder, so that editors resolve tests too"
 	@echo "make clean   caches, builds, links and the virtual environment"
 
@@ -42,6 +43,9 @@ format: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	set -e; for script in bench/*.py; do echo "== $$script"; $(BIN)/python $$script $(ARGS); done
+
+page:
+	cd apps/web/source && npm ci --no-audit --no-fund && npm run build
 
 links:
 	for room in memory critics trainers apps prompts; do ln -sfn ../$$room verbal/$$room; done
