@@ -3,7 +3,7 @@
 One SQLite file, or a PostgreSQL database by URL (`verbal/database.py` has both). Every write is idempotent by key,
 because LangGraph runs a node at least once. What a vector index holds is derived from here and never the other way
 round. Calls and replies are in `verbal/store_calls.py`, proposals and versions in `verbal/store_evidence.py`,
-operations and vectors of memories in `verbal/store_memory.py`.
+operations and vectors of memories in `verbal/store_memory.py`, keys and people in `verbal/store_access.py`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 
 from verbal.database import Database, SQLite, in_key_order, open_database
 from verbal.errors import ConfigError, StoreError, UnknownName
+from verbal.store_access import ACCESS_TABLES, AccessRecords
 from verbal.store_calls import CALL_TABLES, CallRecords
 from verbal.store_evidence import EVIDENCE_TABLES, EvidenceRecords
 from verbal.store_memory import MEMORY_TABLES, MemoryRecords
@@ -44,7 +45,7 @@ _VERSION = "1"
 _RUN = "id, started, finished, status, recipe, info"
 
 
-class Store(CallRecords, EvidenceRecords, MemoryRecords):
+class Store(AccessRecords, CallRecords, EvidenceRecords, MemoryRecords):
     """The store at a path or URL; threads and processes may share it.
 
     `runs/verbal.db` and `sqlite:///runs/verbal.db` are a file, `postgresql://user:password@host:port/database` is a
@@ -59,7 +60,7 @@ class Store(CallRecords, EvidenceRecords, MemoryRecords):
     def __init__(self, url: str | Path) -> None:
         super().__init__(open_database(url))
         try:
-            self._database.create(_SCHEMA + CALL_TABLES + EVIDENCE_TABLES + MEMORY_TABLES)
+            self._database.create(_SCHEMA + CALL_TABLES + EVIDENCE_TABLES + MEMORY_TABLES + ACCESS_TABLES)
             self._check_version()
         except BaseException:
             self._database.close()
