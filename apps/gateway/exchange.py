@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from verbal.contracts import Reply, Sampling
 from verbal.types import Message, Reflection, Usage
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+Ask = Callable[[str, Sequence[Message]], Awaitable[Reply]]
+"""Asks an upstream (of a route) what a client asked, with these messages; raises what a model raises."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,4 +112,28 @@ class Capture(Protocol):
         ...
 
 
-__all__ = ["Caller", "Capture", "Exchange", "Gate", "Lessons"]
+class Shadow(Protocol):
+    """Lets another memory or model answer the same, unseen by the client."""
+
+    def begin(self, exchange: Exchange, ask: Ask) -> None:
+        """Called when an exchange is answered. Never waits, never raises; it owns the tasks that it starts."""
+        ...
+
+
+class Pages(Protocol):
+    """A web application on the same server. It lets people in by itself: the gate is not asked for its paths."""
+
+    def routes(self) -> Sequence[web.RouteDef]:
+        """Its paths, none of them under `/v1`."""
+        ...
+
+    async def open(self, gateway: Any) -> None:
+        """Called when the gateway listens."""
+        ...
+
+    async def aclose(self) -> None:
+        """Called before the models are closed."""
+        ...
+
+
+__all__ = ["Ask", "Caller", "Capture", "Exchange", "Gate", "Lessons", "Pages", "Shadow"]

@@ -9,7 +9,7 @@ import json
 import logging
 import socket
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Self
@@ -21,9 +21,11 @@ from verbal.contracts import Reply
 from verbal.errors import ConfigError, VerbalError
 from verbal.store import Store
 
+from .exchange import Capture, Gate, Lessons, Pages, Shadow
 from .reply import Completion, refusal
 from .request import ChatRequest, Refusal, read_request
-from .served import Served
+from .routes import Route
+from .served import PROMOTED, Served
 from .switch import Switch
 
 TOKEN = "VERBAL_SERVE_TOKEN"
@@ -34,6 +36,8 @@ LARGEST_REQUEST = 10 * 2**20
 """Bytes of a request."""
 MOST_AT_ONCE = 512
 """Requests under way; one more is told to come back."""
+CALLER = "caller"
+"""Key of a request: the `Caller`."""
 VERSION = "x-verbal-version"
 """Header of a reply: number of the adopted version that answered."""
 _STALLED = 60.0
@@ -53,13 +57,32 @@ class Gateway:
         engine: `auto`, or `vllm` for a process of its own.
         token: What clients must send as bearer token; none is needed on loopback only.
         every: Seconds between two looks at the log of versions.
+        routes: Which names are answered by what; without any, `spec` answers to its own names.
+        gate: Who may come; without one whoever has the token, or is on this machine.
+        lessons: What is put into prompts.
+        capture: Keeps what passes.
+        pages: A web application on the same server.
+        shadow: Lets others answer the same. A gate, lessons, a capture or a shadow that has a method `routes()` brings
+            paths of its own, which go through the gate; `request[CALLER]` is who calls.
 
     Raises:
         ConfigError: the token is short.
     """
 
     def __init__(
-        self, spec: str, store: Store | None = None, *, engine: str = "auto", token: str = "", every: float = 0.5
+        self,
+        spec: str = PROMOTED,
+        store: Store | None = None,
+        *,
+        engine: str = "auto",
+        token: str = "",
+        every: float = 0.5,
+        routes: Sequence[Route] = (),
+        gate: Gate | None = None,
+        lessons: Lessons | None = None,
+        capture: Capture | None = None,
+        pages: Pages | None = None,
+        shadow: Shadow | None = None,
     ) -> None:
         if token and len(token) < SHORTEST_TOKEN:
             what = f"the token has {len(token)} characters, at least {SHORTEST_TOKEN} are needed"
@@ -67,6 +90,8 @@ class Gateway:
         self.switch = Switch(spec, store, engine=engine, every=every)
         self.url = ""
         """Where it listens, such as `http://127.0.0.1:8600`."""
+        self.routes = tuple(routes) or (Route(name="default", upstream=spec),)
+        self._gate, self._lessons, self._capture, self._pages, self._shadow = gate, lessons, capture, pages, shadow
         self._token = token.encode()
         self._runner: web.AppRunner | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -98,6 +123,8 @@ class Gateway:
                     web.get("/health", self._health),
                 ]
             )
+            for door in (self._gate, self._lessons, self._capture, self._shadow, self._pages):
+                app.add_routes(getattr(door, "routes", tuple)())
             # A client that hangs up cancels its handler, and with it the call behind.
             runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=_ENDING)
             await runner.setup()
@@ -109,6 +136,8 @@ class Gateway:
             raise
         self._watching = asyncio.create_task(self.switch.watch())
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+        if self._pages is not None:
+            await self._pages.open(self)
         return self.url
 
     async def aclose(self) -> None:
@@ -116,6 +145,8 @@ class Gateway:
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
+        if self._pages is not None:
+            await self._pages.aclose()
         if self._runner is not None:
             await self._runner.cleanup()
         await self.switch.aclose()
