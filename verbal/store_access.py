@@ -174,6 +174,14 @@ class AccessRecords(Records):
         rows = self._database.read(sql, (digest_of(token), time.time()))
         return str(rows[0][0]) if rows else None
 
+    def touch_session(self, token: str, idle: float, most: float) -> None:
+        """Lets a session that is in use last `idle` seconds from now, but `most` seconds from its opening at most."""
+        digest, now = digest_of(token), time.time()
+        with self._database.write(alone=True) as db:
+            for (opened,) in db.read("SELECT opened FROM sessions WHERE token = ? AND expires >= ?", (digest, now)):
+                until = min(now + idle, opened + most)
+                db.change("UPDATE sessions SET expires = ? WHERE token = ?", (until, digest))
+
     def close_session(self, token: str) -> None:
         """Ends a session, if there is one."""
         with self._database.write() as db:
