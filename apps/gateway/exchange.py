@@ -16,6 +16,9 @@ from verbal.contracts import Reply, Sampling
 from verbal.types import Message, Reflection, Usage
 
 if TYPE_CHECKING:
+    from verbal.models import Price
+
+if TYPE_CHECKING:
     from aiohttp import web
 
 Ask = Callable[[str, Sequence[Message]], Awaitable[Reply]]
@@ -88,8 +91,23 @@ class Gate(Protocol):
         """
         ...
 
+    def allow(self, exchange: Exchange, price: Price | None) -> None:
+        """Whether the request may go on: called once its route is known and before a model is asked.
+
+        Args:
+            exchange: What is asked.
+            price: Of the model that would answer; None when it is not known.
+
+        Raises:
+            Refusal: the key may not use the route, or has a limit on cost and the price is not known (403); what this
+                costs at worst is more than what is left (429 with seconds to wait).
+        """
+        ...
+
     def charge(self, exchange: Exchange) -> None:
-        """Counts what an exchange used against the limits of its key."""
+        """Counts what an exchange used against the limits of its key: once for each that was allowed, however it
+        ended.
+        """
         ...
 
 
