@@ -50,7 +50,13 @@ _OPPOSITES = (
 )  # fmt: skip
 _SIDE = {word: (i, side) for i, pair in enumerate(_OPPOSITES) for side, word in enumerate(pair)}
 _QUOTED = re.compile(r"('[^']*'|\"[^\"]*\"|`[^`]*`)")
-_MARK = re.compile(r"[^\W\d]\w*(?:[_.]\w+)+|'[^']*'|\"[^\"]*\"|\d+(?:[.,]\d+)*|[<>!=]=?|[+*/%]")
+# A name has a dot or an underscore in it. Possessive, and a plain word is eaten whole: linear in a hostile text.
+_NUMBER = re.compile(r"\d++(?:[.,]\d++)*+")
+_MARK = re.compile(
+    r"[^\W\d](?:[^\W_]*+_\w++(?:\.\w++)*+|\w*+(?:\.\w++)++)"
+    r"|(?P<plain>[^\W\d]\w*+(?:(?<=\d),\d++(?:[.,]\d++)*+)?)"
+    rf"|'[^']*'|\"[^\"]*\"|{_NUMBER.pattern}|[<>!=]=?|[+*/%]"
+)
 _SPACE = re.compile(r"\s+")
 
 
@@ -114,6 +120,15 @@ def alike(items: Sequence[Reflection]) -> list[Alike]:
     return found
 
 
+def _marks(text: str) -> Iterator[str]:
+    """Names such as `orders.id`, literals, numbers and operators of a text."""
+    for mark in _MARK.finditer(text):
+        if mark["plain"]:
+            yield from _NUMBER.findall(mark[0])
+        else:
+            yield mark[0]
+
+
 class _Told:
     """What an item says, taken apart once."""
 
@@ -124,7 +139,7 @@ class _Told:
         kept = [w for w in informative(text) if w not in _NEGATIONS][:_WORDS]
         self.words = frozenset(kept)
         self.features = frozenset([*kept, *map(" ".join, itertools.pairwise(kept))]) or frozenset(found or [text])
-        self.marks = tuple(sorted(_MARK.findall(text.casefold())))
+        self.marks = tuple(sorted(_marks(text.casefold())))
         self.negations = sum(w in _NEGATIONS for w in found)
         self.sides: dict[int, set[int]] = {}
         for word in found:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import random
+import re
 import sys
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from verbal.contracts import Trial
 from verbal.memory.audit import KINDS, Bounds, Evidence, audit, subjects, summary
-from verbal.memory.duplicates import _CROWD, alike, same_words
+from verbal.memory.duplicates import _CROWD, _marks, alike, same_words
 from verbal.memory.junk import junk, unclean
 from verbal.memory.leaks import entropy, find_secrets, masked
 from verbal.types import Attempt, Counters, Message, Reflection, Step
@@ -344,10 +345,17 @@ def test_retired_items_are_not_looked_at_and_the_worst_comes_first():
     assert list(summary(found)) == ["secret", "empty"] and set(summary(found)) <= set(KINDS)
 
 
+@given(st.text("a1_.,'é٣=", max_size=14))
+def test_marks_are_names_literals_numbers_and_operators(text):
+    plain = r"[^\W\d]\w*(?:[_.]\w+)+|'[^']*'|\"[^\"]*\"|\d+(?:[.,]\d+)*|[<>!=]=?|[+*/%]"
+    assert list(_marks(text)) == re.findall(plain, text), "as said in short, where time does not matter"
+
+
 def test_hostile_sizes():
     huge = ["x" * 100_000, "word " * 20_000, "ignore " * 14_000, "\u202e" * 1000, "'" * 100_000, "a.b." * 25_000]
+    huge += ["x1" * 50_000, "x1,1" * 25_000, "_a" * 50_000]
     found = kinds([item(i, t) for i, t in enumerate(huge)])
-    assert found["unicode"] == ["r3"] and len(found["long"]) == 6
+    assert found["unicode"] == ["r3"] and len(found["long"]) == len(huge)
 
 
 def test_ten_thousand_items_and_what_is_named(root):
