@@ -46,6 +46,8 @@ class Assistant(Session):
         new_memory: Whether a memory that is named may be one that nothing was filed in yet.
         words: Whether the model adds what the result means in its words, one more call each.
         moved: Where the database was before it moved (`Record["db"]`): what was answered there is judged here.
+        run: A session to go on with (`ask-3fa9c`), or the name of a new one.
+        about: Kept with a new session, such as whose it is.
 
     Raises (on entering):
         DataError: the database cannot be read. ConfigError, ModelError: a part or the model cannot be used.

@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
@@ -44,6 +44,8 @@ class Session:
         new_memory: bool = False,
         words: bool = False,
         moved: str = "",
+        run: str = "",
+        about: Mapping[str, Any] | None = None,
     ) -> None:
         made = recipe or load_recipe("ask")
         if db is not None:
@@ -58,7 +60,8 @@ class Session:
         self._shop: Workshop | None = None
         self._known: Memory | None = None
         self.pinned = False
-        self._run, self._turns, self._started = "", 0, False
+        self._run, self._turns, self._started = run, 0, False
+        self._about = dict(about or {})
         self.location, self.dialect, self.memory = "", "sqlite", ""
         """The database without password, its SQL, and the name of the memory."""
 
@@ -80,8 +83,12 @@ class Session:
     async def _open(self) -> None:
         given = self._given_store
         store = given if isinstance(given, Store) else self._stack.enter_context(Store(given))
-        while not self._run or store.run(self._run) is not None:
-            self._run = f"{answered.PREFIX}{session_id()}"
+        if self._run and (begun := store.run(self._run)) is not None:
+            numbers = [int(a["id"].rpartition("-")[2]) for a in begun["info"].get("answers") or ()]
+            self._started, self._turns = True, max(numbers, default=0)
+        while not self._run:
+            named = f"{answered.PREFIX}{session_id()}"
+            self._run = "" if store.run(named) is not None else named
         name, _, version = self._wanted.partition("@")
         app = self._given_app or await self._make_app()
         # A database that does not answer must not hold up the event loop.
@@ -137,7 +144,9 @@ class Session:
             plain = shop.recipe.to_dict()
             plain["app"]["options"]["db"] = self.location  # never a password
             shop.store.start_run(
-                self._run, plain, {"command": "ask", "tasks": [], "db": self.location, "answers": [], **shop.info}
+                self._run,
+                plain,
+                {"command": "ask", "tasks": [], "db": self.location, "answers": [], **shop.info, **self._about},
             )
             self._started = True
         self._turns += 1
