@@ -67,7 +67,7 @@ def attempt_curves(store: Store, run: str, given: Verdicts | None = None) -> lis
 
 
 def learning_curves(store: Store, runs: Sequence[str]) -> list[dict[str, Any]]:
-    """Share solved while tasks were worked through, of runs that are the seeds of one: first attempts, then all of them.
+    """Share solved while tasks were worked through, of runs that are the seeds of one: by first attempts, and by all.
 
     x is the tasks worked through, passes counted one after the other. Each seed has an order of its own.
     """
