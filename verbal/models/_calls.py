@@ -206,10 +206,18 @@ class ModelCalls:
 
         Its slot and its reservation are held until the reader is done, so a reader calls no model in between.
         """
+        async with aclosing(self.stream_reply(messages, sampling)) as pieces:
+            async for piece in pieces:
+                if isinstance(piece, str):
+                    yield piece
+
+    async def stream_reply(self, messages: Sequence[Message], sampling: Sampling) -> AsyncGenerator[str | Reply, None]:
+        """The same, then the whole reply: tool calls, usage, why it ended."""
         asked = requests_of(self.name, self.fingerprint, messages, 1, sampling)
         if known := self.cache.find(asked, self.role):
             if known[0].text:
                 yield known[0].text
+            yield known[0]
             return
         async with self._recorded(asked) as call:
 
@@ -223,6 +231,7 @@ class ModelCalls:
                     yield first
                     async for piece in pieces:
                         yield piece
+        yield call.replies[0]
 
     async def _pieces(self, messages: Sequence[Message], sampling: Sampling, call: _Call) -> AsyncGenerator[str, None]:
         """One attempt at a stream, inside its slot and reservation."""
@@ -386,15 +395,10 @@ class ModelCalls:
 
     def _tell(self, call: _Call, failure: str | None) -> None:
         if self._on_call is not None:
+            seconds, retries = time.monotonic() - call.started, max(0, call.tries - 1)
             self._on_call(
                 CallRecord(
-                    id=call.id,
-                    key=call.asked[0].key,
-                    role=call.role,
-                    model=self.name,
-                    usage=call.used,
-                    seconds=time.monotonic() - call.started,
-                    retries=max(0, call.tries - 1),
-                    error=failure,
+                    id=call.id, key=call.asked[0].key, role=call.role, model=self.name, usage=call.used,
+                    seconds=seconds, retries=retries, error=failure,
                 )
-            )
+            )  # fmt: skip
