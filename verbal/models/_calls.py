@@ -18,8 +18,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
-from tenacity import RetryCallState
-
 from verbal.cache import Cache, Request, recorded, requests_of
 from verbal.contracts import Model, Reply, Sampling
 from verbal.errors import BudgetError, ModelError, TransientError, VerbalError
@@ -32,6 +30,7 @@ from verbal.models._wire import StreamsReply, together, with_seed
 from verbal.types import Message, Usage
 
 _T = TypeVar("_T")
+_Pieces = AsyncGenerator[str | Reply, None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,7 +210,7 @@ class ModelCalls:
                 if isinstance(piece, str):
                     yield piece
 
-    async def stream_reply(self, messages: Sequence[Message], sampling: Sampling) -> AsyncGenerator[str | Reply, None]:
+    async def stream_reply(self, messages: Sequence[Message], sampling: Sampling) -> _Pieces:
         """The same, then the whole reply: tool calls, usage, why it ended."""
         asked = requests_of(self.name, self.fingerprint, messages, 1, sampling)
         if known := self.cache.find(asked, self.role):
@@ -272,13 +271,10 @@ class ModelCalls:
     async def _tried(self, attempt: Callable[[], Awaitable[_T]], call: _Call) -> _T:
         """What `attempt` gives, after as many tries as `Retry` allows."""
         try:
-            return await self._retry.tried(attempt, self._wait)
+            return await self._retry.tried(attempt, lambda state: self._retry.wait(state, self._random))
         except TransientError as error:
             error.where = f"{error.where or self.name} (try {call.tries} of {self._retry.attempts}, the last)"
             raise
-
-    def _wait(self, state: RetryCallState) -> float:
-        return self._retry.wait(state, self._random)
 
     @asynccontextmanager
     async def _allowed(
@@ -395,10 +391,8 @@ class ModelCalls:
 
     def _tell(self, call: _Call, failure: str | None) -> None:
         if self._on_call is not None:
-            seconds, retries = time.monotonic() - call.started, max(0, call.tries - 1)
-            self._on_call(
-                CallRecord(
-                    id=call.id, key=call.asked[0].key, role=call.role, model=self.name, usage=call.used,
-                    seconds=seconds, retries=retries, error=failure,
-                )
+            made = CallRecord(
+                id=call.id, key=call.asked[0].key, role=call.role, model=self.name, usage=call.used, error=failure,
+                seconds=time.monotonic() - call.started, retries=max(0, call.tries - 1),
             )  # fmt: skip
+            self._on_call(made)
