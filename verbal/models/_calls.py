@@ -201,9 +201,8 @@ class ModelCalls:
         return list(call.replies) if call.first else self.cache.first(asked, call.replies)
 
     async def stream(self, messages: Sequence[Message], sampling: Sampling) -> AsyncIterator[str]:
-        """Pieces of one reply as they come; a failure is tried again until the first piece has come.
-
-        Its slot and its reservation are held until the reader is done, so a reader calls no model in between.
+        """Pieces of one reply as they come; a failure is tried again until the first piece has come. Its slot and its
+        reservation are held until the reader is done, so a reader calls no model in between.
         """
         async with aclosing(self.stream_reply(messages, sampling)) as pieces:
             async for piece in pieces:
@@ -271,10 +270,13 @@ class ModelCalls:
     async def _tried(self, attempt: Callable[[], Awaitable[_T]], call: _Call) -> _T:
         """What `attempt` gives, after as many tries as `Retry` allows."""
         try:
-            return await self._retry.tried(attempt, lambda state: self._retry.wait(state, self._random))
+            return await self._retry.tried(attempt, self._wait)
         except TransientError as error:
             error.where = f"{error.where or self.name} (try {call.tries} of {self._retry.attempts}, the last)"
             raise
+
+    def _wait(self, state: Any) -> float:
+        return self._retry.wait(state, self._random)
 
     @asynccontextmanager
     async def _allowed(
