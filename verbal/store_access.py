@@ -66,7 +66,7 @@ class AccessRecords(Records):
             db.change("INSERT INTO api_keys VALUES (?, ?, ?, ?, ?, ?, ?)", values)
         return key
 
-    def keys(self) -> list[dict[str, Any]]:
+    def api_keys(self) -> list[dict[str, Any]]:
         """Every key, oldest first: id, hash, project, made, expires, revoked, and what it may do."""
         rows = self._database.read(f"SELECT hash, {_KEY} FROM api_keys ORDER BY made, id")
         names = ("hash", *_KEY.split(", ")[:-1])
@@ -80,7 +80,7 @@ class AccessRecords(Records):
         """
         with self._database.write(alone=True) as db:
             if not db.read("SELECT 1 FROM api_keys WHERE id = ?", (id,)):
-                raise UnknownName.of("key", id, [k["id"] for k in self.keys()], where=self.where)
+                raise UnknownName.of("key", id, [k["id"] for k in self.api_keys()], where=self.where)
             sql = "UPDATE api_keys SET revoked = ? WHERE id = ? AND revoked IS NULL"
             return bool(db.change(sql, (time.time(), id)))
 

@@ -20,18 +20,18 @@ def test_a_key_is_shown_once_and_kept_as_its_digest(store: Store) -> None:
     key = store.add_key("shop", {"rpm": 5})
     assert key.startswith("sk-verbal-") and len(key) >= 10 + 43
     assert store.add_key("shop") != key
-    found = store.keys()[0]
+    found = store.api_keys()[0]
     assert (found["project"], found["rpm"], found["expires"], found["revoked"]) == ("shop", 5, None, None)
-    assert key not in repr(store.keys())
+    assert key not in repr(store.api_keys())
 
 
 def test_a_key_ends_once(store: Store) -> None:
     store.add_key("shop", days=1)
-    row = store.keys()[0]
+    row = store.api_keys()[0]
     assert row["expires"] - row["made"] == pytest.approx(86400)
     assert store.revoke_key(row["id"])
     assert not store.revoke_key(row["id"])
-    assert store.keys()[0]["revoked"] is not None
+    assert store.api_keys()[0]["revoked"] is not None
     with pytest.raises(UnknownName, match="key"):
         store.revoke_key("key-nobody")
 
