@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import difflib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from verbal.errors import UnknownName
 from verbal.store import Store
 
+from .._said import USER, counted, standing
+
 Record = dict[str, Any]
 """An answer: id, question, asked, status, sql, attempt, task, db, memory, at, readings, corrections, counts (the VALUE
 operations by which it counts now, as plain dicts)."""
 
-USER = "user"
-"""Author of what a person said."""
 PREFIX = "ask-"
 """How the runs of sessions are called."""
 
@@ -63,16 +63,6 @@ def mark_undone(store: Store, correction: str, counts: list[Record]) -> None:
                     made["undone"], record["counts"] = time.time(), counts
 
     _change(store, run_of(correction.rpartition(".")[0]), mark)
-
-
-def counted(ops: Iterable[Record]) -> list[Record]:
-    """The outcomes among logged operations, without those that balance an earlier one."""
-    return [op for op in ops if op["op"] == "VALUE" and op["author"] != USER]
-
-
-def standing(record: Record) -> Record | None:
-    """What was said of an answer last and not taken back."""
-    return next((made for made in reversed(record["corrections"]) if "undone" not in made), None)
 
 
 def answer_of(store: Store, answer: str) -> Record:

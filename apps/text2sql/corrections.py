@@ -24,35 +24,22 @@ Rules:
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from verbal.contracts import Credit, Curator
+from verbal.contracts import Credit
 from verbal.errors import DataError, UnknownName
-from verbal.parts import load_function, make_part
 from verbal.store import Store
-from verbal.types import Attempt, Counters, Feedback, MemoryOp, Reflection
+from verbal.types import Attempt, MemoryOp
 
-from .answered import (
-    USER,
-    Record,
-    add_correction,
-    answer_of,
-    counted,
-    latest_correction,
-    mark_undone,
-    standing,
-)
+from .. import _said
+from .._said import LONGEST, check_lesson, lesson_ops, open_trials, own_words, said, undo_ops, write
+from .answered import Record, add_correction, answer_of, counted, latest_correction, mark_undone, standing
 
 if TYPE_CHECKING:
     from .answer import Answer
 
-LONGEST = 400
-"""Characters of a person's words."""
 _TOLD = {"up": "thumbs up", "down": "thumbs down", "words": "the words", "sql": "the query", "choose": "the reading"}
-_LEAD = re.compile(r"^\s*(no|nope|wrong|not quite|incorrect)\s*[:,;.!-]+\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,12 +66,6 @@ class Correction:
         """As plain JSON types."""
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "answer"}
         return {**plain, "answer": self.answer.to_dict() if self.answer else None}
-
-
-def open_trials(store: Store, name: str, options: Mapping[str, Any] | None = None) -> Any:
-    """The memory of that name, in quarantine and without files: the part `exact`."""
-    given = {k: v for k, v in (options or {}).items() if k not in ("name", "folder", "server", "version")}
-    return make_part("memory", "exact", store=store, **{**given, "name": name, "quarantine": True})
 
 
 async def thumbs(store: Store, memory: Any, credit: Credit | None, answer_id: str, up: bool) -> Correction:
@@ -148,7 +129,7 @@ async def undo(store: Store, wanted: str = "", db: str = "", memory: Any = None)
         opened = memory if memory is not None and memory.name == made["memory"] else open_trials(store, made["memory"])
         try:
             await opened.refresh()
-            ops, counts = _undo_ops(record, made, opened.items())
+            ops, counts = undo_ops(record, made, opened.items())
             if ops:
                 await opened.apply(ops)
         finally:
@@ -167,27 +148,6 @@ async def undo(store: Store, wanted: str = "", db: str = "", memory: Any = None)
         id=made["id"], answer_id=record["id"], kind="undo", kept=True, memory=made["memory"], credited=balanced,
         says="; ".join([f"taken back: {_TOLD[made['kind']]} ({made['id']})", *told]),
     )  # fmt: skip
-
-
-def _undo_ops(
-    record: Record, made: Record, items: Mapping[str, Reflection]
-) -> tuple[list[MemoryOp], list[dict[str, Any]]]:
-    """What takes a correction back, and the VALUE operations by which its answer counts then."""
-    counts: list[dict[str, Any]] = list(record.get("counts") or ())
-    others = [c for c in record["corrections"] if "undone" not in c and c["id"] != made["id"]]
-    outcome, ops = others[-1]["outcome"] if others else None, list[MemoryOp]()
-    if counts and counts[0]["outcome"] != outcome:
-        ops = [back for op in counts if (back := _inverse(op, items, made["id"])) is not None]
-        same = [o for c in record["corrections"] if (o := counted(c["ops"])) and o[0]["outcome"] == outcome]
-        again = [MemoryOp.from_dict(dict(op)) for op in (same[-1] if same else ())]
-        fields = {"reason": f"counts again: {made['id']} was taken back by the user", "author": USER}
-        again = [
-            op.replace(attempt=f"{op.attempt}#{made['id']}+", **fields) for op in again
-            if op.reflection in items and items[op.reflection].status != "retired"
-        ]  # fmt: skip
-        ops, counts = [*ops, *again], [op.to_dict() for op in again]
-    rest = (_inverse(op, items, made["id"]) for op in reversed(made["ops"]) if op["op"] != "VALUE")
-    return [*ops, *(op for op in rest if op is not None)], counts
 
 
 def _set_back_query(store: Store, made: Record, task_id: str) -> None:
@@ -229,29 +189,6 @@ def _retell(store: Store, record: Record) -> None:
             store.put_feedback([said(attempt, **fields)])
 
 
-def _inverse(plain: Mapping[str, Any], items: Mapping[str, Reflection], why: str) -> MemoryOp | None:
-    """The operation that takes another one back, or None where nothing is left to take back."""
-    op = MemoryOp.from_dict(dict(plain))
-    reason, item = f"taken back by the user ({why})", items.get(op.reflection)
-    if item is None:
-        return None
-    if op.op == "RETIRE":
-        back = item.replace(id="", status="quarantined", value=None, counters=Counters())
-        return MemoryOp(op="ADD", item=back, reason=f"{reason}: {item.id} again", author=USER)
-    if item.status == "retired":
-        return None
-    if op.op == "ADD":
-        return MemoryOp(op="RETIRE", reflection=item.id, reason=reason, author=USER)
-    if op.op == "VALUE" and op.outcome is not None:
-        return op.replace(
-            outcome=1.0 - op.outcome, delta=-op.delta, attempt=f"{op.attempt}#{why}", reason=reason, author=USER
-        )
-    if op.op == "TAG" and op.tag in ("active", "quarantined"):
-        other = "quarantined" if op.tag == "active" else "active"
-        return MemoryOp.from_dict({"op": "TAG", "reflection": item.id, "tag": other, "reason": reason, "author": USER})
-    return None
-
-
 def judged(store: Store, record: Record) -> Attempt:
     """The attempt that an answer stands for.
 
@@ -267,86 +204,10 @@ def judged(store: Store, record: Record) -> Attempt:
 async def outcome_ops(
     store: Store, memory: Any, credit: Credit | None, record: Record, attempt: Attempt, outcome: float
 ) -> list[MemoryOp]:
-    """VALUE operations for what was offered to an answer; an earlier, other outcome is balanced first, an equal one is
-    not counted again.
-    """
-    offered = attempt.steps[0].offered if attempt.steps else {}
-    was = record.get("counts") or ()
-    if credit is None or memory is None or not offered or (was and was[0]["outcome"] == outcome):
-        return []
-    await memory.refresh()
-    why = f"{record['id']}.{len(record['corrections']) + 1}"
-    ops = [back for op in was if (back := _inverse(op, memory.items(), why)) is not None]
-    again = f"#{len(record['corrections']) + 1}" if record["corrections"] else ""
-    shown = attempt.steps[0].shown
-    values = credit.observe(f"{attempt.id}{again}", offered, shown, outcome, memory.preview(ops))
-    reason = f"{'right' if outcome else 'wrong'}, said the user of answer {record['id']}"
-    return [*ops, *(op.replace(reason=reason) for op in values)]
-
-
-async def lesson_ops(memory: Any, curator: Curator, lesson: Reflection, answer_id: str) -> list[MemoryOp]:
-    """The operations that file a lesson, as the curator proposes them; in the person's name where words are written.
-
-    Raises:
-        DataError: it is empty, too long, holds a secret, or speaks to the model.
-    """
-    check_lesson(lesson)
-    await memory.refresh()
-    proposed = await curator.propose([lesson], list(memory.items().values()))
-    reason = f"said by the user of answer {answer_id}"
-    return [
-        op.replace(author=USER, reason=f"{reason}{f': {op.reason}' if op.reason else ''}") if op.item or op.op == "NOOP"
-        else op
-        for op in proposed
-    ]  # fmt: skip
-
-
-def check_lesson(lesson: Reflection) -> None:
-    """Refuses a lesson that must not be kept.
-
-    Raises:
-        DataError: it is empty, too long, holds a secret, or speaks to the model rather than of the data.
-    """
-    if not re.search(r"\w", lesson.text):
-        raise DataError("a correction without words", todo="say what should have been known")
-    if len(lesson.text) > LONGEST:
-        todo = "say it in a sentence or two, or give several corrections"
-        raise DataError(f"a correction of {len(lesson.text):,} characters, at most {LONGEST}", todo=todo)
-    if kinds := sorted({s.kind for s in load_function("memory", "leaks", "find_secrets")(lesson.text)}):
-        what = f"the correction seems to hold a secret ({', '.join(kinds)}); nothing was kept"
-        raise DataError(what, todo="leave keys, passwords and personal data out and say it again")
-    if why := load_function("memory", "screening", "instruction")(lesson):
-        raise DataError(f"the correction was not taken: {why}", todo="say what is known of the data, and no more")
-
-
-async def write(store: Store, memory: Any, credit: Credit | None, ops: Sequence[MemoryOp]) -> list[dict[str, Any]]:
-    """Applies operations and what credit settles after them; gives those that counted, as they are in the log."""
-    if memory is None or not ops:
-        return []
-    known = memory.items()
-    settled = credit.settle(memory.preview(ops)) if credit is not None and any(o.op == "VALUE" for o in ops) else []
-    wanted = [*ops, *(op for op in settled if op.reflection in known)]
-    before = memory.version
-    await memory.apply(wanted)
-    # Another writer may have been between: ours are told by what they do and by their reason.
-    marks = {(op.op, op.reason) for op in wanted}
-    return [op.to_dict() for _, op in store.ops(memory.name, before) if op.op != "NOOP" and (op.op, op.reason) in marks]
-
-
-def own_words(text: str) -> str:
-    """A person's words without the `no:` before them.
-
-    >>> own_words("no: revenue excludes returns")
-    'revenue excludes returns'
-    """
-    return " ".join(_LEAD.sub("", text, count=1).split())
-
-
-def said(attempt: Attempt, **fields: Any) -> Feedback:
-    """Feedback of the person who asked."""
-    if fields.get("value") is None:
-        fields.setdefault("reason", "the user gave words only")
-    return Feedback(attempt=attempt.id, critic=USER, source="user", **fields)
+    """VALUE operations for what was offered to an answer (`_said.outcome_ops`)."""
+    step = attempt.steps[0] if attempt.steps else None
+    offered, shown = (step.offered, step.shown) if step else ({}, ())
+    return await _said.outcome_ops(memory, credit, record, attempt.id, offered, shown, outcome)
 
 
 __all__ = [

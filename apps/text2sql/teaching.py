@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
 
 from verbal.contracts import Observation
 from verbal.errors import ConfigError, DataError
 from verbal.types import Attempt, MemoryOp, Reflection, Task
 
+from .. import _said
 from . import answered, corrections
 from .answer import Answer, result_fields
 from .clarify import same_result
@@ -117,7 +116,7 @@ async def _file(
     logged = await corrections.write(store, memory, session.shop.credit, [*ops, *filed])
     if attempt is not None:
         store.put_feedback([corrections.said(attempt, value=0.0, text=said, correction=query)])
-    held = _filed(memory, filed, logged)
+    held = _said.filed(memory, filed, logged)
     if lesson is not None and held is None:
         told += "; nothing new was filed, for it is known"
     made = answered.add_correction(
@@ -130,14 +129,6 @@ async def _file(
         credited=[op["reflection"] for op in answered.counted(logged)],
         lesson={k: getattr(held, k) for k in ("id", "text", "status")} if held else None,
     )  # fmt: skip
-
-
-def _filed(memory: Any, filed: Sequence[MemoryOp], logged: Sequence[dict[str, Any]]) -> Reflection | None:
-    """The item that a lesson became, or that it was known as."""
-    new = [op["reflection"] for op in logged if op["op"] in ("ADD", "UPDATE", "MERGE") and op["author"] == "user"]
-    known = [op.reflection for op in filed if op.op == "NOOP" and op.reflection]
-    items = memory.items()
-    return next((items[i] for i in (*new, *known) if i in items), None)
 
 
 def _refused(record: answered.Record, kind: str, why: str) -> Correction:
