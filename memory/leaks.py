@@ -46,7 +46,28 @@ _FORMS: tuple[tuple[str, str], ...] = (
     ("bearer token", r"\b[Bb]earer\s{1,3}(?=[A-Za-z_.~+/=-]{0,80}\d)[\w.~+/-]{20,2000}=*|"
     r"\bBasic\s{1,3}(?=[A-Za-z]{0,80}\d)[A-Za-z0-9+/]{16,400}={0,2}"),
 )  # fmt: skip
-_COMPILED = [(kind, re.compile(pattern)) for kind, pattern in _FORMS]
+_MARKS: dict[str, tuple[str, ...]] = {
+    "private key": ("PRIVATE KEY",),
+    "AWS key": ("AKIA", "ASIA", "AGPA", "AIDA", "AROA", "ANPA", "ANVA"),
+    "GitHub token": ("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"),
+    "GitLab token": ("glpat-", "gldt-", "glrt-", "glptt-", "gloas-"),
+    "Slack token": ("xox", "hooks.slack.com"),
+    "Anthropic key": ("sk-ant-",),
+    "OpenAI key": ("sk-",),
+    "Google key": ("AIza", "ya29.", "GOCSPX-"),
+    "Stripe key": ("k_live_", "k_test_", "whsec_"),
+    "Hugging Face token": ("hf_",),
+    "npm token": ("npm_",),
+    "PyPI token": ("pypi-",),
+    "SendGrid key": ("SG.",),
+    "Telegram token": (":AA",),
+    "Azure key": ("AccountKey=", "SharedAccessKey="),
+    "JWT": ("eyJ",),
+    "bearer token": ("earer", "Basic"),
+}
+"""Kind -> texts of which its form holds one: a text without them needs no search, and that is most texts."""
+_WORDS = ("key", "secret", "token", "pass", "pwd", "credential")
+_COMPILED = [(kind, _MARKS[kind], re.compile(pattern)) for kind, pattern in _FORMS]
 
 _URL = re.compile(r"\b[a-zA-Z][a-zA-Z0-9+.-]{1,30}://[^\s:/@'\"]{0,100}:(?P<value>[^\s@/'\"]{3,200})@[\w.\[-]")
 _NAMED = re.compile(
@@ -78,12 +99,15 @@ def find_secrets(text: str, *, emails: bool = False) -> list[Secret]:
         emails: Whether addresses of people count too.
     """
     found: list[Secret] = []
-    for kind, pattern in _COMPILED:
-        found += [Secret(kind, m.start(), m.end()) for m in pattern.finditer(text)]
     # Searches that could only find nothing are not made: most texts hold no such word.
+    for kind, marks, pattern in _COMPILED:
+        if any(mark in text for mark in marks):
+            found += [Secret(kind, m.start(), m.end()) for m in pattern.finditer(text)]
     if "://" in text:
         found += _valued("password in an address", _URL, text, lambda _: True)
-    found += _valued("named secret", _NAMED, text, _says_a_secret)
+    folded = text.casefold()
+    if any(word in folded for word in _WORDS):
+        found += _valued("named secret", _NAMED, text, _says_a_secret)
     found += [Secret("key-like text", m.start(), m.end()) for m in _KEY_LIKE.finditer(text) if _random(m[0])]
     if emails and "@" in text:
         found += [Secret("e-mail", m.start(), m.end()) for m in _EMAIL.finditer(text)]
