@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,6 +13,7 @@ import typer
 from verbal.cli_distill import distill
 from verbal.cli_eval import evaluate, two_by_two
 from verbal.cli_groups import embedded_app, emit, memory_app
+from verbal.cli_keys import keys_app
 from verbal.cli_serve import mcp, serve
 from verbal.cli_sql import ask, chat, sql_app
 from verbal.errors import VerbalError
@@ -46,6 +48,7 @@ app = typer.Typer(
 app.add_typer(memory_app, name="memory")
 app.add_typer(embedded_app, name="embedded")
 app.add_typer(sql_app, name="sql")
+app.add_typer(keys_app, name="keys")
 
 
 @app.command()
@@ -297,7 +300,7 @@ def report(
 
         page = write_report(json.loads(Path(run).read_text(encoding="utf-8")), out or Path(run).with_suffix(".html"))
         return emit({"page": str(page)}, json_)
-    from verbal.evidence import run_report
+    from verbal.run_results import run_report
 
     emit(run_report(store, run, out, quiet=json_), json_)
 
@@ -306,11 +309,17 @@ app.command()(mcp)
 app.command()(serve)
 
 
+@cache
+def _command() -> Command:
+    """The command, built once in a process: reading every verb's types takes a while."""
+    return typer.main.get_command(app)
+
+
 def main() -> None:
     """The `verbal` command. Exit codes: 0 done, 1 failed, 2 wrong use or input, 130 interrupted."""
     wants_json = "--json" in sys.argv
     try:
-        app(standalone_mode=True)
+        _command()(standalone_mode=True)
     except VerbalError as error:
         if wants_json:
             print(json.dumps({"error": error.what, "where": error.where, "todo": error.todo}), file=sys.stderr)

@@ -84,8 +84,9 @@ def learning_curves(store: Store, runs: Sequence[str]) -> list[dict[str, Any]]:
     retried = any(len(v) > 1 for row in rows for v in row)
     for arm, label in (("first", "first attempt"), ("within", "after retries"))[: 2 if retried else 1]:
         points = []
-        for at in range(0, length, size):
-            end = min(at + size, length)
+        # What is left at the end joins the last point, unless it is half of one.
+        ends = [*range(size, length - size // 2, size), length]
+        for at, end in zip([0, *ends], ends, strict=False):
             part = [[_right(v, first=arm == "first") for v in row[at:end]] for row in rows]
             points.append(_point(end, part))
         curves.append({"arm": arm, "label": label, "points": points})

@@ -1,4 +1,4 @@
-"""The verbs of evidence: promote, rollback, replay, diff, and the report of a run."""
+"""The verbs of evidence: promote, rollback, replay, diff."""
 
 from __future__ import annotations
 
@@ -208,36 +208,6 @@ def run_diff(url: str, run: str, other: str, other_url: str, *, quiet: bool) -> 
         return made
 
 
-def run_report(url: str, run: str, out: Path | None, *, quiet: bool) -> dict[str, Any]:
-    """Writes the page of a run: its arms, the gate's decisions, versions, cost by role and against gain."""
-    from verbal.replay import known_run
-    from verbal.report import write_report
-
-    with open_store(url) as store, Screen("verbal report", quiet=quiet) as screen:
-        results = run_results(store, known_run(store, run))
-        name = "".join(c if c.isalnum() or c in "-_." else "-" for c in run)
-        page = write_report(results, out or store.folder / f"{name}.html")
-        screen.print(f"the page: {page}")
-        return {"page": str(page), **results}
-
-
-def run_results(store: Store, run: dict[str, Any]) -> dict[str, Any]:
-    """What the page of a run shows, from the store."""
-    from verbal.study import plain_usage, usage_of
-
-    info, name = run["info"], run["id"]
-    usage = usage_of(store, [name, *info.get("parts", [])])
-    study = info.get("study") or info.get("results") or {}
-    study = study if "arms" in study or "lessons" in study else {}
-    found = {
-        "title": f"{run['recipe'].get('name', 'run')}: {name}", "run": name, "model": run["recipe"]["model"]["name"],
-        "subtitle": f"{info.get('command', 'run')}, {run['status']}",
-        **study, "usage": plain_usage(usage),
-        "gates": decisions(store), "versions": adopted(store), "sealed": sealed(store),
-    }  # fmt: skip
-    return {k: v for k, v in found.items() if v not in (None, [], {})}
-
-
 def decisions(store: Store) -> list[dict[str, Any]]:
     """What the gate decided in this store, oldest first."""
     made = [{"at": _iso(p["at"]), **p["decision"], "id": p["id"]} for p in store.proposals() if "decision" in p]
@@ -276,5 +246,5 @@ def _iso(at: float) -> str:
 
 __all__: Sequence[str] = (
     "adopted", "ask_gate", "decisions", "guard_tasks", "note_decision", "run_diff", "run_promote", "run_replay",
-    "run_report", "run_results", "run_rollback", "sealed",
+    "run_rollback", "sealed",
 )  # fmt: skip

@@ -11,7 +11,6 @@ import contextlib
 import html
 import math
 import os
-import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -20,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from verbal import svg
+from verbal.attempt_sections import examples, instructive, turns
 from verbal.errors import DataError, StoreError
+from verbal.learned_sections import attempt_curves, changes, learning_curves, training
 from verbal.sections import (
     Cut,
     arm_kind,
@@ -41,14 +42,6 @@ MAX_BYTES = 300_000
 """Size of the largest page; long lists and texts are cut, and say so, until it fits."""
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-_SQL = re.compile(
-    r"(?P<text>'(?:[^']|'')*'|\"[^\"]*\")|\b(?P<word>select|distinct|from|where|join|left|inner|outer|cross|on|group|"
-    r"order|by|having|limit|offset|union|all|except|intersect|with|as|and|or|not|in|is|null|like|between|exists|case|"
-    r"when|then|else|end|asc|desc|cast|over|partition)\b",
-    re.IGNORECASE,
-)
-
-
 _CUTS = (Cut(200, 2000), Cut(100, 800), Cut(50, 400), Cut(20, 200), Cut(8, 100))
 
 
@@ -93,8 +86,9 @@ def page(results: Mapping[str, Any]) -> str:
     """The page as text, less than `MAX_BYTES` long in UTF-8.
 
     Args:
-        results: `title`, and any of `subtitle model run seeds claim claim_holds arms differences by_kind gates versions
-            sealed curve lessons examples cost_gain usage estimate timing notes command`. Shares are fractions of 1. A
+        results: `title`, and any of `subtitle model run seeds claim claim_holds arms differences by_kind attempt_curves
+            training turns gates versions sealed curve learning_curves lesson_counts changes lessons instructive
+            examples cost_gain usage estimate timing notes command`. Shares are fractions of 1. A
             section without data is left out; the estimate is told beside the usage.
 
     Raises:
@@ -280,40 +274,6 @@ def _lessons(lessons: Sequence[Mapping[str, Any]], cut: Cut) -> str:
     return f'<ul class="lessons">{"".join(items)}</ul>{cut.rest(lessons, "lessons")}'
 
 
-def _examples(examples: Sequence[Mapping[str, Any]], cut: Cut) -> str:
-    articles = []
-    for example in cut.some(examples):
-        sides = "".join(
-            _side(name, example[key], cut)
-            for key, name in (("before", "Before"), ("after", "After"))
-            if example.get(key)
-        )
-        hints = "".join(f"<li>{cut.text(h)}</li>" for h in cut.some(example.get("hints") or ()))
-        hints = f'<p class="label">Shown to it from memory</p><ul class="hints">{hints}</ul>' if hints else ""
-        articles.append(
-            f'<article><h3>{cut.text(example.get("question"))}</h3>{hints}<div class="sides">{sides}</div></article>'
-        )
-    return "".join(articles) + cut.rest(examples, "examples")
-
-
-def _side(name: str, answer: Mapping[str, Any], cut: Cut) -> str:
-    right = bool(answer.get("ok"))
-    badge = f'<span class="badge {"right" if right else "wrong"}">{"✓ right" if right else "✗ wrong"}</span>'
-    result = f'<p class="label">Result</p><pre>{cut.text(answer["result"])}</pre>' if answer.get("result") else ""
-    code = f"<pre><code>{marked_sql(str(answer.get('sql') or ''), cut)}</code></pre>"
-    return f'<div><p class="label">{name} {badge}</p>{code}{result}</div>'
-
-
-def marked_sql(query: str, cut: Cut) -> str:
-    """Escaped SQL with its keywords and texts marked."""
-    query, out, end = visible(query, cut.chars), [], 0
-    for found in _SQL.finditer(query):
-        tag = "i" if found["text"] else "b"
-        out += [html.escape(query[end : found.start()]), f"<{tag}>{html.escape(found[0])}</{tag}>"]
-        end = found.end()
-    return "".join(out) + html.escape(query[end:])
-
-
 def _timing(stages: Sequence[Mapping[str, Any]], cut: Cut) -> str:
     total = sum(float(s["seconds"]) for s in stages)
     rows = []
@@ -337,12 +297,18 @@ _SECTIONS: tuple[tuple[str, str, Callable[..., str]], ...] = (
     ("arms", "How much it solves", _arms),
     ("differences", "What made the difference", _differences),
     ("by_kind", "Where it helps", _by_kind),
+    ("attempt_curves", "What more attempts bring", attempt_curves),
+    ("training", "The training", training),
+    ("turns", "What was asked", turns),
     ("gates", "What the evidence decided", gates),
     ("versions", "What was adopted", versions),
     ("sealed", "The sealed test", sealed),
     ("curve", "While learning", _curve),
+    ("learning_curves lesson_counts", "While learning", learning_curves),
+    ("changes", "What it remembers now", changes),
     ("lessons", "What it learned", _lessons),
-    ("examples", "Before and after", _examples),
+    ("instructive", "The most instructive attempts", instructive),
+    ("examples", "Before and after", examples),
     ("cost_gain", "What a gain costs", cost_gain),
     ("usage estimate", "What it cost", usage),
     ("timing", "How long it took", _timing),

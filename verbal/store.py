@@ -217,6 +217,11 @@ class Store(AccessRecords, CallRecords, EvidenceRecords, MemoryRecords):
         rows = self._database.read(f"SELECT record FROM attempts WHERE {clause} ORDER BY seq", tuple(given.values()))
         return [Attempt.from_json(r[0]) for r in rows]
 
+    def latest_attempts(self, run: str, count: int) -> list[Attempt]:
+        """The attempts of a run that were kept last, the newest first, at most `count`."""
+        sql = "SELECT record FROM attempts WHERE run = ? ORDER BY seq DESC LIMIT ?"
+        return [Attempt.from_json(r[0]) for r in self._database.read(sql, (run, count))]
+
     def feedback(self, attempt_ids: Iterable[str]) -> dict[str, list[Feedback]]:
         """Feedback by attempt id, critics in order of name."""
         found: dict[str, list[Feedback]] = {}

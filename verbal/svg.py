@@ -112,6 +112,50 @@ def panel(
     return _frame(name, label, heights, feet, _stretched(f'{area}<polyline points="{line}"/>') + dots)
 
 
+def lines(
+    label: str,
+    series: Sequence[tuple[str, Sequence[tuple[float, float, float | None, float | None]]]],
+    spans: tuple[tuple[float, float], tuple[float, float]],
+    marks: tuple[Sequence[float], Sequence[float]],
+    forms: tuple[Callable[[float], str], Callable[[float], str]],
+) -> str:
+    """Several lines against the same two axes, each with the band of its interval.
+
+    Args:
+        label: The picture in words.
+        series: (classes that colour it, points (x, y, low, high) by x) of each; the last one is drawn on top.
+        spans: (left, right) and (bottom, top).
+        marks: Values with a word on the horizontal, and with a line and a word on the vertical axis.
+        forms: A tick of the horizontal and of the vertical axis in words.
+    """
+    across, up = spans
+    feet = [(at(t, *across), forms[0](t)) for t in marks[0]]
+    heights = [(_up(t, up), forms[1](t)) for t in marks[1]]
+    drawn = dots = ""
+    for kind, points in series:
+        band = [(x, low, high) for x, _, low, high in points if low is not None and high is not None]
+        edge = [_place(x, high, across, up) for x, _, high in band]
+        edge += [_place(x, low, across, up) for x, low, _ in reversed(band)]
+        area = f'<polygon points="{" ".join(edge)}"/>' if len(band) > 1 else ""
+        line = " ".join(_place(x, y, across, up) for x, y, _, _ in points)
+        drawn += f'<g class="{html.escape(kind)}">{area}<polyline points="{line}"/></g>'
+        marked = points if len(points) <= 30 else points[-1:]
+        circles = "".join(f'<circle cx="{at(x, *across)}" cy="{_up(y, up)}" r="3.2"/>' for x, y, _, _ in marked)
+        bars = ""
+        if len(points) == 1 and band:  # one point has no band
+            a, (_, low, high) = at(band[0][0], *across), band[0]
+            bars = f'<line x1="{a}" x2="{a}" y1="{_up(low, up)}" y2="{_up(high, up)}"/>'
+        dots += f'<g class="{html.escape(kind)}">{bars}{circles}</g>'
+    return _frame("", label, heights, feet, _stretched(drawn) + dots, "lines")
+
+
+def legend(entries: Sequence[tuple[str, str]]) -> str:
+    """Names beside a piece of their line: (classes that colour it, name), ready HTML."""
+    line = '<svg aria-hidden="true" viewBox="0 0 26 10"><polyline points="0,5 26,5"/></svg>'
+    items = "".join(f'<li class="{html.escape(kind)}">{line}{name}</li>' for kind, name in entries)
+    return f'<ul class="legend">{items}</ul>'
+
+
 def wealth(
     name: str, label: str, values: Sequence[float | None], needed: float | None, width: float, most: int = 120
 ) -> str:
@@ -177,6 +221,10 @@ def scatter(
         text = f'<text x="{place}" y="{_up(y, up)}" dy="4">{html.escape(sign)}</text>'
         marks += f'<g class="dot {html.escape(kind)}">{bar}{dot}{text}</g>'
     return _frame("", label, heights, feet, zero + marks, "scatter")
+
+
+def _place(x: float, y: float, across: tuple[float, float], up: tuple[float, float]) -> str:
+    return f"{at(x, *across)[:-1]},{_up(y, up)[:-1]}"
 
 
 def _up(value: float, span: tuple[float, float]) -> str:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from verbal import svg
-from verbal.report import document, marked_sql, write_page
+from verbal.attempt_sections import marked_sql
+from verbal.report import document, write_page
 from verbal.sections import Cut, interval, plain_percent, table, usage
 from verbal.tables import number
 from verbal.text import percent

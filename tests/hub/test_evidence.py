@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import verbal.testing
-from verbal.evidence import adopted, decisions, run_results, sealed
+from verbal.evidence import adopted, decisions, sealed
+from verbal.run_results import run_results
 from verbal.store import Store
 
 TINY = verbal.testing.__file__
