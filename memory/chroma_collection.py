@@ -59,13 +59,22 @@ class ChromaCollection:
             return pairs
         asked, wanted = np.asarray(vector, dtype=np.float32), k + 4
         while True:
-            ids, distances = self._query(asked, wanted)
+            ((ids, distances),) = self._query([asked], wanted)
             near = np.round(1.0 - np.asarray(distances, dtype=np.float64), 6).tolist()
             pairs = sorted(zip(ids, near, strict=True), key=lambda pair: (-pair[1], pair[0]))
             # Which of several equals Chroma gives is chance, and ties go by id here: all of them must be seen.
             if len(pairs) < wanted or pairs[-1][1] < pairs[k - 1][1]:
                 return pairs[:k]
             wanted = 2 * wanted + 16
+
+    def sure(self, ids: Sequence[str], vectors: Sequence[Sequence[float]]) -> set[str]:
+        """Those of the ids that their own vectors lead to; many are asked in one call."""
+        found: set[str] = set()
+        for at in range(0, len(ids), BATCH):
+            asked = [np.asarray(vector, dtype=np.float32) for vector in vectors[at : at + BATCH]]
+            answers = self._query(asked, 10)
+            found |= {i for i, (near, _) in zip(ids[at : at + BATCH], answers, strict=True) if i in near}
+        return found
 
     def count(self) -> int:
         """How many vectors it holds."""
@@ -80,11 +89,14 @@ class ChromaCollection:
         with self._explained():
             self._open.delete(ids=ids)
 
-    def _query(self, vector: Any, n: int) -> tuple[list[str], list[float]]:
-        """Ids and distances of the `n` nearest; fewer when there are no more."""
+    def _query(self, vectors: list[Any], n: int) -> list[tuple[list[str], list[float]]]:
+        """Ids and distances of the `n` nearest of each vector; fewer when there are no more."""
         with self._explained():
-            found = self._open.query(query_embeddings=[vector], n_results=n, include=["distances"])
-            return found["ids"][0], found["distances"][0]
+            return self._asked(vectors, n)
+
+    def _asked(self, vectors: list[Any], n: int) -> list[tuple[list[str], list[float]]]:
+        found = self._open.query(query_embeddings=vectors, n_results=n, include=["distances"])
+        return list(zip(found["ids"], found["distances"], strict=True))
 
     @property
     def _open(self) -> Any:

@@ -76,12 +76,8 @@ class ChromaServerIndex(ChromaCollection):
     def _delete(self, ids: list[str]) -> None:
         self._again(lambda: self._open.delete(ids=ids))
 
-    def _query(self, vector: Any, n: int) -> tuple[list[str], list[float]]:
-        def ask() -> tuple[list[str], list[float]]:
-            found = self._open.query(query_embeddings=[vector], n_results=n, include=["distances"])
-            return found["ids"][0], found["distances"][0]
-
-        return self._again(ask, filled=True)
+    def _query(self, vectors: list[Any], n: int) -> list[tuple[list[str], list[float]]]:
+        return self._again(lambda: self._asked(vectors, n), filled=True)
 
     def _again(self, work: Callable[[], _T], *, filled: bool = False) -> _T:
         """What `work` gives; in the collection of this name as it is now when the one that was known is gone.

@@ -193,8 +193,11 @@ class ReflectionMemory(Projection):
         """Ids of active items that the index does not find by their own vector; empty when it is sound."""
         with self._lock:
             active = sorted(self._believed.ids)
-            lost = []
-            for item_id, vector in zip(active, self._vectors(active), strict=True):
+            vectors = self._vectors(active)
+            sure, lost = self._sure(active, vectors), []
+            for item_id, vector in zip(active, vectors, strict=True):
+                if item_id in sure:
+                    continue
                 hits = self._index.nearest(vector, 10)
                 # Items with equal words have equal vectors, and then any of them may come first.
                 if item_id not in dict(hits) and not (hits and hits[-1][1] > 0.9999):
@@ -222,6 +225,11 @@ class ReflectionMemory(Projection):
             self._refill()
 
     # ---------------------------------------------------------------------------------------------------------------
+
+    def _sure(self, ids: Sequence[str], vectors: Rows) -> set[str]:
+        """What an index that answers many questions at once finds; the others are looked for one by one."""
+        many = getattr(self._index, "sure", None)
+        return set() if many is None else set(many(ids, vectors))
 
     def _embed(self, texts: Sequence[str]) -> Rows:
         return self._made.make(texts)

@@ -279,6 +279,13 @@ async def test_rebuild_on_request(store: Store, filled) -> None:
     memory.close()
 
 
+async def test_what_the_index_lost_is_named(store: Store, filled) -> None:
+    memory = chroma(store)
+    memory._index.drop(["r1", "r40"])
+    assert memory.verify() == ["r1", "r40"]
+    memory.close()
+
+
 _HOLDER = """
 import sys, time
 from verbal.memory.chroma import ChromaIndex
