@@ -6,7 +6,7 @@ import json
 import sys
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -310,7 +310,7 @@ app.command()(serve)
 
 
 @cache
-def _command() -> Command:
+def _command() -> Any:
     """The command, built once in a process: reading every verb's types takes a while."""
     return typer.main.get_command(app)
 
