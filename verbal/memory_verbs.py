@@ -87,7 +87,7 @@ def show_item(path: str, name: str, item_id: str, *, quiet: bool) -> dict[str, A
             "since": _iso(times.get(state.since.get(item_id, 0))),
             "rivals": [r.id for r in state.items.values() if r.rival == item_id and r.status != "retired"],
             "source": _source(store, item),
-            "evidence": _evidence(state, item_id),
+            "evidence": evidence_of(state, item_id),
             "operations": rows,
         }
         for line in _about(item, shown):
@@ -312,7 +312,7 @@ def _source(store: Store, item: Reflection) -> dict[str, Any]:
     return {"task": item.task, "split": task.split if task else None, "question": question, "attempts": attempts}
 
 
-def _evidence(state: Any, item_id: str) -> dict[str, Any]:
+def evidence_of(state: Any, item_id: str) -> dict[str, Any]:
     """What happened when an item was offered: means by shown and withheld, and the effect where lots were drawn."""
     trials = state.trials.get(item_id, ())
     found: dict[str, Any] = {}
