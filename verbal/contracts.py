@@ -18,6 +18,7 @@ from verbal.types import (
     Message,
     Reflection,
     Status,
+    Step,
     StopReason,
     Task,
     ToolCall,
@@ -100,11 +101,16 @@ class Observation:
     stop: StopReason = StopReason.ANSWERED
     info: dict[str, Any] = field(default_factory=dict)
     """What critics may read: result rows, columns, error class, seconds."""
+    steps: tuple[Step, ...] = ()
+    """What others did meanwhile, such as a simulated user (author `user`): kept in the attempt after the reply."""
 
 
 @runtime_checkable
 class Environment(Protocol):
-    """One task's world. Single use: `start` once, then `step` until done. It owns and closes its resources."""
+    """One task's world. Single use: `start` once, then `step` until done. It owns and closes its resources.
+
+    One that asks a model itself (a simulated user) has an attribute `user`: the loop sets it to the role `user`.
+    """
 
     async def start(self, task: Task, *, hints: Sequence[Reflection] = (), tried: Sequence[str] = ()) -> list[Message]:
         """The messages that open the task, with retrieved reflections and earlier failed answers as delimited data."""
@@ -158,7 +164,7 @@ class Critic(Protocol):
     """True when it reads `task.gold`."""
 
     async def evaluate(self, task: Task, group: Sequence[Attempt], context: CriticContext) -> list[Feedback]:
-        """One Feedback per attempt, in order."""
+        """One Feedback per attempt, in order; others on its steps or spans (`scope`) may follow it."""
         ...
 
 

@@ -275,6 +275,8 @@ async def make_attempt(
     )
     tried = [a.answer for a in earlier or [] if a.answer]
     environment = context.app.environment()
+    if hasattr(environment, "user"):
+        environment.user = context.roles("user")
     environment = branch.environment(environment) if branch else environment
     made = await _play(context, task, made, hints, tried, sampling, reply, environment)
     await context.put_attempt(made)
@@ -308,7 +310,8 @@ async def _play(
                 step = _policy_step(reply, seen, messages, tuple(h.id for h in hints), len(made.steps))
                 if context.offers.get(task.id) and not made.steps:
                     step = step.replace(offered=context.offers[task.id].chances)
-                made = made.replace(steps=(*made.steps, step), answer=seen.answer, usage=made.usage + reply.usage)
+                steps = (*made.steps, step, *seen.steps)
+                made = made.replace(steps=steps, answer=seen.answer, usage=made.usage + reply.usage)
                 if seen.done:
                     return _ended(made, StopReason.LENGTH if reply.finish == "length" else seen.stop, seen.text)
                 messages = [*messages, _said(reply), Message(role="user", content=seen.text)]
@@ -323,7 +326,8 @@ async def _play(
         return made.replace(error=f"{type(failure).__name__}: {failure}", stop=StopReason.ERROR)
     finally:
         await environment.aclose()
-    return _ended(made, StopReason.STEP_LIMIT, f"no answer after {len(made.steps)} replies")
+    said = sum(s.author == "policy" for s in made.steps)
+    return _ended(made, StopReason.STEP_LIMIT, f"no answer after {said} replies")
 
 
 def _ended(made: Attempt, stop: StopReason, why: str) -> Attempt:

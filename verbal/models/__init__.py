@@ -27,7 +27,7 @@ _HOMES = {
 }  # fmt: skip
 
 FORMS = (
-    "embedded", "embedded:WEIGHTS", "hf:FOLDER", "scripted:FILE.jsonl", "openai/MODEL", "anthropic/MODEL",
+    "embedded", "embedded:WEIGHTS", "hf:FOLDER", "scripted:FILE.jsonl", "rules:APP", "openai/MODEL", "anthropic/MODEL",
     "http/MODEL@http://HOST:PORT/v1", "litellm/PROVIDER/MODEL", "PROVIDER/MODEL", "./FILE.py:CLASS",
 )  # fmt: skip
 """The ways to name a model; `PROVIDER/MODEL` goes to litellm."""
@@ -61,6 +61,8 @@ def parse_model(spec: str) -> ModelSpec:
         return ModelSpec("embedded", {"path": match.group(1)})
     if match := re.fullmatch(r"hf:(.+)", text):
         return ModelSpec("local", {"path": match.group(1)}, room="trainers")
+    if match := re.fullmatch(r"rules:(\w+)", text):
+        return ModelSpec("rules", {"app": match.group(1)})
     if match := re.fullmatch(r"scripted:(.+)", text):
         return ModelSpec("scripted", {"file": match.group(1)})
     if match := re.fullmatch(r"http/(.+?)@(https?://\S+)", text):
