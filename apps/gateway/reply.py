@@ -1,66 +1,70 @@
-"""Replies in OpenAI's form, whole and in pieces, and errors of the house as a client is told them. No I/O here."""
+"""OpenAI's chat completions as a server writes them, whole and in pieces, and as it overhears them. No I/O here."""
 
 from __future__ import annotations
 
-import time
-import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from verbal.contracts import Reply
-from verbal.errors import ConfigError, ContextLengthError, ModelError, TransientError, VerbalError
-from verbal.models import OverloadedError, redact
+from verbal.models._faults import stream_fault
+from verbal.models._wire import StreamedReply, read_replies
+from verbal.types import Usage
 
-from .request import Refusal
+from .answers import Head, cut_off
+from .fields import write_body
+from .refusal import Refusal
 
 _LEAST_LOGPROB = -9999.0
 """Stands for minus infinity, which JSON has not (OpenAI's and vLLM's value)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """What all parts of one answer have in common."""
+    """Writes one answer."""
 
-    model: str
-    """The model that answers: of a promoted checkpoint its name."""
-    fingerprint: str | None
-    """Of its weights; None when they are behind another server."""
-    token_ids: bool = False
-    id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
-    created: int = field(default_factory=lambda: int(time.time()))
+    def __init__(self, head: Head) -> None:
+        self._head = {"id": head.id, "object": "chat.completion.chunk", "created": head.created, "model": head.model}
+        self._head["system_fingerprint"] = head.fingerprint
+        self._asked = head.asked
+        self._opened: set[int] = set()
+        self._replies: dict[int, Reply] = {}
 
     def whole(self, replies: Sequence[Reply]) -> dict[str, Any]:
         """The answer in one body."""
         choices = [{"index": i, **self._choice(reply)} for i, reply in enumerate(replies)]
-        return {**self._head("chat.completion"), "choices": choices, "usage": _usage(replies)}
+        return {**self._head, "object": "chat.completion", "choices": choices, "usage": _usage(replies)}
 
-    def opening(self, index: int) -> dict[str, Any]:
-        """The first piece of a choice."""
-        return self._chunk(index, {"role": "assistant", "content": ""})
+    def begin(self) -> bytes:
+        """Nothing: each choice begins with its first piece."""
+        return b""
 
-    def piece(self, index: int, text: str) -> dict[str, Any]:
-        """A piece of a choice's text."""
-        return self._chunk(index, {"content": text})
+    def piece(self, index: int, piece: str | Reply) -> bytes:
+        """A piece of a choice's text; with the whole reply why it ended, its tool calls, its log-probabilities."""
+        chunks = [] if index in self._opened else [self._chunk(index, {"role": "assistant", "content": ""})]
+        self._opened.add(index)
+        if isinstance(piece, Reply):
+            self._replies[index] = piece
+            calls = [{"index": i, **call} for i, call in enumerate(_tool_calls(piece))]
+            last = self._chunk(index, {"tool_calls": calls} if calls else {})
+            last["choices"][0] |= {"finish_reason": piece.finish, **self._tokens(piece)}
+            chunks.append(last)
+        else:
+            chunks.append(self._chunk(index, {"content": piece}))
+        return b"".join(map(_event, chunks))
 
-    def closing(self, index: int, reply: Reply) -> dict[str, Any]:
-        """The last piece of a choice: why it ended, its tool calls, its log-probabilities."""
-        calls = [{"index": i, **call} for i, call in enumerate(_tool_calls(reply))]
-        chunk = self._chunk(index, {"tool_calls": calls} if calls else {})
-        chunk["choices"][0] |= {"finish_reason": reply.finish, **self._tokens(reply)}
-        return chunk
+    def end(self) -> bytes:
+        """The usage, if it is wanted, and the mark of the end."""
+        replies = [self._replies[i] for i in sorted(self._replies)]
+        usage = _event({**self._head, "choices": [], "usage": _usage(replies)}) if self._asked.usage else b""
+        return usage + b"data: [DONE]\n\n"
 
-    def usage(self, replies: Sequence[Reply]) -> dict[str, Any]:
-        """The piece that tells the usage of a stream."""
-        return {**self._head("chat.completion.chunk"), "choices": [], "usage": _usage(replies)}
-
-    def _head(self, kind: str) -> dict[str, Any]:
-        head = {"id": self.id, "object": kind, "created": self.created, "model": self.model}
-        return {**head, "system_fingerprint": self.fingerprint}
+    def broken(self, refused: Refusal) -> bytes:
+        """The last event of a stream that failed."""
+        return _event(refused.body)
 
     def _chunk(self, index: int, delta: dict[str, Any]) -> dict[str, Any]:
         choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
-        return {**self._head("chat.completion.chunk"), "choices": [choice]}
+        return {**self._head, "choices": [choice]}
 
     def _choice(self, reply: Reply) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": reply.text, "refusal": None}
@@ -71,7 +75,7 @@ class Completion:
     def _tokens(self, reply: Reply) -> dict[str, Any]:
         """Log-probabilities, and token ids if they are wanted: what the model gave and no more."""
         ids = reply.token_ids
-        found: dict[str, Any] = {"token_ids": list(ids)} if self.token_ids and ids is not None else {}
+        found: dict[str, Any] = {"token_ids": list(ids)} if self._asked.token_ids and ids is not None else {}
         if reply.logprobs is None:
             return {"logprobs": None, **found}
         # A reply holds no text for each token; a token is named by its id, as vLLM does on request.
@@ -88,60 +92,53 @@ class Completion:
         return {"logprobs": {"content": content, "refusal": None}, **found}
 
 
-class StopText:
-    """Ends a text before the first of some stop texts, as its pieces come; for models that do not stop by themselves.
+class HeardCompletion:
+    """Reads the first reply of a completion that another server writes; its usage is that of all of them.
 
     Args:
-        stops: The stop texts.
+        name: Of the model, as replies call it.
     """
 
-    def __init__(self, stops: Sequence[str]) -> None:
-        self.found = False
-        """Whether one of them came."""
-        self._stops = stops
-        self._longest = max(map(len, stops), default=0)
-        self._held = ""
+    def __init__(self, name: str) -> None:
+        self.id = ""
+        self._name, self._pieces = name, list[str]()
+        self._streamed = StreamedReply(name=name, where=name)
 
-    def add(self, piece: str) -> str:
-        """What can be told after this piece: what may still begin a stop text is held back."""
-        if self.found:
-            return ""
-        text = self._held + piece
-        if places := [(at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0]:
-            self.found, self._held = True, ""
-            return text[: min(places)[1]]  # the one that is complete first, as a model would have stopped
-        sure = max(0, len(text) - max(0, self._longest - 1))
-        self._held = text[sure:]
-        return text[:sure]
+    def whole(self, body: Any) -> Reply:
+        """The reply in one body."""
+        replies = read_replies(body, name=self._name, where=self._name)
+        self.id = str(body.get("id") or "")
+        return replace(replies[0], usage=sum((r.usage for r in replies), Usage(cost=None)))
 
-    def rest(self) -> str:
-        """What was held back when the text is over."""
-        held, self._held = self._held, ""
-        return held
+    def add(self, event: Any) -> str:
+        """The text that a chunk adds to the first reply."""
+        if isinstance(event, Mapping):
+            if event.get("error"):
+                raise stream_fault(event, where=self._name)
+            self.id = self.id or str(event.get("id") or "")
+            choices = event.get("choices")
+            if choices and isinstance(choices, list) and isinstance(choices[0], Mapping) and choices[0].get("index"):
+                return ""
+        piece = self._streamed.add(event)
+        self._pieces.append(piece)
+        return piece
+
+    def reply(self) -> Reply:
+        """The reply of a stream that ended."""
+        return self._streamed.reply()
+
+    def so_far(self) -> Reply:
+        """What came until the stream broke."""
+        return cut_off(self._pieces, self._name)
 
 
-def stopped(reply: Reply, stops: Sequence[str]) -> Reply:
-    """The reply, ended before the first stop text in it."""
-    cut = StopText(stops)
-    text = cut.add(reply.text)
-    return replace(reply, text=text, finish="stop") if cut.found else reply
+def break_chat(refused: Refusal) -> bytes:
+    """The last event of another server's stream that broke."""
+    return _event(refused.body)
 
 
-def refusal(error: VerbalError) -> Refusal:
-    """What a client is told of an error of the house: no place of this server, and no key."""
-    advice = f". To do: {error.todo}" if error.todo else ""
-    message = redact(f"{error.what}{advice}")
-    if isinstance(error, ContextLengthError):
-        return Refusal(400, message, param="messages", code="context_length_exceeded")
-    if isinstance(error, TransientError):
-        busy = isinstance(error, OverloadedError)
-        status, code = (429, "model_overloaded") if busy else (503, "model_unreachable")
-        return Refusal(status, message, kind="server_error", code=code, retry_after=error.retry_after)
-    if isinstance(error, ModelError):  # trying again does not help, so the status is none of those that are retried
-        return Refusal(422, message, code="model_refused")
-    if isinstance(error, ConfigError):
-        return Refusal(400, message, code="unsupported")
-    return Refusal(500, message, kind="server_error", code="server_error")
+def _event(data: dict[str, Any]) -> bytes:
+    return b"data: " + write_body(data) + b"\n\n"
 
 
 def _tool_calls(reply: Reply) -> list[dict[str, Any]]:
@@ -157,4 +154,4 @@ def _usage(replies: Sequence[Reply]) -> dict[str, int]:
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
-__all__ = ["Completion", "StopText", "refusal", "stopped"]
+__all__ = ["Completion", "HeardCompletion", "break_chat"]

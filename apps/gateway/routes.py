@@ -48,6 +48,8 @@ class Route:
     """Share of the traffic that is shadowed. Range: [0, 1]."""
     capture: bool = True
     """Whether what passes is kept."""
+    key: str = ""
+    """Environment variable that holds the key of an `http/` upstream; VERBAL_HTTP_KEY if not given."""
     timeout: float = 600.0
     """Seconds until an upstream has answered; of a stream, between two pieces."""
 

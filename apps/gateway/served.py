@@ -11,25 +11,33 @@ import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from verbal.contracts import Model, Reply, Sampling
 from verbal.errors import ConfigError, DataError, ModelError, TransientError, VerbalError
-from verbal.models import OverloadedError, open_model, parse_model
+from verbal.models import OverloadedError, Price, find_price, open_model, parse_model
 from verbal.models._faults import clip
+from verbal.models._prices import price_of
 from verbal.models._wire import StreamsReply
+from verbal.models.anthropic import AnthropicModel
 from verbal.prompt import load_prompt
 from verbal.store import Store
 from verbal.types import Message, Usage
 from verbal.verbs import read_checkpoint
 from verbal.versions import Policy, active
 
-from .reply import StopText, stopped
-from .request import ChatRequest
+from .answers import StopText, stopped
+from .fields import ChatRequest, unsupported
+from .forward import Wire, wire_of
+from .messages import write_more
+from .request import CARRIED
+from .routes import ANY
 from .vllm import VllmModel
 
 PROMOTED = "promoted"
 """Name of the model that stands for whatever the store has adopted."""
+_REMOTE = ("http", "openai", "anthropic", "litellm")
 _MOST_THREADS = 16
 """Requests that a model in this process computes at once, on any number of cores."""
 _LOADING = 600.0
@@ -106,6 +114,12 @@ class Served:
         self.source, self.model, self.fingerprint, self.here = source, model, fingerprint, here
         self.name = source.name or model.name
         self.names = tuple(dict.fromkeys((*also, self.name)))
+        # What a checkpoint says is told under its own name, so it is not passed on as it is.
+        self.wire: Wire | None = None if source.weights else wire_of(model)
+        """Where requests of the model's own protocol are sent as they came."""
+        self._any = self.name.endswith(f"/{ANY}")
+        """Whether the client names the model."""
+        self._price = None if self._any else price_of(model)
         self.under_way = 0
         """Requests that use it now."""
         # What computes here does so in threads of a shared pool: some of them stay free for the next model, and who
@@ -115,6 +129,14 @@ class Served:
         self.idle = asyncio.Event()
         """Set while nobody uses it."""
         self.idle.set()
+
+    def name_of(self, model: str) -> str:
+        """The model that answers a request for `model`."""
+        return f"{self.name.removesuffix(ANY)}{model}" if self._any else self.name
+
+    def price(self, model: str) -> Price | None:
+        """What a request for `model` costs; None when that is not known."""
+        return _price(self.name_of(model)) if self._any else self._price
 
     def take(self) -> None:
         """Notes one more request that uses it."""
@@ -129,8 +151,8 @@ class Served:
 
     async def replies(self, asked: ChatRequest) -> list[Reply]:
         """The replies to a request, each ended at its stop texts."""
-        sampling = self._sampling(asked)
-        made = await (self._computed(asked) if self.here else _generate(self.model, asked.messages, asked.n, sampling))
+        model, sampling = self._model(asked), self._sampling(asked)
+        made = await (self._computed(asked) if self.here else _generate(model, asked.messages, asked.n, sampling))
         return [stopped(reply, asked.sampling.stop) for reply in made]
 
     async def _computed(self, asked: ChatRequest) -> list[Reply]:
@@ -176,8 +198,7 @@ class Served:
 
     async def _streamed(self, asked: ChatRequest) -> AsyncGenerator[str | Reply, None]:
         stop, whole, told = StopText(asked.sampling.stop), Reply(text="", usage=Usage(calls=1)), ""
-        model: Any = self.model
-        source: AsyncIterator[str | Reply] = model.stream_reply(asked.messages, self._sampling(asked))
+        source: AsyncIterator[str | Reply] = self._model(asked).stream_reply(asked.messages, self._sampling(asked))
         try:
             async for piece in source:
                 if isinstance(piece, Reply):
@@ -193,6 +214,21 @@ class Served:
             yield text
         yield replace(whole, text=told, finish="stop" if stop.found else whole.finish)
 
+    def _model(self, asked: ChatRequest) -> Any:
+        """The model, with those fields of a request that `Sampling` does not hold.
+
+        Raises:
+            Refusal: it takes no such field (400).
+        """
+        more = {**asked.more, "model": asked.model} if self._any else asked.more
+        if not more:
+            return self.model
+        if (also := getattr(self.model, "also", None)) is None:
+            name = next(iter(more))
+            neutral = next(iter(CARRIED[name]), None)
+            raise unsupported(name, f"other than {neutral!r} is not supported here; leave it out")
+        return also(write_more(more) if isinstance(self.model, AnthropicModel) else more)
+
     def _sampling(self, asked: ChatRequest) -> Sampling:
         """How the model samples: in this process it may draw alike without a seed, so each request gets its own."""
         sampling = asked.sampling
@@ -201,7 +237,9 @@ class Served:
         return sampling
 
 
-async def load(spec: str, source: Source, store: Store | None = None, *, engine: str = "auto") -> Served:
+async def load(
+    spec: str, source: Source, store: Store | None = None, *, engine: str = "auto", key: str = "", probe: bool = True
+) -> Served:
     """The model that `spec` names, loaded, checked, and found to answer one question.
 
     Args:
@@ -209,11 +247,18 @@ async def load(spec: str, source: Source, store: Store | None = None, *, engine:
         source: What `find_source` says of it.
         store: Where checkpoints are.
         engine: `auto`, or `vllm` for a process of its own.
+        key: Environment variable that holds the key of an `http/` server.
+        probe: Whether one behind another server is asked before it serves, and has to answer.
 
     Raises:
         VerbalError: it cannot be found, opened or used within ten minutes, or its weights are not the trained ones.
     """
-    model = _open(source, engine)
+    model = _open(source, engine, key)
+    part = parse_model(source.opens).part
+    if not probe and part in _REMOTE:
+        if part == "litellm":  # asks nobody
+            await model.check()
+        return Served(source, model, None, here=False, also=_also(spec, source.opens))
     try:
         async with asyncio.timeout(_LOADING):
             await model.check()
@@ -238,9 +283,10 @@ def _also(spec: str, opens: str) -> tuple[str, ...]:
     return ((spec,) if spec in (PROMOTED, "embedded") else ()) + behind
 
 
-def _open(source: Source, engine: str) -> Model:
+def _open(source: Source, engine: str, key: str) -> Model:
     if engine != "vllm":
-        return open_model(source.opens)
+        options = {"key_variable": key} if key and source.opens.startswith("http/") else {}
+        return open_model(source.opens, **options)
     if not source.opens.startswith("hf:"):
         what = f"vLLM serves Hugging Face folders, not {source.name or source.opens!r}"
         raise ConfigError(what, where="--engine vllm", todo="leave out --engine, or serve hf:FOLDER")
@@ -284,6 +330,11 @@ async def _generate(model: Model, messages: Sequence[Message], n: int, sampling:
         what = f"asked for {n} replies, the model gave {len(made)}"
         raise ModelError(what, where=model.name, todo="this is a fault in its adapter")
     return made
+
+
+@lru_cache(1024)
+def _price(name: str) -> Price | None:
+    return find_price(name)
 
 
 def _passes(error: TransientError) -> bool:

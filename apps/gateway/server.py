@@ -1,30 +1,30 @@
-"""The server: chat completions, the list of models and its health over HTTP, on loopback unless there is a token."""
+"""The server: three protocols, the list of models and its health over HTTP, on loopback unless there is a token."""
 
 from __future__ import annotations
 
 import asyncio
 import hmac
-import ipaddress
-import json
 import logging
 import socket
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from verbal.contracts import Reply
 from verbal.errors import ConfigError, VerbalError
 from verbal.store import Store
 
-from .exchange import Capture, Gate, Lessons, Pages, Shadow
-from .reply import Completion, refusal
-from .request import ChatRequest, Refusal, read_request
-from .routes import Route
+from .exchange import Caller, Capture, Gate, Lessons, Pages, Shadow
+from .fields import model_of, read_body
+from .forms import FORMS, Form
+from .forward import Forward, put_model, told_error, told_headers, whole
+from .passage import Doors, Passage
+from .places import is_loopback, refuse_other_places
+from .refusal import Refusal, fault, refusal
+from .routes import ANY, Route, find_route
 from .served import PROMOTED, Served
 from .switch import Switch
 
@@ -38,10 +38,8 @@ MOST_AT_ONCE = 512
 """Requests under way; one more is told to come back."""
 CALLER = "caller"
 """Key of a request: the `Caller`."""
-VERSION = "x-verbal-version"
-"""Header of a reply: number of the adopted version that answered."""
 _STALLED = 60.0
-"""Seconds in which a client sends its request, and takes a piece of a stream; else it would hold a place for ever."""
+"""Seconds in which a client sends its request; else it would hold a place for ever."""
 _ENDING = 10.0
 """Seconds that requests under way have to end when the server stops."""
 _log = logging.getLogger("verbal.gateway")
@@ -49,7 +47,7 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Gateway:
-    """A model behind OpenAI's chat completions.
+    """Models behind OpenAI's chat completions and responses, and Anthropic's messages.
 
     Args:
         spec: As `--model` takes it, or `promoted` for what the store has adopted.
@@ -87,14 +85,25 @@ class Gateway:
         if token and len(token) < SHORTEST_TOKEN:
             what = f"the token has {len(token)} characters, at least {SHORTEST_TOKEN} are needed"
             raise ConfigError(what, where=TOKEN, todo="put a long random text there")
-        self.switch = Switch(spec, store, engine=engine, every=every)
         self.url = ""
         """Where it listens, such as `http://127.0.0.1:8600`."""
         self.routes = tuple(routes) or (Route(name="default", upstream=spec),)
-        self._gate, self._lessons, self._capture, self._pages, self._shadow = gate, lessons, capture, pages, shadow
+        self._named, self._pages = bool(routes), pages
+        keys = {r.upstream: r.key for r in reversed(self.routes) if r.key}
+        self._switches = {
+            spec: Switch(spec, store, engine=engine, every=every, key=keys.get(spec, ""), probe=not routes)
+            for route in self.routes
+            for spec in route.upstreams
+        }
+        self._forward = Forward()
+        self._doors = Doors(
+            forward=self._forward, lease=self.lease, gate=gate, lessons=lessons, capture=capture, shadow=shadow
+        )
+        self._open_routes: set[web.AbstractRoute] = set()
+        """Those of the web application, which lets people in by itself."""
         self._token = token.encode()
         self._runner: web.AppRunner | None = None
-        self._watching: asyncio.Task[None] | None = None
+        self._watching: list[asyncio.Task[None]] = []
         self._answered = self._under_way = 0
         self._began = time.monotonic()
 
@@ -109,24 +118,16 @@ class Gateway:
             ConfigError: the address is taken, or is not loopback and there is no token.
             VerbalError: the model cannot serve.
         """
-        if not self._token and not is_loopback(host):
+        if not self._token and self._doors.gate is None and not is_loopback(host):
             what = f"a model served at {host!r} without a token could be used by anybody"
             raise ConfigError(what, where="verbal serve --host", todo=f"put a long random text into {TOKEN}")
         listener = _listening(host, port)
         try:
-            await self.switch.start()
-            app = web.Application(client_max_size=LARGEST_REQUEST, middlewares=[self._guarded])
-            app.add_routes(
-                [
-                    web.post("/v1/chat/completions", self._chat),
-                    web.get("/v1/models", self._models),
-                    web.get("/health", self._health),
-                ]
-            )
-            for door in (self._gate, self._lessons, self._capture, self._shadow, self._pages):
-                app.add_routes(getattr(door, "routes", tuple)())
+            for switch in self._switches.values():
+                await switch.start()
+            self._forward.open()
             # A client that hangs up cancels its handler, and with it the call behind.
-            runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=_ENDING)
+            runner = web.AppRunner(self._app(), handler_cancellation=True, access_log=None, shutdown_timeout=_ENDING)
             await runner.setup()
             self._runner = runner
             await web.SockSite(runner, listener).start()
@@ -134,7 +135,7 @@ class Gateway:
             listener.close()
             await self.aclose()
             raise
-        self._watching = asyncio.create_task(self.switch.watch())
+        self._watching = [asyncio.create_task(switch.watch()) for switch in self._switches.values()]
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
         if self._pages is not None:
             await self._pages.open(self)
@@ -142,14 +143,45 @@ class Gateway:
 
     async def aclose(self) -> None:
         """Stops listening, lets requests under way end (ten seconds), closes the models."""
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
+        for task in self._watching:
+            task.cancel()
+        await asyncio.gather(*self._watching, return_exceptions=True)
         if self._pages is not None:
             await self._pages.aclose()
         if self._runner is not None:
             await self._runner.cleanup()
-        await self.switch.aclose()
+        await self._forward.aclose()
+        for switch in self._switches.values():
+            await switch.aclose()
+
+    @property
+    def switch(self) -> Switch:
+        """What answers on the first route."""
+        return self._switches[self.routes[0].upstream]
+
+    @contextmanager
+    def lease(self, upstream: str) -> Iterator[Served]:
+        """The model behind an upstream of a route; it stays open until the request is done."""
+        with self._switches[upstream].lease() as served:
+            yield served
+
+    def _app(self) -> web.Application:
+        app = web.Application(client_max_size=LARGEST_REQUEST, middlewares=[self._guarded])
+        app.add_routes([web.post(f"/v1/{form.path}", self._answers(form)) for form in FORMS])
+        app.add_routes(
+            [
+                web.post("/v1/messages/count_tokens", self._count),
+                web.get("/v1/models", self._models),
+                web.get("/v1/models/{name:.+}", self._model),
+                web.get("/health", self._health),
+            ]
+        )
+        doors = self._doors
+        for door in (doors.gate, doors.lessons, doors.capture, doors.shadow):
+            app.add_routes(getattr(door, "routes", tuple)())
+        if self._pages is not None:
+            self._open_routes = set(app.add_routes(self._pages.routes()))
+        return app
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -162,9 +194,11 @@ class Gateway:
 
     @web.middleware
     async def _guarded(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
-        """Lets in who may come, and tells every failure in OpenAI's shape."""
+        """Lets in who may come, and tells every failure in the shape of the client's protocol."""
+        if request.match_info.route in self._open_routes:
+            return await handler(request)
         try:
-            self._admit(request)
+            request[CALLER] = self._admit(request)
             return await handler(request)
         except Refusal as refused:
             found = refused
@@ -175,37 +209,53 @@ class Gateway:
             found = Refusal(error.status, too_large or f"{request.method} {request.path[:80]}: {error.reason}")
         except Exception:
             _log.exception("a request failed")
-            found = Refusal(500, "the server failed; its log says how", kind="server_error", code="server_error")
+            found = fault()
         wait = {"retry-after": f"{found.retry_after:g}"} if found.retry_after is not None else None
-        return web.json_response(found.body, status=found.status, headers=wait)
+        body = found.anthropic if _speaks_anthropic(request) else found.body
+        return web.json_response(body, status=found.status, headers=wait)
 
-    def _admit(self, request: web.Request) -> None:
-        """Raises a refusal for a client without the token, or, where there is none, for a page of another place."""
-        if self._token:
-            if request.path != "/health" and not self._known(request):
+    def _admit(self, request: web.Request) -> Caller | None:
+        """Who calls; None for one who may see no more than whether the server is well.
+
+        Raises:
+            Refusal: it has no right to come, or is led here by a page of another place.
+        """
+        try:
+            if self._doors.gate is not None:
+                return self._doors.gate.admit(request.headers)
+            if not self._token:
+                refuse_other_places(request.headers)
+            elif not self._known(request.headers):
                 raise Refusal(401, "the bearer token is missing or wrong", code="invalid_api_key")
-            return
-        # A web page could lead a browser here, under a name of its own (DNS rebinding) or blindly.
-        for name in ("Host", "Origin"):
-            value = request.headers.get(name, "")
-            if value and not is_loopback(_host_of(value)):
-                raise Refusal(403, f"{name} {value[:80]!r} is not this machine", code="forbidden")
+            return Caller()
+        except Refusal as refused:
+            if request.path == "/health" and refused.status == 401:
+                return None
+            raise
 
-    def _known(self, request: web.Request) -> bool:
-        given = request.headers.get("Authorization", "")
-        return hmac.compare_digest(given.encode("utf-8", "replace"), b"Bearer " + self._token)
+    def _known(self, headers: Mapping[str, str]) -> bool:
+        given = headers.get("Authorization", "").removeprefix("Bearer ") or headers.get("x-api-key", "")
+        return hmac.compare_digest(given.encode("utf-8", "replace"), self._token)
 
     async def _models(self, request: web.Request) -> web.StreamResponse:
-        served = self.switch.current
-        rows = [{"id": name, "object": "model", "created": 0, "owned_by": "verbal"} for name in served.names]
-        return web.json_response({"object": "list", "data": rows})
+        return _listed(request, [n for n in self._names(request[CALLER]) if n != ANY])
+
+    async def _model(self, request: web.Request) -> web.StreamResponse:
+        name = request.match_info["name"]
+        if name not in self._names(request[CALLER]):
+            raise Refusal(404, f"the model {name[:80]!r} is not served here", param="model", code="model_not_found")
+        return _listed(request, [name], one=True)
 
     async def _health(self, request: web.Request) -> web.StreamResponse:
-        switch, served = self.switch, self.switch.current
-        status = {"status": "degraded" if switch.failure else "ok"}
-        if self._token and not self._known(request):
+        failures = {spec: s.failure for spec, s in self._switches.items() if s.failure}
+        status = {"status": "degraded" if failures else "ok"}
+        if request[CALLER] is None:
             return web.json_response(status)
+        switch, served = self.switch, self.switch.current
         policy = served.source.policy
+        capture = getattr(self._doors.capture, "health", None)
+        routes = {r.name: {"upstream": r.upstream, "model": self._switches[r.upstream].current.name}
+                  for r in self.routes}  # fmt: skip
         return web.json_response(
             {
                 **status,
@@ -220,92 +270,79 @@ class Gateway:
                 "retiring": switch.retiring,
                 "failure": switch.failure,
                 "not_served": _not_served(policy) if policy is not None else [],
+                **({"routes": routes} if self._named else {}),
+                **({"capture": capture()} if capture is not None else {}),
             }
         )
 
-    async def _chat(self, request: web.Request) -> web.StreamResponse:
-        if self._under_way >= MOST_AT_ONCE:
-            what = f"{MOST_AT_ONCE} requests are under way"
-            raise Refusal(429, what, kind="server_error", code="overloaded", retry_after=1.0)
-        self._under_way += 1
-        try:
+    def _answers(self, form: Form) -> _Handler:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            if self._under_way >= MOST_AT_ONCE:
+                what = f"{MOST_AT_ONCE} requests are under way"
+                raise Refusal(429, what, kind="server_error", code="overloaded", retry_after=1.0)
+            self._under_way += 1
             try:
-                async with asyncio.timeout(_STALLED):
-                    body = await request.read()
-            except TimeoutError:
-                what = f"the body did not come within {_STALLED:g} s"
-                raise Refusal(408, what, code="request_timeout") from None
-            asked = read_request(body)
-            with self.switch.lease() as served:
-                return await self._answer(request, asked, served)
-        finally:
-            self._under_way -= 1
+                raw = await _received(request)
+                body = read_body(raw)
+                caller = request[CALLER]
+                route = self._route(model_of(body), caller)
+                with self.lease(route.upstream) as served:
+                    passage = Passage(self._doors, form, route, served, caller, raw, body)
+                    response = await passage.answer(request)
+                self._answered += passage.exchange.status == 200 and not passage.exchange.error
+                return response
+            finally:
+                self._under_way -= 1
 
-    async def _answer(self, request: web.Request, asked: ChatRequest, served: Served) -> web.StreamResponse:
-        if asked.model not in served.names:
-            what = f"the model {asked.model[:80]!r} is not served here; served: {', '.join(served.names)}"
+        return answer
+
+    async def _count(self, request: web.Request) -> web.StreamResponse:
+        """How many tokens a message has: only its provider knows."""
+        raw = await _received(request)
+        route = self._route(model_of(read_body(raw)), request[CALLER])
+        with self.lease(route.upstream) as served:
+            wire, path = served.wire, "messages/count_tokens"
+            if wire is None or path not in wire.urls:
+                raise Refusal(404, "only routes to Anthropic count tokens", code="unsupported")
+            sent = raw if wire.model == ANY else put_model(raw, wire.model)
+            answer = await self._doors.forward.send(
+                wire, path, sent, spoken=request.headers, timeout=route.timeout, stream=False
+            )
+            try:
+                raw = await whole(answer, route.timeout)
+                found = told_error(answer.status, raw) if answer.status >= 300 else raw
+                if isinstance(found, Refusal):
+                    raise found
+                return web.Response(body=found, status=answer.status, headers=told_headers(answer))
+            finally:
+                answer.close()
+
+    def _route(self, model: str, caller: Caller) -> Route:
+        """The route that a model's name picks for a caller."""
+        if self._named:
+            route = find_route(self.routes, model)
+        else:
+            route = self.routes[0] if model in self.switch.current.names else None
+        if route is None:
+            known = ", ".join(self._names(caller))
+            what = f"the model {model[:80]!r} is not served here; served: {known}"
             raise Refusal(404, what, param="model", code="model_not_found")
-        version = served.source.version
-        headers = {VERSION: str(version)} if version else {}
-        completion = Completion(model=served.name, fingerprint=served.fingerprint, token_ids=asked.token_ids)
-        if not asked.stream:
-            body = completion.whole(await served.replies(asked))
-            self._answered += 1
-            return web.json_response(body, headers=headers)
-        async with aclosing(served.pieces(asked)) as pieces:
-            # The first piece is waited for: what fails until then is told by the status.
-            first = await anext(pieces)
-            response = web.StreamResponse(headers={**headers, "cache-control": "no-cache", "x-accel-buffering": "no"})
-            response.content_type = "text/event-stream"
-            await response.prepare(request)
-            try:
-                async with aclosing(_events(completion, asked, first, pieces)) as events:
-                    async for event in events:
-                        async with asyncio.timeout(_STALLED):
-                            await response.write(f"data: {event}\n\n".encode())
-                await response.write_eof()
-                self._answered += 1
-            except (TimeoutError, ConnectionError):  # it stopped reading
-                if request.transport is not None:
-                    request.transport.abort()
-            return response
+        return route
+
+    def _names(self, caller: Caller) -> Sequence[str]:
+        """The names that a caller may ask for."""
+        if not self._named:
+            return self.switch.current.names
+        return [r.name for r in self.routes if not caller.routes or r.name in caller.routes]
 
 
-async def _events(
-    completion: Completion,
-    asked: ChatRequest,
-    first: tuple[int, str | Reply],
-    pieces: AsyncIterator[tuple[int, str | Reply]],
-) -> AsyncGenerator[str, None]:
-    """The data of each event of a stream; a failure on the way is the last one."""
-    replies: dict[int, Reply] = {}
-    opened: set[int] = set()
-
-    def told(index: int, piece: str | Reply) -> list[dict[str, Any]]:
-        head = [] if index in opened else [completion.opening(index)]
-        opened.add(index)
-        if isinstance(piece, Reply):
-            replies[index] = piece
-            return [*head, completion.closing(index, piece)]
-        return [*head, completion.piece(index, piece)]
-
-    for chunk in told(*first):
-        yield json.dumps(chunk)
+async def _received(request: web.Request) -> bytes:
     try:
-        async for index, piece in pieces:
-            for chunk in told(index, piece):
-                yield json.dumps(chunk)
-    except VerbalError as error:
-        yield json.dumps(refusal(error).body)
-        return
-    except Exception:
-        _log.exception("a stream failed")
-        broken = Refusal(500, "the server failed; its log says how", kind="server_error", code="server_error")
-        yield json.dumps(broken.body)
-        return
-    if asked.usage:
-        yield json.dumps(completion.usage([replies[i] for i in sorted(replies)]))
-    yield "[DONE]"
+        async with asyncio.timeout(_STALLED):
+            return await request.read()
+    except TimeoutError:
+        what = f"the body did not come within {_STALLED:g} s"
+        raise Refusal(408, what, code="request_timeout") from None
 
 
 def _not_served(policy: Any) -> list[str]:
@@ -315,19 +352,21 @@ def _not_served(policy: Any) -> list[str]:
     return ([memory] if policy.memory else []) + ([prompts] if policy.prompts else [])
 
 
-def is_loopback(host: str) -> bool:
-    """Whether an address or name is this machine's own and no other's."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def _listed(request: web.Request, names: Sequence[str], *, one: bool = False) -> web.Response:
+    """Models in the shape of the client's protocol."""
+    if _speaks_anthropic(request):
+        made = "1970-01-01T00:00:00Z"
+        rows: list[dict[str, Any]] = [
+            {"type": "model", "id": name, "display_name": name, "created_at": made} for name in names
+        ]
+        ends = {"first_id": names[0], "last_id": names[-1]} if names else {"first_id": None, "last_id": None}
+        return web.json_response(rows[0] if one else {"data": rows, "has_more": False, **ends})
+    rows = [{"id": name, "object": "model", "created": 0, "owned_by": "verbal"} for name in names]
+    return web.json_response(rows[0] if one else {"object": "list", "data": rows})
 
 
-def _host_of(value: str) -> str:
-    try:
-        return urlsplit(value if "//" in value else f"//{value}").hostname or ""
-    except ValueError:
-        return ""
+def _speaks_anthropic(request: web.Request) -> bool:
+    return request.path.startswith("/v1/messages") or "anthropic-version" in request.headers
 
 
 def _listening(host: str, port: int) -> socket.socket:
@@ -339,4 +378,4 @@ def _listening(host: str, port: int) -> socket.socket:
         raise ConfigError(f"cannot listen at {host}:{port}: {error}", where="verbal serve --port", todo=todo) from error
 
 
-__all__ = ["Gateway", "is_loopback"]
+__all__ = ["CALLER", "Gateway"]

@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from verbal.errors import VerbalError
@@ -34,6 +35,8 @@ class Switch:
         engine: `auto` or `vllm`.
         every: Seconds between two looks at the log of versions.
         again: Seconds until a version that failed is tried again.
+        key: Environment variable that holds the key of an `http/` server.
+        probe: Whether a model behind another server is asked before it serves.
         clock: The time in seconds.
     """
 
@@ -45,6 +48,8 @@ class Switch:
         engine: str = "auto",
         every: float = 0.5,
         again: float = 60.0,
+        key: str = "",
+        probe: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.spec, self.swaps = spec, 0
@@ -52,7 +57,8 @@ class Switch:
         """The version that should serve and does not, with the reason."""
         self.loading = False
         """Whether another model is being loaded now."""
-        self._store, self._engine, self._every, self._again, self._clock = store, engine, every, again, clock
+        self._store, self._every, self._again, self._clock = store, every, again, clock
+        self._loads = partial(load, spec, store=store, engine=engine, key=key, probe=probe)
         self._current: Served | None = None
         self._retry_at = 0.0
         self._closing: set[asyncio.Task[None]] = set()
@@ -75,7 +81,7 @@ class Switch:
             VerbalError: it cannot serve (`load`).
         """
         source = await asyncio.to_thread(find_source, self.spec, self._store)
-        self._current = await load(self.spec, source, self._store, engine=self._engine)
+        self._current = await self._loads(source)
         return self._current
 
     @contextmanager
@@ -118,7 +124,7 @@ class Switch:
         self.loading = True
         log.info("version %d: loading %s", source.version, source.name or source.opens)
         try:
-            return await load(self.spec, source, self._store, engine=self._engine)
+            return await self._loads(source)
         finally:
             self.loading = False
 

@@ -12,9 +12,9 @@ import shutil
 import signal
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from verbal.contracts import Reply, Sampling
 from verbal.errors import ConfigError, MissingExtra, ModelError
@@ -74,6 +74,10 @@ class VllmModel:
         """Pieces of one reply as they come, then the whole reply."""
         async for piece in self._http().stream_reply(messages, sampling):
             yield piece
+
+    def also(self, fields: Mapping[str, Any]) -> HttpModel:
+        """It with more fields in every request."""
+        return self._http().also(fields)
 
     async def check(self) -> str:
         """One line that says it answers; starts the process at the first call and waits until it does.

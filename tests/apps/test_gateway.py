@@ -10,7 +10,7 @@ import openai
 import pytest
 from gateway_world import ASK, PROBE, SCRIPT, ask_plainly, sdk, until
 
-from verbal.apps.gateway.reply import StopText, stopped
+from verbal.apps.gateway.answers import StopText, stopped
 from verbal.apps.gateway.request import Refusal, read_request
 from verbal.apps.gateway.server import Gateway
 from verbal.contracts import Reply, Sampling
@@ -210,7 +210,7 @@ async def test_a_client_that_hangs_up_cancels_its_work(slow, stream):
 
 
 async def test_a_client_that_stops_reading_holds_nothing_for_ever(slow, monkeypatch):
-    monkeypatch.setattr("verbal.apps.gateway.server._STALLED", 0.05)
+    monkeypatch.setattr("verbal.apps.gateway.passage.STALLED", 0.05)
     model = slow.switch.current.model
 
     async def endless(messages, sampling):

@@ -9,7 +9,7 @@ import openai
 import pytest
 from gateway_world import ASK, SCRIPT, TOKEN, ask_plainly, sdk
 
-from verbal.apps.gateway.reply import refusal
+from verbal.apps.gateway.refusal import refusal
 from verbal.apps.gateway.server import LARGEST_REQUEST, Gateway
 from verbal.errors import ConfigError, ContextLengthError, DataError, ModelError, TransientError
 from verbal.models import OverloadedError

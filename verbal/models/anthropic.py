@@ -6,10 +6,11 @@ log-probabilities.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from verbal.contracts import Reply, Sampling
 from verbal.errors import ConfigError, ModelError, RefusedError, TransientError
@@ -73,7 +74,7 @@ class AnthropicModel:
         with translated(self._where, _KEY, dialect=self._dialect, sent=more):
             create = self._client.get().messages.with_streaming_response.create
             async with create(**sent, stream=True, extra_body=more) as response:
-                streamed = _StreamedMessage()
+                streamed = StreamedMessage()
                 async for data in read_events(response.iter_bytes()):
                     event = parse_json(data, self._where)
                     if not isinstance(event, Mapping):
@@ -89,6 +90,20 @@ class AnthropicModel:
                     if event.get("type") == "message_stop":
                         break
         yield read_message(streamed.message(self._where), name=self.name, where=self._where)
+
+    def also(self, fields: Mapping[str, Any]) -> Self:
+        """The same model with more fields in every request; connections are shared."""
+        view = copy.copy(self)
+        view._extra = self._extra | dict(fields)
+        return view
+
+    def headers(self) -> dict[str, str]:
+        """What lets a request in.
+
+        Raises:
+            ConfigError: the key is not set.
+        """
+        return {"x-api-key": read_key(_KEY, name=self.name)}
 
     async def check(self) -> str:
         """One line that says the key works and the model exists.
@@ -229,7 +244,7 @@ def _arguments(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps({} if value is None else value, ensure_ascii=False)
 
 
-class _StreamedMessage:
+class StreamedMessage:
     """Builds one message body from the events of a stream."""
 
     def __init__(self) -> None:
@@ -270,4 +285,4 @@ class _StreamedMessage:
         return {"content": blocks, "stop_reason": self._stop, "usage": self._usage}
 
 
-__all__ = ["AnthropicModel", "read_message", "write_tool", "write_turns"]
+__all__ = ["AnthropicModel", "StreamedMessage", "read_message", "write_tool", "write_turns"]

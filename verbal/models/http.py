@@ -6,11 +6,12 @@ environment at the call and goes into one header.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 from verbal.contracts import Reply, Sampling
@@ -100,6 +101,17 @@ class HttpModel:
             async for piece in read_stream(chunks, name=self.name, where=self._where, key=self._key_variable):
                 yield piece
 
+    def also(self, fields: Mapping[str, Any]) -> Self:
+        """The same model with more fields in every request; connections are shared."""
+        view = copy.copy(self)
+        view._extra = self._extra | dict(fields)
+        return view
+
+    def headers(self) -> dict[str, str]:
+        """What lets a request in: the key, where the environment has one."""
+        key = os.environ.get(self._key_variable, "")
+        return {"Authorization": f"Bearer {key}"} if key else {}
+
     async def check(self) -> str:
         """One line that says the server answers and has the model.
 
@@ -113,9 +125,7 @@ class HttpModel:
 
         try:
             limit = aiohttp.ClientTimeout(total=min(10.0, self._timeout))
-            async with self._session.get().get(
-                f"{self.url}/models", headers=self._headers(), timeout=limit
-            ) as response:
+            async with self._session.get().get(f"{self.url}/models", headers=self.headers(), timeout=limit) as response:
                 text = await _read_body(response, self._where)
                 if response.status in (401, 403):
                     what = f"the server refuses the key ({response.status}): {clip(error_message(text), 120)}"
@@ -151,7 +161,7 @@ class HttpModel:
         limit = aiohttp.ClientTimeout(total=total, sock_read=gap, sock_connect=min(20.0, self._timeout))
         url = f"{self.url}/chat/completions"
         try:
-            async with self._session.get().post(url, json=body, headers=self._headers(), timeout=limit) as response:
+            async with self._session.get().post(url, json=body, headers=self.headers(), timeout=limit) as response:
                 if response.status != 200:
                     raise self._refused(response, await _read_body(response, self._where), body)
                 yield response
@@ -177,10 +187,6 @@ class HttpModel:
             key=self._key_variable,
         )  # fmt: skip
         return self._dialect.learn(error, body, sent)
-
-    def _headers(self) -> dict[str, str]:
-        key = os.environ.get(self._key_variable, "")
-        return {"Authorization": f"Bearer {key}"} if key else {}
 
     def _open(self) -> aiohttp.ClientSession:
         import aiohttp

@@ -6,11 +6,12 @@ from the environment for the provider. Its import takes seconds, so it happens a
 
 from __future__ import annotations
 
+import copy
 import difflib
 import importlib.util
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 from weakref import WeakSet
 
 from verbal.contracts import Reply, Sampling
@@ -79,6 +80,13 @@ class LiteLLMModel:
                 if piece := streamed.add(chunk.model_dump()):
                     yield piece
             yield streamed.reply()
+
+    def also(self, fields: Mapping[str, Any]) -> Self:
+        """The same model with more fields in every request; connections are shared."""
+        _IN_USE.add(self)  # it closes the connections of its views
+        view = copy.copy(self)
+        view._extra = self._extra | dict(fields)
+        return view
 
     def warm(self) -> None:
         """Loads litellm, which takes seconds at the first time."""

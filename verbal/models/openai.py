@@ -5,9 +5,10 @@ The SDK carries the request; the body is read here, by the reader all OpenAI-com
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 from verbal.contracts import Reply, Sampling
@@ -82,6 +83,22 @@ class OpenAIModel:
                 chunks = response.iter_bytes()
                 async for piece in read_stream(chunks, name=self.name, where=self._where, key=_KEY):
                     yield piece
+
+    def also(self, fields: Mapping[str, Any]) -> Self:
+        """The same model with more fields in every request; connections are shared."""
+        view = copy.copy(self)
+        view._extra = self._extra | dict(fields)
+        return view
+
+    def headers(self) -> dict[str, str]:
+        """What lets a request in.
+
+        Raises:
+            ConfigError: the key is not set.
+        """
+        named = {"OpenAI-Organization": "OPENAI_ORG_ID", "OpenAI-Project": "OPENAI_PROJECT_ID"}
+        more = {name: os.environ[variable] for name, variable in named.items() if os.environ.get(variable)}
+        return {"Authorization": f"Bearer {read_key(_KEY, name=self.name)}", **more}
 
     async def check(self) -> str:
         """One line that says the key works and the model exists.
