@@ -180,8 +180,10 @@ def interval(scores: Sequence[Sequence[float]], *, draws: int = 2000, seed: int 
     random = np.random.default_rng(seed)
     rows = random.integers(0, matrix.shape[0], (draws, matrix.shape[0]))
     columns = random.integers(0, matrix.shape[1], (draws, matrix.shape[1]))
-    means = np.array([matrix[np.ix_(r, c)].mean() for r, c in zip(rows, columns, strict=True)])
-    low, high = np.quantile(means, [0.025, 0.975])
+    at_once = max(1, 2**20 // matrix.size)  # bounds the memory
+    parts = (slice(at, at + at_once) for at in range(0, draws, at_once))
+    means = [matrix[rows[p, :, None], columns[p, None, :]].reshape(-1, matrix.size).mean(axis=1) for p in parts]
+    low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
     return Interval(float(matrix.mean()), float(low), float(high))
 
 
