@@ -16,6 +16,7 @@ from verbal.cli_groups import embedded_app, emit, memory_app
 from verbal.cli_keys import keys_app
 from verbal.cli_serve import mcp, serve
 from verbal.cli_sql import ask, chat, sql_app
+from verbal.cli_ui import ui, users_app
 from verbal.errors import VerbalError
 from verbal.options import (
     DEFAULT_STORE,
@@ -49,6 +50,7 @@ app.add_typer(memory_app, name="memory")
 app.add_typer(embedded_app, name="embedded")
 app.add_typer(sql_app, name="sql")
 app.add_typer(keys_app, name="keys")
+app.add_typer(users_app, name="users")
 
 
 @app.command()
@@ -307,6 +309,7 @@ def report(
 
 app.command()(mcp)
 app.command()(serve)
+app.command()(ui)
 
 
 @cache

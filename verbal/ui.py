@@ -1,0 +1,220 @@
+"""What `verbal ui` and `verbal users` do: the web app served on this machine, and who may log in.
+
+The app is `apps/web`, found by name; here is only how it is started, and what the terminal says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import getpass
+import ipaddress
+import logging
+import os
+import signal
+import sys
+import threading
+import webbrowser
+from collections.abc import Sequence
+from typing import Any
+
+from verbal.errors import ConfigError
+from verbal.parts import load_function
+from verbal.store import Store
+
+
+def run_ui(
+    path: str,
+    *,
+    models: Sequence[str],
+    places: Sequence[str],
+    host: str,
+    port: int,
+    names: Sequence[str] = (),
+    serve: str = "",
+    browser: bool = False,
+) -> None:
+    """Serves the web app until the process is interrupted; says where.
+
+    Args:
+        path: The store.
+        models: The first one answers, the others may be compared with it.
+        places: Databases; the demo shop when there is none.
+        host: Address to listen at; other than loopback needs accounts.
+        port: 0 takes a free one.
+        names: Further names by which browsers come, where a server stands in front of this one.
+        serve: A model, as `verbal serve --model` takes it, behind the gateway on the same port.
+        browser: Whether a browser is opened.
+
+    Raises:
+        ConfigError: nobody could log in, or the address cannot be listened at.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    logs = [logging.getLogger(name) for name in ("verbal.web", "verbal.gateway")]
+    for log in logs:
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+    try:
+        with Store(path) as store:
+            asyncio.run(_serve(store, path, models, places, host, port, names, serve, browser))
+    finally:
+        for log in logs:
+            log.removeHandler(handler)
+
+
+async def _serve(
+    store: Store,
+    path: str,
+    models: Sequence[str],
+    places: Sequence[str],
+    host: str,
+    port: int,
+    names: Sequence[str],
+    serve: str,
+    browser: bool,
+) -> None:
+    loopback, accounts = _is_loopback(host), bool(store.users())
+    if not loopback and not accounts:
+        what = f"the web app at {host!r} without accounts could be used by anybody"
+        raise ConfigError(what, where="verbal ui --host", todo="verbal users add NAME --admin first")
+    if serve and not loopback and not os.environ.get("VERBAL_SERVE_TOKEN") and not _keys(store):
+        what = f"a model served at {host!r} without a key could be used by anybody"
+        raise ConfigError(what, where="verbal ui --serve", todo="verbal keys add PROJECT, or VERBAL_SERVE_TOKEN")
+    hosts = {"localhost", "127.0.0.1", "::1", host, *names} if loopback or names else ()
+    url = ""
+
+    def tell(token: str) -> None:
+        if url:
+            print(f"{url}/?token={token}  (good once)", flush=True)
+
+    site = load_function("apps", "web", "Site")(
+        store, url=path, models=models, places=places, hosts=hosts, tell=tell
+    )  # fmt: skip
+    pages = load_function("apps", "web", "Pages")(site)
+    server = _gateway(serve, store, pages) if serve else load_function("apps", "web", "WebServer")(pages)
+    stop = _stopped()
+    opening = asyncio.ensure_future(server.open(host, port))
+    waiting = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({opening, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if not opening.done():
+            return
+        url = await opening
+        address = url if accounts else f"{url}/?token={site.people.new_token()}"
+        print(f"verbal ui: {address}" + ("" if accounts else "  (good once)"), flush=True)
+        if serve:
+            print(f"the gateway: {url}/v1", flush=True)
+        print("Stop with Ctrl-C.", flush=True)
+        _warm()
+        if browser:
+            threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+        await stop.wait()
+        print("stopping", flush=True)
+    finally:
+        for task in (opening, waiting):
+            task.cancel()
+        await asyncio.gather(opening, waiting, return_exceptions=True)
+        await server.aclose()
+
+
+def _gateway(serve: str, store: Store, pages: Any) -> Any:
+    return load_function("apps", "gateway", "Gateway")(
+        serve, store, token=os.environ.get("VERBAL_SERVE_TOKEN", ""), pages=pages
+    )  # fmt: skip
+
+
+def _warm() -> None:
+    """Loads what the first question needs, while a person still reads the page."""
+
+    def work() -> None:
+        with contextlib.suppress(Exception):  # whoever asks is told what is wrong
+            load_function("apps", "text2sql.assistant", "Assistant")
+
+    threading.Thread(target=work, name="verbal-warm", daemon=True).start()
+
+
+def _keys(store: Store) -> bool:
+    return any(not key["revoked"] for key in store.api_keys())
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _stopped() -> asyncio.Event:
+    """Set by SIGINT or SIGTERM; a second one stops at once."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def end(number: signal.Signals) -> None:
+        loop.remove_signal_handler(number)
+        stop.set()
+
+    # Elsewhere than on Unix Ctrl-C cancels the task, which ends it as well.
+    with contextlib.suppress(NotImplementedError):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, end, number)
+    return stop
+
+
+# verbal users -------------------------------------------------------------------------------------------------------
+
+
+def add_user(path: str, name: str, *, team: str, admin: bool, quiet: bool) -> dict[str, Any]:
+    """Adds a person; the password is asked for, or is the first line of standard input where that is no terminal.
+
+    Raises:
+        ConfigError: the name is taken or not allowed, the password is short, or the two do not agree.
+    """
+    with Store(path) as store:
+        if store.user(name) is not None:
+            raise ConfigError(f"there is a user {name!r} already", where=store.where, todo="verbal users remove first")
+        first = not store.users()
+        store.add_user(name, _password(name), team=team, admin=admin)
+        if not quiet:
+            print(f"{name} may log in{', as admin' if admin else ''}{f', team {team}' if team else ''}")
+            if first and not admin:
+                print("nobody is an admin yet: verbal users add NAME --admin")
+        return {"name": name, "team": team, "admin": admin}
+
+
+def _password(name: str) -> str:
+    if not sys.stdin.isatty():
+        return sys.stdin.readline().rstrip("\r\n")
+    password = getpass.getpass(f"Password for {name}: ")
+    if getpass.getpass("Once more: ") != password:
+        raise ConfigError("the two passwords are not the same", todo="try again")
+    return password
+
+
+def list_users(path: str, *, quiet: bool) -> list[dict[str, Any]]:
+    """Everybody who may log in."""
+    from verbal.verbs import open_store
+
+    with open_store(path) as store:
+        found = store.users()
+    if not quiet:
+        for user in found:
+            print(
+                f"{user['name']}{'  admin' if user['admin'] else ''}{'  team ' + user['team'] if user['team'] else ''}"
+            )
+        if not found:
+            print("nobody: `verbal ui` lets in whoever opens the address it prints")
+    return found
+
+
+def remove_user(path: str, name: str, *, quiet: bool) -> dict[str, Any]:
+    """Removes a person and ends their sessions; what they said and taught stays."""
+    from verbal.verbs import open_store
+
+    with open_store(path) as store:
+        store.remove_user(name)
+    if not quiet:
+        print(f"{name} may log in no more; their chats and lessons stay in the store")
+    return {"removed": name}
+
+
+__all__ = ["add_user", "list_users", "remove_user", "run_ui"]
