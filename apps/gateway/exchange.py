@@ -12,14 +12,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from aiohttp import web
+
 from verbal.contracts import Reply, Sampling
 from verbal.types import Message, Reflection, Usage
 
 if TYPE_CHECKING:
     from verbal.models import Price
-
-if TYPE_CHECKING:
-    from aiohttp import web
 
 Ask = Callable[[str, Sequence[Message]], Awaitable[Reply]]
 """Asks an upstream (of a route) what a client asked, with these messages; raises what a model raises."""
@@ -35,6 +34,11 @@ class Caller:
     """Id of the key, never the key; empty where none was needed."""
     routes: tuple[str, ...] = ()
     """Routes it may use; empty for all."""
+
+
+# aiohttp before 3.14 knows texts only.
+CALLER: Any = web.RequestKey("caller", Caller) if hasattr(web, "RequestKey") else "caller"
+"""Where an HTTP request that was let in keeps its `Caller`."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -154,4 +158,4 @@ class Pages(Protocol):
         ...
 
 
-__all__ = ["Ask", "Caller", "Capture", "Exchange", "Gate", "Lessons", "Pages", "Shadow"]
+__all__ = ["CALLER", "Ask", "Caller", "Capture", "Exchange", "Gate", "Lessons", "Pages", "Shadow"]

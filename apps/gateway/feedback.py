@@ -31,7 +31,7 @@ from verbal.parts import make_part
 from verbal.types import Attempt, Feedback, MemoryOp, Step
 
 from .capture import StoreCapture
-from .exchange import Caller
+from .exchange import CALLER, Caller
 from .kept import META, Cleaner, run_of
 from .memories import Memories
 from .refusal import Refusal
@@ -88,7 +88,7 @@ class FeedbackDoor:
         return [web.post("/v1/feedback", self._posted)]
 
     async def _posted(self, request: web.Request) -> web.Response:
-        caller: Caller = request.get("caller") or Caller()
+        caller: Caller = request.get(CALLER) or Caller()
         return web.json_response(await self.give(caller, read_feedback(await request.read())))
 
     async def give(self, caller: Caller, said: Said) -> dict[str, Any]:

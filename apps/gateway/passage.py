@@ -157,9 +157,8 @@ class Passage:
                     else:
                         self._first()
                         told += [piece] if index == 0 else []
-                    event = writer.piece(index, piece)
-                    yield event if begun else writer.begin() + event
-                    begun = True
+                    head, begun = b"" if begun else writer.begin(), True
+                    yield head + writer.piece(index, piece)
             self._keep([replies[i] for i in sorted(replies)])
             yield writer.end()
         except Exception as error:

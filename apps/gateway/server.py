@@ -17,7 +17,7 @@ from aiohttp import web
 from verbal.errors import ConfigError, VerbalError
 from verbal.store import Store
 
-from .exchange import Caller, Capture, Gate, Lessons, Pages, Shadow
+from .exchange import CALLER, Caller, Capture, Gate, Lessons, Pages, Shadow
 from .fields import model_of, read_body
 from .forms import FORMS, Form
 from .forward import Forward, put_model, told_error, told_headers, whole
@@ -36,8 +36,6 @@ LARGEST_REQUEST = 10 * 2**20
 """Bytes of a request."""
 MOST_AT_ONCE = 512
 """Requests under way; one more is told to come back."""
-CALLER = "caller"
-"""Key of a request: the `Caller`."""
 _STALLED = 60.0
 """Seconds in which a client sends its request; else it would hold a place for ever."""
 _ENDING = 10.0
@@ -378,4 +376,4 @@ def _listening(host: str, port: int) -> socket.socket:
         raise ConfigError(f"cannot listen at {host}:{port}: {error}", where="verbal serve --port", todo=todo) from error
 
 
-__all__ = ["CALLER", "Gateway"]
+__all__ = ["Gateway"]

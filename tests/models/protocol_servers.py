@@ -236,7 +236,8 @@ class AnthropicServer(Server):
         return {"type": "error", "error": {"type": kind, "message": message}}
 
     async def answer(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
-        last = body["messages"][-1]["content"][-1]
+        content = body["messages"][-1]["content"]
+        last = {"text": content} if isinstance(content, str) else content[-1]
         text = f"reply to {last.get('text') or last.get('content')}"
         content: list[dict[str, Any]] = [{"type": "text", "text": text}]
         stop = "end_turn"
