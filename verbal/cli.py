@@ -14,7 +14,7 @@ from verbal.cli_distill import distill
 from verbal.cli_eval import evaluate, two_by_two
 from verbal.cli_groups import embedded_app, emit, memory_app
 from verbal.cli_keys import keys_app
-from verbal.cli_serve import mcp, serve
+from verbal.cli_serve import mcp, serve, shadow
 from verbal.cli_sql import ask, chat, sql_app
 from verbal.cli_ui import ui, users_app
 from verbal.errors import VerbalError
@@ -309,6 +309,7 @@ def report(
 
 app.command()(mcp)
 app.command()(serve)
+app.command()(shadow)
 app.command()(ui)
 
 

@@ -1,4 +1,4 @@
-"""Servers on the command line: `verbal serve` for a model, `verbal mcp` for memories."""
+"""Servers on the command line: `verbal serve` for models, `verbal shadow`, `verbal mcp` for memories."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from verbal.options import DEFAULT_STORE, Store
+from verbal.cli_groups import emit
+from verbal.options import DEFAULT_STORE, Json, Store
 
 
 def serve(
@@ -18,17 +19,39 @@ def serve(
             "http/MODEL@URL, provider/model.",
         ),
     ] = "promoted",
+    config: Annotated[str, typer.Option("--config", help="TOML of routes, in place of --model: docs/serving.md.")] = "",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 for a free one.")] = 8600,
-    host: Annotated[str, typer.Option(help="Address; other than loopback needs VERBAL_SERVE_TOKEN.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     engine: Annotated[
         Literal["auto", "vllm"], typer.Option(help="vllm: a Hugging Face folder under vLLM, out of process.")
     ] = "auto",
+    open_: Annotated[bool, typer.Option("--open", help="No key is needed; on loopback only.")] = False,
+    capture: Annotated[bool, typer.Option("--capture/--no-capture", help="Keep what passes in the store.")] = True,
+    otlp: Annotated[
+        str, typer.Option("--otlp", help="Send spans to a collector: http://HOST:4318 (or the environment's).")
+    ] = "",
     store: Store = DEFAULT_STORE,
 ) -> None:
-    """Serve a model behind OpenAI's chat completions; `verbal promote` and `rollback` exchange it without a pause."""
+    """Serve models to any client of OpenAI or Anthropic: keys, capture, lessons, feedback; exchanged without a pause.
+
+    Keys come from `verbal keys add`, and VERBAL_SERVE_TOKEN is one; without any, one is made for the run and shown.
+    """
     from verbal.serving import run_serve
 
-    run_serve(model, store, engine=engine, host=host, port=port)
+    run_serve(
+        model, store, engine=engine, host=host, port=port, config=config, open_=open_, keep=capture, otlp=otlp
+    )  # fmt: skip
+
+
+def shadow(
+    run: Annotated[str, typer.Argument(help="A project, or the run of a gateway: gateway-PROJECT.")],
+    store: Store = DEFAULT_STORE,
+    json_: Json = False,
+) -> None:
+    """Compare what a route's candidate said, unseen, with what clients got: same answers, time, cost, feedback."""
+    from verbal.serving import compare_shadow
+
+    emit(compare_shadow(store, run, quiet=json_), json_)
 
 
 def mcp(
@@ -47,4 +70,4 @@ def mcp(
     run_mcp(store, names, port=http, host=host, allowed_hosts=hosts, read_only=read_only, embedder=embedder)
 
 
-__all__ = ["mcp", "serve"]
+__all__ = ["mcp", "serve", "shadow"]

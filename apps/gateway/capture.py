@@ -74,6 +74,8 @@ class StoreCapture:
         """Exchanges that were written, and those that were not and never will be."""
         self.failure = ""
         """Why the store cannot be written to now; empty while it can."""
+        self.beside: dict[str, Callable[[], Any]] = {}
+        """More counts for `/health`, by name."""
         self._queue: deque[_Waiting] = deque()
         self._held = self._waiting = 0
         self._ids: set[str] = set()
@@ -101,7 +103,8 @@ class StoreCapture:
         self._queue.append(_Waiting(exchange, arm, parent, size))
         self._held, self._waiting = self._held + size, self._waiting + 1
         self._ids.add(exchange.id)
-        self._recent.setdefault(exchange.caller.project, deque(maxlen=3)).append(exchange.id)
+        if parent is None:
+            self._recent.setdefault(exchange.caller.project, deque(maxlen=3)).append(exchange.id)
         self._news.set()
         return True
 
@@ -112,7 +115,8 @@ class StoreCapture:
 
     def health(self) -> dict[str, Any]:
         """Counts, for `/health`."""
-        return {"kept": self.kept, "lost": self.lost, "waiting": self._waiting, "failure": self.failure or None}
+        own = {"kept": self.kept, "lost": self.lost, "waiting": self._waiting, "failure": self.failure or None}
+        return {**own, **{name: count() for name, count in self.beside.items()}}
 
     def waits(self, id: str) -> bool:
         """Whether an exchange is still to be written."""

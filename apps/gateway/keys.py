@@ -32,6 +32,7 @@ from verbal.store_access import digest_of
 from verbal.types import Message, Usage
 
 from .exchange import Caller, Exchange
+from .places import refuse_other_places
 from .refusal import Refusal
 
 _CHARACTERS = 2.5
@@ -123,7 +124,7 @@ class Keys:
         self._others: dict[tuple[str, str], _Use] = {}
         self._used: dict[tuple[str, str], _Use] = {}
         self._dirty: set[tuple[str, str]] = set()
-        self._reserved: dict[str, tuple[str, int, float, Price | None]] = {}
+        self._reserved: dict[int, tuple[str, int, float, Price | None]] = {}
         self._buckets: dict[str, _Bucket] = {}
         self._watching: asyncio.Task[None] | None = None
         self._failed = False
@@ -136,11 +137,13 @@ class Keys:
         """Who calls, by `Authorization: Bearer` or `x-api-key`.
 
         Raises:
-            Refusal: no key, a wrong, revoked or expired one (401), or one that has used up what it may (429).
+            Refusal: no key, a wrong, revoked or expired one (401), a page of another place where none is needed (403),
+                or more requests than it may send (429).
         """
         given = _given(headers)
         if not given:
             if self._open:
+                refuse_other_places(headers)
                 return Caller()
             what = "no key came: send it as Authorization: Bearer KEY or x-api-key: KEY (verbal keys add makes one)"
             raise Refusal(401, what, code="invalid_api_key")
@@ -152,8 +155,6 @@ class Keys:
             what = f"{key.id} was revoked" if key.revoked else f"{key.id} has expired"
             raise Refusal(401, f"the key {what}: ask for another one", code="invalid_api_key")
         self._count_request(key, now)
-        if key.limited:
-            self._refuse_beyond(key, 0, 0.0, now)
         return Caller(project=key.project, key=key.id, routes=key.routes)
 
     def allow(self, exchange: Exchange, price: Price | None) -> None:
@@ -176,11 +177,11 @@ class Keys:
         prompt, completion = _prompt_tokens(exchange.messages), exchange.sampling.max_tokens
         cost = price.cost(prompt, completion) if price is not None else 0.0
         self._refuse_beyond(key, prompt + completion, cost, self._clock())
-        self._reserved[exchange.id] = (key.id, prompt + completion, cost, price)
+        self._reserved[id(exchange)] = (key.id, prompt + completion, cost, price)
 
     def charge(self, exchange: Exchange) -> None:
         """Counts what an exchange used and gives back what was set aside for it."""
-        *_, price = self._reserved.pop(exchange.id, (None, 0, 0.0, None))
+        *_, price = self._reserved.pop(id(exchange), (None, 0, 0.0, None))
         key = self._by_id.get(exchange.caller.key)
         if key is None or key.id.startswith(_RUN):
             return
@@ -206,9 +207,7 @@ class Keys:
         bucket.left -= 1.0
 
     def _refuse_beyond(self, key: Key, tokens: int, cost: float, now: float) -> None:
-        """Refuses what would exceed a limit together with all that is under way; with nothing more, what has reached
-        it.
-        """
+        """Refuses what would exceed a limit together with all that is under way."""
         name = (key.id, _period(key.per, now))
         uses = [self._used.get(name, _Use()), self._others.get(name, _Use())]
         held = [r for r in self._reserved.values() if r[0] == key.id]
@@ -218,14 +217,14 @@ class Keys:
         )
         for what, most, used, reserved, more in rows:
             # A free model goes on when the money is gone.
-            full = tokens == 0 and most is not None and used >= most and what == "tokens"
-            if most is not None and (full or (more > 0 and used + reserved + more > most)):
-                wait = _seconds_left(key.per, now)
+            if most is not None and more > 0 and used + reserved + more > most:
                 said = f"the key {key.id} may use {most:g} {what} a {key.per}: {used:g} are used"
                 said += f", {reserved:g} set aside for requests under way" if reserved else ""
-                said += f", this needs up to {more:g}" if more else ""
-                said = f"{said}. To do: ask for fewer max_tokens, wait for the next {key.per}, or raise the limit"
-                raise Refusal(429, said, kind="insufficient_quota", code="limit_reached", retry_after=round(wait))
+                todo = f"ask for fewer max_tokens, wait for the next {key.per}, or have the limit raised"
+                raise Refusal(
+                    429, f"{said}, this needs up to {more:g}. To do: {todo}", kind="insufficient_quota",
+                    code="limit_reached", retry_after=round(_seconds_left(key.per, now)),
+                )  # fmt: skip
 
     # the store ----------------------------------------------------------------------------------------------------
 
@@ -272,8 +271,8 @@ class Keys:
         self, figures: Mapping[tuple[str, str], tuple[int, int, float]]
     ) -> tuple[list[dict[str, Any]], dict[tuple[str, str], tuple[int, int, float]]]:
         assert self._store is not None, "only a gate over a store looks"
-        for (id, period), (calls, tokens, cost) in figures.items():
-            self._store.put_key_use(id, period, self._owner, calls, tokens, cost)
+        for (name, period), (calls, tokens, cost) in figures.items():
+            self._store.put_key_use(name, period, self._owner, calls, tokens, cost)
         return self._store.api_keys(), self._store.key_uses(but=self._owner)
 
     def _read(self) -> None:

@@ -47,7 +47,6 @@ class ShadowAsker:
         capture: Keeps what they say.
         lessons: Chooses the lessons of a candidate memory.
         gate: Is charged with what they cost.
-        price: What is known of an upstream's price.
         at_once: Candidates at once.
     """
 
@@ -58,11 +57,12 @@ class ShadowAsker:
         *,
         lessons: MemoryLessons | None = None,
         gate: Gate | None = None,
-        price: Callable[[str], Price | None] = lambda _: None,
         at_once: int = AT_ONCE,
     ) -> None:
         self._routes = {r.name: r for r in routes if r.share and (r.shadow or r.shadow_memory)}
-        self._capture, self._lessons, self._gate, self._price, self._at_once = capture, lessons, gate, price, at_once
+        self._capture, self._lessons, self._gate, self._at_once = capture, lessons, gate, at_once
+        self.price: Callable[[str], Price | None] = lambda _: None
+        """What is known of the price of an upstream."""
         self.asked = self.skipped = 0
         """Candidates that were asked, and those that were not for want of room or money."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -105,7 +105,7 @@ class ShadowAsker:
         if self._gate is None:
             return True
         try:
-            self._gate.allow(beside, self._price(route.shadow or route.upstream))
+            self._gate.allow(beside, self.price(route.shadow or route.upstream))
         except Refusal:
             return False
         return True
