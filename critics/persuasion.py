@@ -136,8 +136,8 @@ def refine(
     if not candidates:
         raise ValueError("there is no candidate")
     checked = [check(c, said, heard) for c in candidates]
-    lacking = least - sum(c.passes for c in checked)
-    stand_in = [i for i, c in enumerate(checked) if not c.passes and SHORT < c.words <= LONG][: max(0, lacking)]
+    passed = sum(c.passes and SHORT < c.words <= LONG for c in checked)
+    stand_in = [i for i, c in enumerate(checked) if not c.passes and SHORT < c.words <= LONG][: max(0, least - passed)]
     rewards = [
         reward(c, human=bool(human) and candidates[i].split() == human.split(), fallback=i in stand_in)
         for i, c in enumerate(checked)

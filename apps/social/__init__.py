@@ -1,6 +1,7 @@
 """Conversations to practise in: scenarios with a simulated user, judged utterance by utterance."""
 
 from .app import Proposal, Social
+from .conversation import Conversation, Transcript
 from .scenarios import Scenario, read_scenarios
 from .speaker import by_rules
 

@@ -112,9 +112,8 @@ class Conversation:
         if self._by_model:
             heard, prompt = await self._ask()
         self._lines.append(("THEM", heard))
-        seen = self.observed()
         step = Step(author="user", role="user", text=heard, prompt=prompt)
-        return dataclasses.replace(seen, text=heard, steps=(step,))
+        return dataclasses.replace(self.observed(), steps=(step,))
 
     async def aclose(self) -> None:
         """Nothing to free: a conversation is over when its last word is said."""
@@ -132,9 +131,10 @@ class Conversation:
             person = self._person
             info |= {"scores": person.scores(), "effects": list(person.effects), "told": person.told}
         done = end != "still going"
-        text = f"{_ENDS[end]} after {self._said} turns; they said last: {self._lines[-1][1]}" if self._lines else ""
+        heard = self._lines[-1][1] if self._lines else "nothing was said"
+        text = f"{heard} ({end})" if done else heard
         stop = StopReason.ANSWERED if mine else StopReason.MALFORMED
-        return Observation(text=text or "nothing was said", done=done, answer=answer, stop=stop, info=info)
+        return Observation(text=text, done=done, answer=answer, stop=stop, info=info)
 
     def play(self, task: Task, transcript: Transcript) -> Observation:
         """How a transcript stands: said again to the person by rules, read as it is where a model played them."""
@@ -190,8 +190,5 @@ class Conversation:
         what = f"who plays the person told no state in {_TRIES} replies, such as {text[-80:]!r}"
         raise EnvironmentFault(what, where=f"task {self._task.id}", todo="give the role `user` a model that follows it")
 
-
-_ENDS = {"reached": "the goal was reached", "left": "they left", "out of turns": "no end was reached",
-         "still going": "it is still going"}  # fmt: skip
 
 __all__ = ["STATES", "Conversation", "Transcript", "read_transcript"]

@@ -39,7 +39,9 @@ ANSWERS = {
 def judge_reply(messages: Sequence[Message], index: int, seed: int | None) -> str:
     """Grades and marks every candidate alike, in the form that each prompt asks for."""
     count = messages[-1].content.split("<candidates>")[-1].split("</candidates>")[0].count("\nSQL")
-    return "It seems fine.\n<score>8</score>\n" + "\n".join(f"SQL{i}: 0.50" for i in range(count))
+    if "`ME1: 2`" in messages[-1].content:
+        return "ME1: 2"
+    return "It seems fine.\n<score>4</score>\n" + "\n".join(f"SQL{i}: 0.50" for i in range(count))
 
 
 async def execute(task: Task, answer: str) -> Observation:
@@ -65,7 +67,7 @@ def make_task(**changes: Any) -> Task:
     prompt = f"# Role: solver\n## Schema\nperson (name, age)\n## Question\n{question}\n## Answer\n"
     task = Task(
         id="t1", kind="text2sql", messages=(Message(role="user", content=prompt),), gold=GOLD,
-        info={"question": question, "db": "people.sqlite"}, split="train",
+        info={"question": question, "db": "people.sqlite", "goal": "Find them."}, split="train",
     )  # fmt: skip
     return task.replace(**changes)
 
@@ -111,6 +113,16 @@ async def judged(
     return await critic.evaluate(task, group, await make_context(task, group, model))
 
 
+def whole(feedback: Sequence[Feedback]) -> list[str]:
+    """The attempts that were judged, in order; what is said of a step or span of one follows what is said of it."""
+    found: list[str] = []
+    for f in feedback:
+        if f.scope == "attempt":
+            found.append(f.attempt)
+        assert found and f.attempt == found[-1]
+    return found
+
+
 def found_critics() -> list[str]:
     names = []
     for name in part_names("critics"):
@@ -146,7 +158,7 @@ async def test_one_feedback_per_attempt_in_order_in_its_range(critic: Critic) ->
     task = make_task()
     group = make_group(task)
     feedback = await judged(critic, task, group)
-    assert [f.attempt for f in feedback] == [a.id for a in group]
+    assert whole(feedback) == [a.id for a in group]
     for f in feedback:
         assert f.critic == critic.name and f.source in get_args(Source) and f.scope
         if f.value is None:
@@ -163,7 +175,7 @@ async def test_one_feedback_per_attempt_in_order_in_its_range(critic: Critic) ->
 async def test_groups_of_any_size(critic: Critic, names: list[str]) -> None:
     task = make_task()
     group = make_group(task, names)[: len(names)]
-    assert [f.attempt for f in await judged(critic, task, group)] == [a.id for a in group]
+    assert whole(await judged(critic, task, group)) == [a.id for a in group]
 
 
 async def test_the_same_input_gives_the_same_feedback(critic: Critic) -> None:
