@@ -99,7 +99,7 @@ class Keys:
     Args:
         store: Where keys and uses are; None for the keys given here only.
         also: More keys -> their project; they are kept nowhere.
-        open: Whether who brings no key may come, as project `local`; a wrong key is refused all the same.
+        open: Whether who brings no key that is known may come, from this machine, as project `local`.
         every: Seconds between two looks at the store.
         clock: The time in seconds since 1970.
     """
@@ -141,13 +141,13 @@ class Keys:
                 or more requests than it may send (429).
         """
         given = _given(headers)
+        key = self._by_digest.get(digest_of(given)) if given else None
+        if key is None and self._open:  # clients send a key of some kind even where none is needed
+            refuse_other_places(headers)
+            return Caller()
         if not given:
-            if self._open:
-                refuse_other_places(headers)
-                return Caller()
             what = "no key came: send it as Authorization: Bearer KEY or x-api-key: KEY (verbal keys add makes one)"
             raise Refusal(401, what, code="invalid_api_key")
-        key = self._by_digest.get(digest_of(given))
         if key is None:
             raise Refusal(401, "this key is not known here", code="invalid_api_key")
         now = self._clock()
