@@ -6,7 +6,7 @@ import json
 import sys
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -14,6 +14,7 @@ from verbal.cli_distill import distill
 from verbal.cli_eval import evaluate, two_by_two
 from verbal.cli_groups import embedded_app, emit, memory_app
 from verbal.cli_keys import keys_app
+from verbal.cli_report import export, report, watch
 from verbal.cli_serve import mcp, serve, shadow
 from verbal.cli_sql import ask, chat, sql_app
 from verbal.cli_ui import ui, users_app
@@ -242,39 +243,7 @@ def traces(
     emit(show_traces(store, run, attempt, quiet=json_), json_)
 
 
-@app.command()
-def export(
-    out: Annotated[Path, typer.Argument(help="Folder to write.")],
-    format_: Annotated[
-        Literal[
-            "sft",
-            "preference",
-            "kto",
-            "reward",
-            "prompt",
-            "spans",
-            "privileged",
-            "refine",
-            "retrospective",
-            "demonstrations",
-            "scope",
-        ],
-        typer.Option("--format", help="Row type: answers (the first six), words behind them, or reflections."),
-    ] = "sft",
-    run: Annotated[str, typer.Option(help="Only attempts of this run.")] = "",
-    parquet: Annotated[bool, typer.Option("--parquet", help="Parquet instead of JSONL.")] = False,
-    successes: Annotated[
-        float, typer.Option(min=0, help="retrospective: rows about right attempts, for each about a failed one.")
-    ] = 0.0,
-    store: Store = DEFAULT_STORE,
-    json_: Json = False,
-) -> None:
-    """Write attempts as a training set in TRL's conversational types, with a card."""
-    from verbal.verbs import run_export
-
-    emit(run_export(store, out, format_, run, parquet, successes=successes, quiet=json_), json_)
-
-
+app.command()(export)
 app.command()(distill)
 
 
@@ -289,24 +258,8 @@ def check(target: Annotated[str, typer.Argument(help="An app, such as apps/text2
         raise typer.Exit(1)
 
 
-@app.command()
-def report(
-    run: Annotated[str, typer.Argument(help="A run, or a results file of `verbal demo`.")],
-    out: Annotated[Path | None, typer.Option("--out", help="The page; beside the store if not given.")] = None,
-    store: Store = DEFAULT_STORE,
-    json_: Json = False,
-) -> None:
-    """Write the HTML page of a run: arms, gate decisions, versions, cost by role and against gain."""
-    if run.endswith(".json"):
-        from verbal.report import write_report
-
-        page = write_report(json.loads(Path(run).read_text(encoding="utf-8")), out or Path(run).with_suffix(".html"))
-        return emit({"page": str(page)}, json_)
-    from verbal.run_results import run_report
-
-    emit(run_report(store, run, out, quiet=json_), json_)
-
-
+app.command()(report)
+app.command()(watch)
 app.command()(mcp)
 app.command()(serve)
 app.command()(shadow)

@@ -149,7 +149,7 @@ class _Reader:
         """Sorts first what helped most often, what the reply names, what speaks of the question, what stood alone."""
         if after is None:
             return (0, True, 0, 0)
-        asked = set(_WORD.findall(_question(self._store.tasks([after.task]).get(after.task), after).casefold()))
+        asked = set(_WORD.findall(question_of(self._store.tasks([after.task]).get(after.task), after.task).casefold()))
         common = len(asked & set(_WORD.findall(item.text.casefold())))
         shown = len(after.steps[0].shown) if after.steps else 0
         return (item.counters.harmed - item.counters.helped, item.id not in after.cited, -common, shown)
@@ -174,7 +174,7 @@ class _Reader:
             for f in self._store.feedback([before.id])[before.id]
             if (f.text or f.correction) and f.value != 1.0
         ]
-        question, other = (_question(tasks.get(a.task), a) for a in (before, after))
+        question, other = (question_of(tasks.get(a.task), a.task) for a in (before, after))
         return {
             "kind": kind, "about": KINDS[kind], "task": before.task, "question": question, "said": said,
             "before": _side(before, right=False),
@@ -186,11 +186,12 @@ class _Reader:
         }  # fmt: skip
 
 
-def _question(task: Task | None, attempt: Attempt) -> str:
+def question_of(task: Task | None, name: str) -> str:
+    """What a task asks, for people; its name where it is not known."""
     if task is None:
-        return attempt.task
+        return name
     asked = task.info.get("question")
-    return asked if isinstance(asked, str) else task.messages[-1].content if task.messages else task.id
+    return asked if isinstance(asked, str) else task.messages[-1].content if task.messages else name
 
 
 def _side(attempt: Attempt, *, right: bool) -> dict[str, Any]:
@@ -203,4 +204,4 @@ def _side(attempt: Attempt, *, right: bool) -> dict[str, Any]:
     }
 
 
-__all__ = ["KINDS", "instructive"]
+__all__ = ["KINDS", "instructive", "question_of"]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from verbal.curves import run_curves
-from verbal.errors import UnknownName
+from verbal.errors import DataError, UnknownName
 from verbal.evidence import adopted, decisions, sealed
-from verbal.instructive import instructive
+from verbal.instructive import instructive, question_of
 from verbal.memory_changes import run_changes
 from verbal.screen import Screen
 from verbal.store import Store
@@ -50,6 +51,31 @@ def run_report(url: str, run: str, out: Path | None, figures: Path | None = None
         return {"page": str(page), **({"figures": files} if figures is not None else {}), **results}
 
 
+def run_report_file(source: Path, out: Path | None, figures: Path | None = None, *, quiet: bool) -> dict[str, Any]:
+    """Writes the page of a results file, as `verbal demo` keeps one; see `run_report`.
+
+    Raises:
+        DataError: the file is not there or does not hold results.
+    """
+    from verbal.report import write_report
+
+    try:
+        results = json.loads(source.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"no results can be read: {error}", where=str(source), todo="give a results.json") from error
+    if not isinstance(results, dict):
+        raise DataError("not the results of a run", where=str(source), todo="give a results.json")
+    made: dict[str, Any] = {}
+    if figures is not None:
+        from verbal.figure_files import write_figures
+
+        made["figures"] = [str(f) for f in write_figures(results, figures)]
+    with Screen("verbal report", quiet=quiet) as screen:
+        page = write_report(results, out or source.with_suffix(".html"))
+        screen.print(f"the page: {page}")
+    return {"page": str(page), **made}
+
+
 def run_results(store: Store, run: Mapping[str, Any]) -> dict[str, Any]:
     """What the page of a run shows (`verbal.report.page`); `run` is what `Store.run` gives."""
     from verbal.study import plain_usage, usage_of
@@ -88,8 +114,7 @@ def _turns(store: Store, run: Mapping[str, Any]) -> list[dict[str, Any]]:
     tasks, feedback = store.tasks([a.task for a in attempts]), store.feedback([a.id for a in attempts])
     found = []
     for attempt in attempts:
-        task = tasks.get(attempt.task)
-        question = task.messages[-1].content if task is not None and task.messages else attempt.task
+        question = question_of(tasks.get(attempt.task), attempt.task)
         found.append({"question": question, "answer": attempt_text(attempt), "said": said(feedback[attempt.id])})
     return found
 
@@ -139,4 +164,4 @@ def _trained(store: Store, run: Mapping[str, Any]) -> dict[str, Any]:
     return {"training": facts, "arms": arms, "differences": gain}
 
 
-__all__ = ["SESSIONS", "TURNS", "attempt_text", "run_report", "run_results", "said"]
+__all__ = ["SESSIONS", "TURNS", "attempt_text", "run_report", "run_report_file", "run_results", "said"]
