@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -43,8 +44,14 @@ def answer(text):
 """
 
 
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory):
+    """What the first `LEARN` of this file made and said; each test that begins with it takes it from here."""
+    return {"folder": tmp_path_factory.mktemp("learned") / "made"}
+
+
 @pytest.fixture
-def verbal(tmp_path, monkeypatch, command):
+def verbal(tmp_path, monkeypatch, command, learned):
     """Runs a command on the tiny app in this process; gives exit code, output (JSON when asked for), errors."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "m.py").write_text(MODEL)
@@ -56,7 +63,16 @@ def verbal(tmp_path, monkeypatch, command):
         '[memory]\nname = "exact"\nquarantine = false\nwithhold = 0.0\n[loop]\nbatch = 8\n'
     )
 
-    return command
+    def run(*arguments):
+        if arguments != LEARN or Path("v.db").exists():
+            return command(*arguments)
+        if "said" not in learned:
+            learned["said"] = command(*arguments)
+            shutil.copytree(tmp_path, learned["folder"])
+        shutil.copytree(learned["folder"], tmp_path, dirs_exist_ok=True)
+        return learned["said"]
+
+    return run
 
 
 HERE = ("--store", "v.db", "--recipe", "tiny.toml")
