@@ -93,6 +93,12 @@ def unsupported(name: str, said: str = "is not supported here; leave it out") ->
     return Refusal(400, f"{name} {said}", param=name, code="unsupported_value")
 
 
+def not_neutral(name: str, neutral: Sequence[Any]) -> Refusal:
+    """The refusal of a value that would change something."""
+    other = f"other than {neutral[0]!r} " if neutral else ""
+    return unsupported(name, f"{other}is not supported here; leave it out")
+
+
 class Fields:
     """The fields of a body.
 
@@ -138,7 +144,7 @@ class Fields:
             if name not in neutral:
                 raise unknown(name)
             if value not in neutral[name]:
-                raise unsupported(name, f"other than {neutral[name][0]!r} is not supported here; leave it out")
+                raise not_neutral(name, neutral[name])
 
     def _checked(self, name: str, wanted: str, value: Any, fine: bool) -> Any:
         if fine:
@@ -215,6 +221,6 @@ def made_call(id: Any, name: Any, arguments: Any, where: str) -> ToolCall:
 
 
 __all__ = [
-    "MOST_STOPS", "ChatRequest", "Fields", "function_tool", "joined", "made_call", "model_of", "read_body", "text_of",
-    "unknown", "unsupported", "with_lessons", "write_body", "wrong",
+    "MOST_STOPS", "ChatRequest", "Fields", "function_tool", "joined", "made_call", "model_of", "not_neutral",
+    "read_body", "text_of", "unknown", "unsupported", "with_lessons", "write_body", "wrong",
 ]  # fmt: skip

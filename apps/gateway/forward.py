@@ -32,7 +32,7 @@ _TOLD = ("content-type", "retry-after", "retry-after-ms", "x-should-retry", "x-r
 _TOLD_FAMILIES = ("x-ratelimit-", "anthropic-ratelimit-")
 """Headers of an answer that are passed on."""
 _BLANK = re.compile(rb"\n\r?\n")
-_MODEL = re.compile(rb'"model"\s*:\s*"[^"\\]*"')
+_MODEL = re.compile(rb'"model"\s*:\s*("[^"\\]*"|)')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,12 +204,13 @@ def _data(event: bytes) -> bytes:
     return lines[0] if len(lines) == 1 else b"\n".join(lines)
 
 
-def put_model(raw: bytes, model: str) -> bytes:
+def put_model(raw: bytes, old: str, new: str) -> bytes:
     """A body that asks for another model and is otherwise as it came, to the byte where that is possible."""
-    # A quote inside a text is escaped, so what is found is a key; a single one is the body's own.
-    if len(_MODEL.findall(raw)) == 1:
-        return _MODEL.sub(lambda _: b'"model":' + write_body(model), raw)
-    return write_body({**read_body(raw), "model": model})
+    # A quote inside a text is escaped, so what is found are keys; a single one is the body's own.
+    found = _MODEL.findall(raw)
+    if len(found) == 1 and found[0] == write_body(old):
+        return _MODEL.sub(lambda _: b'"model":' + write_body(new), raw)
+    return write_body({**read_body(raw), "model": new})
 
 
 @lru_cache(64)

@@ -67,7 +67,8 @@ class Answer:
         for at, call in enumerate(reply.tool_calls, int(self._text)):
             block = _block(call)
             yield _event({"type": "content_block_start", "index": at, "content_block": {**block, "input": {}}})
-            yield _delta(at, {"type": "input_json_delta", "partial_json": json.dumps(block["input"])})
+            made = json.dumps(block["input"], ensure_ascii=False)
+            yield _delta(at, {"type": "input_json_delta", "partial_json": made})
             yield _event({"type": "content_block_stop", "index": at})
         delta = {"stop_reason": _STOP.get(reply.finish, "end_turn"), "stop_sequence": None}
         yield _event({"type": "message_delta", "delta": delta, "usage": _usage(reply.usage)})

@@ -208,7 +208,7 @@ class Passage:
             self._form.teach(taught, lessons)
             raw = write_body(taught)
         if model != self._asked.model:
-            raw = put_model(raw, model)
+            raw = put_model(raw, self._asked.model, model)
         return raw.replace(b"{", _COUNTED, 1) if self._counts else raw
 
     async def _failed(self, answer: ClientResponse) -> web.StreamResponse:
@@ -226,10 +226,10 @@ class Passage:
         Raises:
             Refusal: it broke before there was one.
         """
-        heard, events, begun, done = self._form.heard(self.exchange.answered_by), Events(), False, False
+        heard, events = self._form.heard(self.exchange.answered_by), Events()
+        passed, begun, done = list[bytes](), False, False
         try:
             async for piece in pieces(answer, self._route.timeout):
-                passed = []
                 for event, data in events.feed(piece):
                     done = done or data == _DONE
                     try:
@@ -238,23 +238,21 @@ class Passage:
                     except ModelError as error:
                         if getattr(error, "abandoned", False):  # it cannot be read
                             raise
-                        begun = True
                         self.exchange.error = redact(error.what)
                         yield b"".join(passed) + redact(event.decode("utf-8", "replace")).encode()
                         return
                 if passed:
-                    begun = True
-                    yield b"".join(passed)
+                    told, passed, begun = b"".join(passed), [], True
+                    yield told
             if events.rest().strip():
                 yield events.rest() + b"\n\n"
             self._keep([heard.reply()])
         except (Refusal, VerbalError) as error:
             refused = error if isinstance(error, Refusal) else lost(502, error.what, code="upstream_malformed")
-            if not begun:
+            if not begun and not passed:
                 raise refused from None
             self.exchange.error = refused.message
-            if not done:
-                yield self._form.broken(refused)
+            yield b"".join(passed) + (b"" if done else self._form.broken(refused))
         finally:
             self.exchange.id = heard.id or self.exchange.id
             if self.exchange.reply is None:

@@ -87,7 +87,11 @@ def make_routes(found: Mapping[str, Any], *, where: str) -> tuple[Route, ...]:
     if not isinstance(tables, Mapping) or not tables:
         todo = 'write [routes.NAME] and upstream = "provider/model" below it'
         raise ConfigError("no routes", where=where, todo=todo)
-    return tuple(_route(name, table, f"{where}, [routes.{name}]") for name, table in tables.items())
+    routes = tuple(_route(name, table, f"{where}, [routes.{name}]") for name, table in tables.items())
+    for route in routes:
+        if any(r.upstream == route.upstream and r.key != route.key for r in routes):
+            raise ConfigError(f"two keys for {route.upstream!r}", where=where, todo="give all its routes one key")
+    return routes
 
 
 def find_route(routes: Sequence[Route], model: str) -> Route | None:
@@ -114,8 +118,15 @@ def _route(name: str, table: Any, where: str) -> Route:
         raise ConfigError("a route needs an upstream", where=where, todo=f"found {near}" if near else "add upstream")
     route = Route(name=name, **values)
     for spec in route.upstreams:
-        if spec != _PROMOTED and not spec.startswith(_LOADED):
-            parse_model(spec)
+        if spec == _PROMOTED or spec.startswith(_LOADED):
+            continue
+        found = parse_model(spec)
+        if found.config.get("model", "").endswith(ANY) and found.part == "litellm":
+            raise ConfigError(
+                f"{spec!r} does not name the model", where=where, todo="name the model, or use http/*@URL"
+            )
+    if route.key and not route.upstream.startswith("http/"):
+        raise ConfigError("only an http/ upstream takes a key of its own", where=where, todo="leave out key")
     if not 0.0 <= route.share <= 1.0:
         raise ConfigError(f"share is from 0 to 1, found {route.share:g}", where=where)
     if route.timeout <= 0:

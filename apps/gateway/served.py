@@ -28,7 +28,7 @@ from verbal.verbs import read_checkpoint
 from verbal.versions import Policy, active
 
 from .answers import StopText, stopped
-from .fields import ChatRequest, unsupported
+from .fields import ChatRequest, not_neutral
 from .forward import Wire, wire_of
 from .messages import write_more
 from .request import CARRIED
@@ -225,8 +225,7 @@ class Served:
             return self.model
         if (also := getattr(self.model, "also", None)) is None:
             name = next(iter(more))
-            neutral = next(iter(CARRIED[name]), None)
-            raise unsupported(name, f"other than {neutral!r} is not supported here; leave it out")
+            raise not_neutral(name, CARRIED[name])
         return also(write_more(more) if isinstance(self.model, AnthropicModel) else more)
 
     def _sampling(self, asked: ChatRequest) -> Sampling:

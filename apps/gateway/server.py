@@ -175,7 +175,8 @@ class Gateway:
             ]
         )
         doors = self._doors
-        for door in (doors.gate, doors.lessons, doors.capture, doors.shadow):
+        # One object may be several doors.
+        for door in {id(d): d for d in (doors.gate, doors.lessons, doors.capture, doors.shadow)}.values():
             app.add_routes(getattr(door, "routes", tuple)())
         if self._pages is not None:
             self._open_routes = set(app.add_routes(self._pages.routes()))
@@ -297,12 +298,13 @@ class Gateway:
     async def _count(self, request: web.Request) -> web.StreamResponse:
         """How many tokens a message has: only its provider knows."""
         raw = await _received(request)
-        route = self._route(model_of(read_body(raw)), request[CALLER])
+        model = model_of(read_body(raw))
+        route = self._route(model, request[CALLER])
         with self.lease(route.upstream) as served:
             wire, path = served.wire, "messages/count_tokens"
             if wire is None or path not in wire.urls:
                 raise Refusal(404, "only routes to Anthropic count tokens", code="unsupported")
-            sent = raw if wire.model == ANY else put_model(raw, wire.model)
+            sent = raw if wire.model == ANY else put_model(raw, model, wire.model)
             answer = await self._doors.forward.send(
                 wire, path, sent, spoken=request.headers, timeout=route.timeout, stream=False
             )

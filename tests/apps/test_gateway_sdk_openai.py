@@ -1,4 +1,4 @@
-"""OpenAI's own SDK through the gateway: chat completions and responses, to a server of its kind and to another model."""
+"""OpenAI's own SDK through the gateway: chat completions and responses, to servers of its kind and to other models."""
 
 from __future__ import annotations
 
