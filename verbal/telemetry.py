@@ -222,6 +222,7 @@ class Telemetry:
 
     def close(self) -> None:
         """Sends what waits, for some seconds at most."""
+        self._exporter.ending = True
         self._processor.shutdown()
 
 
@@ -239,10 +240,15 @@ class _Told:
     """An exporter that tells a failure once and counts."""
 
     def __init__(self, exporter: Any, endpoint: str) -> None:
-        self._exporter, self._endpoint, self._failed = exporter, endpoint, False
+        self._exporter, self._endpoint, self._failed, self.ending = exporter, endpoint, False, False
         self.sent = self.refused = 0
 
     def export(self, spans: Sequence[Any]) -> Any:
+        if self.ending and self._failed:  # who wants to end does not wait for a collector that is away
+            from opentelemetry.sdk.trace.export import SpanExportResult
+
+            self.refused += len(spans)
+            return SpanExportResult.FAILURE
         result = self._exporter.export(spans)
         taken = result.name == "SUCCESS"
         self.sent, self.refused = self.sent + len(spans) * taken, self.refused + len(spans) * (not taken)
