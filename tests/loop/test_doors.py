@@ -1,4 +1,4 @@
-"""Our graphs as nodes of another LangGraph app: subgraph, checkpoints, streams, made once; the file of `langgraph dev`."""
+"""Our graphs as nodes of another LangGraph app: subgraph, checkpoints, streams, made once; `langgraph dev`."""
 
 from __future__ import annotations
 
