@@ -21,7 +21,7 @@ from verbal.contracts import Sampling
 from verbal.errors import ConfigError, MissingExtra, ModelError
 from verbal.parts import load_function
 from verbal.store import Store
-from verbal.types import Message
+from verbal.types import Attempt, Feedback, Message
 from verbal.versions import adopt, make_policy
 
 ASK = [{"role": "user", "content": "hello?"}]
@@ -105,19 +105,25 @@ def vllm(tmp_path, monkeypatch):
     return folder
 
 
-def test_the_verb_says_where_what_and_how_to_try_and_ends_on_ctrl_c():
-    with serving("--model", "embedded") as (process, head, example):
+def test_the_verb_says_where_what_and_how_to_try_keeps_what_passes_and_ends_on_ctrl_c(tmp_path):
+    path = tmp_path / "v.db"
+    with serving("--model", "embedded", "--store", str(path)) as (process, head, example):
         assert "serves embedded/pocket (fp_" in head and "Stop with Ctrl-C" in head
         command = shlex.split(example)
         assert command[0] == "curl"
         body = json.loads(command[command.index("-d") + 1])
-        url = head.split()[0]
-        with openai.OpenAI(base_url=url, api_key="none") as client:
-            made = client.chat.completions.create(**body)
+        url, key = head.split()[0], command[command.index("-H") + 1].removeprefix("Authorization: Bearer ")
+        assert key.startswith("sk-verbal-") and "for this run" in process.stdout.readline()
+        assert "kept in" in process.stdout.readline()
+        with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client:
+            with pytest.raises(openai.AuthenticationError):
+                client.chat.completions.create(**body)
+            made = client.with_options(api_key=key).chat.completions.create(**body)
         assert "COUNT(*)" in made.choices[0].message.content
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
-        assert process.returncode == 0 and "stopping" in out and err == ""
+        assert process.returncode == 0 and "stopping" in out and "kept 1 exchanges" in out and err == ""
+    assert key.encode() not in path.read_bytes()
 
 
 def test_the_verb_follows_the_store_and_asks_for_its_token(tmp_path):
@@ -141,6 +147,12 @@ def test_the_verb_follows_the_store_and_asks_for_its_token(tmp_path):
             assert "version 3: loading embedded" in loading, loading
             assert "version 3: embedded/pocket" in line and "answers from now on" in line, line
             assert client.models.list().data[1].id == "embedded/pocket"
+            health = head.split()[0].removesuffix("/v1") + "/health"
+            while client.get(health, cast_to=dict)["capture"]["kept"] < 1:
+                pass
+        process.kill()  # what was written stays, whatever happens to the process
+    with Store(path) as store:
+        assert [a.answer for a in store.attempts("gateway-local")] == ["hello"]
 
 
 @pytest.mark.parametrize(
@@ -149,7 +161,9 @@ def test_the_verb_follows_the_store_and_asks_for_its_token(tmp_path):
         (("--store", "none.db"), "there is no store"),
         (("--model", "checkpoint:x", "--store", "none.db"), "there is no store"),
         (("--model", "embeded"), "not the name of a model"),
-        (("--model", "embedded", "--host", "0.0.0.0"), "could be used by anybody"),
+        (("--model", "embedded", "--host", "0.0.0.0", "--open"), "could be used by anybody"),
+        (("--config", "none.toml"), "cannot read 'none.toml'"),
+        (("--model", "embedded", "--otlp", "nowhere"), "is no address"),
         (("--model", "embedded", "--engine", "vllm"), "vLLM serves Hugging Face folders"),
         (("--model", "hf:nowhere", "--engine", "vllm"), "'vllm' is not installed"),
         (("--model", "hf:nowhere"), "no model in 'nowhere'"),
@@ -230,7 +244,10 @@ def test_help_loads_no_server():
 
 def test_ctrl_c_while_a_large_model_is_loaded_ends_it(monkeypatch, capsys, tmp_path):
     (tmp_path / "large.py").write_text(LARGE)
-    monkeypatch.setattr(sys, "argv", ["verbal", "serve", "--port", "0", "--model", f"{tmp_path}/large.py:Large"])
+    large = f"{tmp_path}/large.py:Large"
+    monkeypatch.setattr(
+        sys, "argv", ["verbal", "serve", "--port", "0", "--model", large, "--store", f"{tmp_path}/v.db"]
+    )
     with pytest.raises(SystemExit) as done:
         main()
     assert done.value.code == 0 and (tmp_path / "closed").exists() and "http" not in capsys.readouterr().out
@@ -248,7 +265,59 @@ def test_the_verb_runs_inside_this_process_too(monkeypatch, capsys, tmp_path):
         return url
 
     monkeypatch.setattr(Gateway, "open", then_stop)
-    monkeypatch.setattr(sys, "argv", ["verbal", "serve", "--port", "0", "--model", f"scripted:{script}"])
+    keys = ["verbal", "keys", "--store", str(tmp_path / "v.db")]
+    assert run(monkeypatch, *keys[:2], "add", "shop", "--routes", "a", "--days", "2", *keys[2:]) == 0
+    assert "sk-verbal-" in capsys.readouterr().out
+    shadow = f'shadow = "scripted:{script}"\nshare = 1.0'
+    routes = f'[routes.a]\nupstream = "scripted:{script}"\nmemory = "m"\n[routes."*"]\nupstream = "embedded"\n{shadow}'
+    (tmp_path / "g.toml").write_text(routes)
+    config = ("--config", str(tmp_path / "g.toml"), *keys[2:])
+    assert run(monkeypatch, "verbal", "serve", "--port", "0", *config) == 0
+    out = capsys.readouterr().out
+    assert "serves a, *" in out and "Say hello." in out and "Bearer $KEY" in out and '"model": "a"' in out
+    assert run(monkeypatch, "verbal", "serve", "--port", "0", "--open", "--model", f"scripted:{script}", "--no-capture",
+               *keys[2:]) == 0  # fmt: skip
+    out = capsys.readouterr().out
+    assert "Bearer" not in out and "kept" not in out
+
+
+def test_the_verbs_of_keys_make_list_and_end_them(monkeypatch, capsys, tmp_path):
+    store = ("--store", str(tmp_path / "v.db"))
+    monkeypatch.setenv("COLUMNS", "200")
+    assert run(monkeypatch, "verbal", "keys", "add", "shop", "--rpm", "5", "--max-cost", "2", "--json", *store) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert made["key"].startswith("sk-verbal-") and made["rules"] == "5 requests a minute; $2.00 a month"
+    assert run(monkeypatch, "verbal", "keys", "list", *store) == 0
+    listed = capsys.readouterr().out
+    assert made["id"] in listed and "good" in listed and made["key"] not in listed
+    assert run(monkeypatch, "verbal", "keys", "revoke", made["id"], *store) == 0
+    assert run(monkeypatch, "verbal", "keys", "list", "--json", *store) == 0
+    out = capsys.readouterr().out
+    assert "within two seconds" in out and '"status": "revoked"' in out and "hash" not in out
+    for arguments, said in ((("revoke", "key-0"), "unknown key"), (("add", "Shop"), "is no name"),
+                            (("add", "shop", "--days", "0"), "good for 0 days")):  # fmt: skip
+        assert run(monkeypatch, "verbal", "keys", *arguments, *store) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_the_verb_shadow_sums_up_a_projects_run(monkeypatch, capsys, tmp_path):
+    with Store(tmp_path / "v.db") as store:
+        store.start_run("gateway-shop", {"name": "gateway"})
+        assert run(monkeypatch, "verbal", "shadow", "shop", "--store", str(tmp_path / "v.db")) == 0
+        assert "nothing was shadowed yet" in capsys.readouterr().out
+        for id, arm, parent in (("a", "main", None), ("a:shadow", "shadow", "a")):
+            store.put_attempt(
+                Attempt(id=id, run="gateway-shop", task="t", arm=arm, parent=parent, answer="x", model=arm)
+            )
+        store.put_feedback([Feedback(attempt="a", critic="user", source="user", value=1.0)])
+    assert run(monkeypatch, "verbal", "shadow", "shop", "--store", str(tmp_path / "v.db")) == 0
+    out = capsys.readouterr().out
+    assert "1 pairs, the same answer in 100.0 %" in out and "1.00 where both said the same" in out
+
+
+def run(monkeypatch, *arguments):
+    """The exit status of a command in this process."""
+    monkeypatch.setattr(sys, "argv", list(arguments))
     with pytest.raises(SystemExit) as done:
         main()
-    assert done.value.code == 0 and "Say hello." in capsys.readouterr().out
+    return done.value.code
