@@ -72,7 +72,7 @@ def offered(site: Site, person: Person) -> list[Choice]:
 def _changes(site: Site, name: str) -> list[int]:
     """Versions at which what a memory believes changed, the newest first: before its last changes of standing."""
     since = sorted(set(site.states.read(name).state.since.values()), reverse=True)
-    return [v - 1 for v in since if v > 1]
+    return [v - 1 for v in since[:-1]]
 
 
 async def list_policies(site: Site, person: Person, request: web.Request) -> web.StreamResponse:

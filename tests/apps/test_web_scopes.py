@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 
 import aiohttp
@@ -146,4 +145,3 @@ async def test_a_lesson_on_a_brought_database_stays_with_who_brought_it(world):
     assert (await world.bob.get(f"/api/chats/{own['id']}"))["memory"] == "sql-of-bob:payroll"
     found = await world.bob.get("/api/memories/sql-of-bob:payroll")
     assert found["items"][0]["writable"] is True
-    await asyncio.sleep(0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 
-import aiohttp
 import pytest
 import pytest_asyncio
 from aiohttp import web
@@ -244,7 +243,6 @@ async def _models(request: web.Request) -> web.Response:
 
 async def test_who_hangs_up_stops_the_model_and_its_costs(tmp_path, slow, monkeypatch):
     monkeypatch.setattr(events_file, "PING", 0.05)
-    recipe = "price"
     async with served(tmp_path, models=[slow.spec]) as server:
         me = await local(server)
         chat = await me.post("/api/chats", {"kind": "sql"})
@@ -267,7 +265,7 @@ async def test_who_hangs_up_stops_the_model_and_its_costs(tmp_path, slow, monkey
         found = await me.get(f"/api/chats/{chat['id']}")
         assert found["etag"] == 0 and found["busy"] is False
         events = await me.stream(f"/api/chats/{chat['id']}/turns", {"text": "how many?", "etag": 0})
-        assert events[-1]["type"] == "done" and recipe
+        assert events[-1]["type"] == "done"
         slow.go.set()
 
 
@@ -319,4 +317,4 @@ async def test_chats_that_nobody_speaks_to_are_closed(world):
     watching.cancel()
     await asyncio.gather(watching, return_exceptions=True)
     events = await world.me.stream(f"/api/chats/{chat['id']}/turns", {"text": "total amount by month", "etag": 1})
-    assert events[-1]["etag"] == 2 and isinstance(aiohttp.ClientTimeout(), aiohttp.ClientTimeout)
+    assert events[-1]["etag"] == 2
