@@ -62,12 +62,12 @@ class AgentTalk:
         return len((run["info"].get("turns") if run else None) or ())
 
     async def turns(self) -> list[Happening]:
-        """Its turns, oldest first; the ones that were asked again are left out."""
+        """Its turns, oldest first, those that were asked again included: they name what took their place."""
         if not await self.etag():
             return []
         agent = await self.open()
         found = await asyncio.to_thread(agent.history, self.chat)
-        return [told_turn(turn) for turn in found if not turn.replaced]
+        return [told_turn(turn) for turn in found]
 
     def memory(self) -> str:
         """Where its lessons are filed, when nobody says otherwise."""
