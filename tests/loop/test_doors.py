@@ -30,6 +30,8 @@ RECIPE = Recipe(
     memory=MemoryTable(name="exact", k=2),
 )
 QUESTION = "What is the code of anchor?"
+A_SCENARIO = {"person": "Mira, a baker", "setting": "A street.", "goal": "Get Mira to bake.", "temper": "wary",
+              "secret": "the oven is broken"}  # fmt: skip
 CODE = TinyApp().codes["anchor"]
 
 
@@ -155,9 +157,20 @@ async def test_the_served_graphs_read_the_environment_and_no_request(store, monk
     monkeypatch.setenv("VERBAL_STORE", store)
     monkeypatch.setenv("VERBAL_RECIPE", "social")
     monkeypatch.setenv("VERBAL_MODEL", "rules:social")
-    for kind in ("agent", "episode"):
-        async with getattr(doors, kind)({"configurable": {"model": "./evil.py:Evil"}}) as graph:
-            assert graph.name == f"verbal_{kind}"
+    graph = doors.agent({"configurable": {"model": "./evil.py:Evil"}})
+    assert graph is doors.agent() and graph.name == "verbal_agent" and doors.episode().name == "verbal_episode"
+    asked = {"messages": [("user", json.dumps(A_SCENARIO))]}
+    try:
+        for _ in range(2):
+            found = await graph.ainvoke(asked)
+            assert found["messages"][-1].response_metadata["model_name"] == "scripted/rules-social"
+        monkeypatch.setenv("VERBAL_RECIPE", "no such recipe")
+        with pytest.raises(UnknownName):
+            await doors.episode().ainvoke(asked)
+        monkeypatch.setenv("VERBAL_RECIPE", "social")
+        assert (await doors.episode().ainvoke(asked))["messages"][-1].content.startswith("ME: ")
+    finally:
+        await doors.close_served()
 
 
 @pytest.mark.skipif(importlib.util.find_spec("langgraph_api") is None, reason="langgraph-cli[inmem] is not installed")

@@ -14,13 +14,15 @@ and VERBAL_MEMORY from the environment, and nothing from a request: the name of 
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from typing import Annotated, Any, Literal, TypedDict
+from functools import cache
+from typing import Annotated, Any, Literal, TypedDict, cast
 
 from langchain_core.messages import AIMessage, AnyMessage, BaseMessage
 from langgraph.config import get_stream_writer
@@ -82,6 +84,18 @@ async def make_graph(
     """
     if kind not in KINDS:
         raise UnknownName.of("kind of graph", kind, KINDS)
+    async with _opened(recipe, kind, store, memory, run, model, overrides) as context:
+
+        async def known() -> Context:
+            return context
+
+        yield _compiled(known, kind, checkpointer)
+
+
+@asynccontextmanager
+async def _opened(
+    recipe: str | Recipe, kind: str, store: str, memory: str, run: str, model: Any, overrides: Sequence[str]
+) -> AsyncIterator[Context]:
     made = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     if isinstance(model, str):
         made, model = dataclasses.replace(made, model=dataclasses.replace(made.model, name=model)), None
@@ -107,39 +121,37 @@ async def make_graph(
             shop, [], run=run, arm=kind, seed=made.seed, memory=lessons, learning=kind == "episode",
             recipe=dataclasses.replace(shop.recipe, memory=table),
         )  # fmt: skip
-        yield _compiled(context, kind, checkpointer)
+        yield dataclasses.replace(context, tasks={})
 
 
 def _verdict(shop: Workshop) -> Critic:
     return next(c for c in shop.critics if c.name == shop.recipe.critics.verdict)
 
 
-def _compiled(context: Context, kind: str, checkpointer: Any) -> Any:
-    tasks: dict[str, Task] = {}
-    context = dataclasses.replace(context, tasks=tasks)
-
+def _compiled(opened: Callable[[], Awaitable[Context]], kind: str, checkpointer: Any = None) -> Any:
     async def retrieve(state: Talk) -> Talk:
         """Finds the lessons, so that a stream shows when that is done."""
-        await context.hints(_task(context, tasks, state))
+        context = await opened()
+        await context.hints(_task(context, state))
         return {"messages": []}
 
     async def answer(state: Talk) -> Talk:
         """One answer of the policy with the lessons in sight."""
-        task = _task(context, tasks, state)
+        context = await opened()
+        task = _task(context, state)
         made = context.store.attempt(context.attempt_id(task.id)) or await _answered(context, task, state)
-        tasks.pop(task.id, None)
         return {"messages": [_message(context, made, made.steps[-1].text)]}
 
     async def work(state: Talk) -> Talk:
         """The recipe's own graph, as a subgraph."""
-        task = _task(context, tasks, state)
+        context = await opened()
+        task = _task(context, state)
         if (group := context.store.group(context.run, task.id, context.arm)) is None:
             await build(context.recipe.loop.graph).ainvoke({"task": task.id}, context=context)
             group = context.store.group(context.run, task.id, context.arm)
         assert group is not None and group.attempts
         made = context.store.attempt(group.chosen or group.attempts[-1])
         assert made is not None
-        tasks.pop(task.id, None)
         return {"messages": [_message(context, made, made.answer or made.error or "", attempts=list(group.attempts))]}
 
     graph = StateGraph(Talk)
@@ -150,7 +162,7 @@ def _compiled(context: Context, kind: str, checkpointer: Any) -> Any:
     return graph.compile(checkpointer=checkpointer, name=f"verbal_{kind}")
 
 
-def _task(context: Context, tasks: dict[str, Task], state: Talk) -> Task:
+def _task(context: Context, state: Talk) -> Task:
     """The task that the last thing a person said makes; its id follows from the whole conversation.
 
     Raises:
@@ -161,6 +173,7 @@ def _task(context: Context, tasks: dict[str, Task], state: Talk) -> Task:
         todo = "put what the person said into `messages`"
         raise DataError("there is no message of a person to answer", where="state of the graph", todo=todo)
     whole = json.dumps([[m.type, text_of(m)] for m in state["messages"]])
+    tasks = cast(dict[str, Task], context.tasks)
     name = f"said-{hashlib.sha256(whole.encode('utf-8', 'replace')).hexdigest()[:16]}"
     if name not in tasks:
         tasks[name] = context.app.task(text_of(said[-1]), id=name)
@@ -204,8 +217,8 @@ async def _streamed(context: Context, prompt: list[Message], sampling: Sampling)
 def _message(context: Context, made: Attempt, text: str, **more: Any) -> AIMessage:
     shown = [i for step in made.steps for i in step.shown]
     told = {"attempt": made.id, "lessons": list(dict.fromkeys(shown)), **more}
-    context.offers.pop(made.task, None)
-    context.observations.pop(made.id, None)
+    for held, key in ((context.offers, made.task), (context.observations, made.id), (context.tasks, made.task)):
+        cast(dict[str, Any], held).pop(key, None)
     return AIMessage(content=text, id=made.id, response_metadata={"model_name": made.model, "verbal": told})
 
 
@@ -227,12 +240,36 @@ def episode(config: dict[str, Any] | None = None) -> Any:
     return _served("episode")
 
 
+async def close_served() -> None:
+    """Closes what the served graphs opened in this event loop."""
+    loop = asyncio.get_running_loop()
+    for key in [k for k in _SERVED if k[1] is loop]:
+        _, stack = await _SERVED.pop(key)
+        await stack.aclose()
+
+
+_SERVED: dict[tuple[str, asyncio.AbstractEventLoop], asyncio.Task[tuple[Context, AsyncExitStack]]] = {}
+"""What the served graphs use, opened by the first run in an event loop: a server asks for its graphs all the time."""
+
+
+@cache
 def _served(kind: str) -> Any:
-    given = os.environ.get
-    return make_graph(
-        given("VERBAL_RECIPE", "sql_reflect"), kind=kind, store=given("VERBAL_STORE", "verbal.db"),
-        memory=given("VERBAL_MEMORY", ""), model=given("VERBAL_MODEL") or None,
+    async def opened() -> Context:
+        key = (kind, asyncio.get_running_loop())
+        if key not in _SERVED or (_SERVED[key].done() and _SERVED[key].exception() is not None):
+            _SERVED[key] = asyncio.ensure_future(_open_served(kind))
+        return (await asyncio.shield(_SERVED[key]))[0]
+
+    return _compiled(opened, kind)
+
+
+async def _open_served(kind: str) -> tuple[Context, AsyncExitStack]:
+    given, stack = os.environ.get, AsyncExitStack()
+    opening = _opened(
+        given("VERBAL_RECIPE", "sql_reflect"), kind, given("VERBAL_STORE", "verbal.db"), given("VERBAL_MEMORY", ""),
+        "", given("VERBAL_MODEL") or None, (),
     )  # fmt: skip
+    return await stack.enter_async_context(opening), stack
 
 
-__all__ = ["KINDS", "Talk", "agent", "episode", "make_graph", "text_of"]
+__all__ = ["KINDS", "Talk", "agent", "close_served", "episode", "make_graph", "text_of"]
