@@ -60,10 +60,11 @@ class Fitting:
     Args:
         memory: The memory; it is only read.
         carried: Ids of lessons that fitted the turn which this message goes on with.
+        newest: Whether the newest come first, which counts where two disagree; else the nearest.
     """
 
-    def __init__(self, memory: Any, carried: Collection[str] = ()) -> None:
-        self.memory, self.name, self._carried = memory, memory.name, carried
+    def __init__(self, memory: Any, carried: Collection[str] = (), *, newest: bool = False) -> None:
+        self.memory, self.name, self._carried, self._newest = memory, memory.name, carried, newest
 
     async def search(
         self,
@@ -83,6 +84,8 @@ class Fitting:
         ranked = {r.id: r for r in (*found, *others)}
         fit = [r for r in ranked.values() if fits(r, query, carried=r.id in self._carried)]
         first = [r for r in fit if r.when]
+        if self._newest:
+            first.sort(key=lambda r: -r.version)
         kept: list[Reflection] = load_function("memory", "retrieval", "together")(
             [*first, *(r for r in fit if not r.when)], k, TOKENS
         )

@@ -10,7 +10,7 @@ from verbal.errors import DataError
 
 Status = Literal["answered", "noted", "refused", "failed", "stopped"]
 """What became of a message: a model answered; it only taught something, which was noted; nothing was kept of what it
-taught; the model or a tool broke; it was dropped, or is under way."""
+taught, or the provider refused; the model broke; it was dropped, or is under way."""
 
 Kind = Literal["teach", "narrow", "widen", "forget", "complaint", "none"]
 """What a message does, beside asking for something."""
@@ -18,6 +18,10 @@ Kind = Literal["teach", "narrow", "widen", "forget", "complaint", "none"]
 
 class Stale(DataError):
     """Somebody else (another tab, another process) has gone on with the conversation."""
+
+
+class Busy(DataError):
+    """An answer in this conversation is under way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,4 +141,4 @@ _NO_QUERY: dict[str, Any] = {
     "explanation": "", "limits": [], "readings": [], "agreement": None, "asked": "",
 }  # fmt: skip
 
-__all__ = ["Event", "Kind", "Said", "Stale", "Status", "Turn", "Understanding"]
+__all__ = ["Busy", "Event", "Kind", "Said", "Stale", "Status", "Turn", "Understanding"]
