@@ -56,17 +56,27 @@ def shadow(
 
 def mcp(
     memory: Annotated[list[str] | None, typer.Option("--memory", help="A memory; repeat for several.")] = None,
+    db: Annotated[str, typer.Option("--db", help="Serve the SQL assistant over this database instead.")] = "",
+    model: Annotated[str, typer.Option("--model", help="--db: the model that answers, as for `ask`.")] = "",
     http: Annotated[int | None, typer.Option(min=0, max=65535, help="A port; stdio if not given.")] = None,
     host: Annotated[str, typer.Option(help="Address; other than loopback needs VERBAL_MCP_TOKEN.")] = "127.0.0.1",
     allowed_host: Annotated[list[str] | None, typer.Option(help="A name by which clients may call it.")] = None,
-    read_only: Annotated[bool, typer.Option("--read-only", help="Search and history only.")] = False,
+    read_only: Annotated[bool, typer.Option("--read-only", help="Nothing may be added or said.")] = False,
     embedder: Annotated[str, typer.Option(help="Embedder of the memory.")] = "hashing",
     store: Store = DEFAULT_STORE,
 ) -> None:
-    """Serve memories to any MCP client, on stdio or HTTP: search, add (quarantined), feedback, history."""
+    """Serve memories, or with --db a database that is asked in plain words, to any MCP client, on stdio or HTTP."""
     from verbal.serving import run_mcp
+    from verbal.serving_sql import run_mcp_sql
 
     names, hosts = memory or ["main"], allowed_host or []
+    if db:
+        own = memory[0] if memory else ""
+        if len(names) > 1:
+            raise typer.BadParameter("one memory at most with --db", param_hint="--memory")
+        return run_mcp_sql(
+            store, db, model=model, memory=own, port=http, host=host, allowed_hosts=hosts, read_only=read_only
+        )
     run_mcp(store, names, port=http, host=host, allowed_hosts=hosts, read_only=read_only, embedder=embedder)
 
 

@@ -1,1 +1,6 @@
-"""The Text-to-SQL assistant for any MCP client: ask, schema, explain, feedback."""
+"""The SQL assistant as an MCP server: the app `mcp_sql`, which `verbal mcp --db DATABASE` runs."""
+
+from .server import SqlServer
+from .tools import SqlTools
+
+__all__ = ["SqlServer", "SqlTools"]
