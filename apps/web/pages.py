@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 from types import TracebackType
 from typing import Any, Self
 
@@ -11,10 +12,23 @@ from aiohttp import web
 
 from verbal.errors import ConfigError
 
-from . import chats, compare, databases, memories, memory_acts, people, results, runs
-from .door import Route, routed
+from . import chats, databases, people, results
+from .door import Handler, Route, routed
+from .people import Person
 from .site import Site
 from .static import show_page
+
+
+def _later(file: str, name: str) -> Handler:
+    """A handler of a file that is read when it is first needed: the page is there before what it may ask for."""
+
+    async def handle(site: Site, person: Person, request: web.Request) -> web.StreamResponse:
+        module = await asyncio.to_thread(importlib.import_module, f".{file}", __package__)
+        found: web.StreamResponse = await getattr(module, name)(site, person, request)
+        return found
+
+    return handle
+
 
 ROUTES = (
     Route("GET", "/api/me", people.show_me),
@@ -33,20 +47,20 @@ ROUTES = (
     Route("GET", "/api/turns/{id}/rows.csv", results.save_rows),
     Route("GET", "/api/databases", databases.list_databases),
     Route("POST", "/api/databases", databases.bring_database),
-    Route("GET", "/api/memories", memories.list_memories),
-    Route("GET", "/api/memories/{name}", memories.show_memory),
-    Route("GET", "/api/memories/{name}/items/{id}", memories.show_item),
-    Route("POST", "/api/memories/{name}/items/{id}", memory_acts.act_on_item),
-    Route("POST", "/api/memories/{name}/undo", memory_acts.undo_since),
-    Route("GET", "/api/memories/{name}/export", memories.export_memory),
-    Route("GET", "/api/runs", runs.list_runs),
-    Route("GET", "/api/runs/{id}", runs.show_run),
-    Route("GET", "/api/runs/{id}/events", runs.watch_run),
-    Route("POST", "/api/runs/{id}/replay", runs.replay_run),
-    Route("GET", "/api/attempts/{id:.+}", runs.show_attempt),
-    Route("GET", "/api/diff", runs.compare_runs),
-    Route("GET", "/api/policies", compare.list_policies),
-    Route("POST", "/api/compare", compare.compare),
+    Route("GET", "/api/memories", _later("memories", "list_memories")),
+    Route("GET", "/api/memories/{name}", _later("memories", "show_memory")),
+    Route("GET", "/api/memories/{name}/items/{id}", _later("memories", "show_item")),
+    Route("POST", "/api/memories/{name}/items/{id}", _later("memory_acts", "act_on_item")),
+    Route("POST", "/api/memories/{name}/undo", _later("memory_acts", "undo_since")),
+    Route("GET", "/api/memories/{name}/export", _later("memories", "export_memory")),
+    Route("GET", "/api/runs", _later("runs", "list_runs")),
+    Route("GET", "/api/runs/{id}", _later("runs", "show_run")),
+    Route("GET", "/api/runs/{id}/events", _later("runs", "watch_run")),
+    Route("POST", "/api/runs/{id}/replay", _later("runs", "replay_run")),
+    Route("GET", "/api/attempts/{id:.+}", _later("runs", "show_attempt")),
+    Route("GET", "/api/diff", _later("runs", "compare_runs")),
+    Route("GET", "/api/policies", _later("compare", "list_policies")),
+    Route("POST", "/api/compare", _later("compare", "compare")),
     Route("GET", "/{tail:.*}", show_page, open=True),
 )
 """Every way in, in the order in which they are tried."""

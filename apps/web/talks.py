@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+import uuid
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
@@ -18,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from verbal.errors import VerbalError
 
-from ..text2sql.session import session_id
 from .databases import Source
 from .faults import Fault, missing
 from .people import Person
@@ -151,9 +151,9 @@ class Talks:
         for old in fresh[: max(0, len(fresh) - _MOST_FRESH + 1)]:
             self._chats.pop(old.id, None)
         prefix = "ask-" if kind == "sql" else "chat-"
-        name = f"{prefix}{session_id()}"
+        name = f"{prefix}{uuid.uuid4().hex[:5]}"
         while name in self._chats or self._site.store.run(name) is not None:
-            name = f"{prefix}{session_id()}"
+            name = f"{prefix}{uuid.uuid4().hex[:5]}"
         made = Chat(id=name, kind=kind, owner=person.name, updated=time.time(), fresh=True)
         if source is not None:
             made.database = source.name
