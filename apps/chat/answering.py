@@ -142,25 +142,16 @@ async def answer(
     """
     began, messages = time.perf_counter(), list(messages)
     for left in range(rounds, -1, -1):
+        prompt, reply = tuple(messages), Reply(text="")
         tools = toolbox.definitions if left else ()
-        seen, reply, told = Visible(), Reply(text=""), ""
-        prompt = tuple(messages)
-        async with aclosing(caller.stream_reply(messages, replace(sampling, tools=tools))) as pieces:
+        async with aclosing(_said(caller, messages, replace(sampling, tools=tools), made)) as pieces:
             async for piece in pieces:
                 if isinstance(piece, Reply):
                     reply = piece
-                elif text := seen.add(piece):
-                    if made.first is None:
-                        made.first = time.perf_counter() - began
-                    gap = "\n\n" if made.text and not told else ""
-                    told += text
-                    made.text += gap + text
-                    yield Event(type="text", data={"delta": gap + text})
-        if text := seen.rest():
-            gap = "\n\n" if made.text and not told else ""
-            made.text += gap + text
-            yield Event(type="text", data={"delta": gap + text})
-        made.used += seen.used
+                    continue
+                if made.first is None:
+                    made.first = time.perf_counter() - began
+                yield Event(type="text", data={"delta": piece})
         made.finish = reply.finish
         made.steps.append(
             Step(
@@ -181,6 +172,22 @@ async def answer(
             )
             messages.append(Message(role="tool", content=called.told, tool_call_id=call.id))
             yield Event(type="tool", data=called.to_dict())
+
+
+async def _said(
+    caller: Any, messages: Sequence[Message], sampling: Sampling, made: Answered
+) -> AsyncGenerator[str | Reply, None]:
+    """The visible pieces of one reply, apart from what was said before it, then the reply."""
+    seen, gap = Visible(), "\n\n" if made.text else ""
+    async with aclosing(caller.stream_reply(messages, sampling)) as pieces:
+        async for piece in pieces:
+            text = seen.rest() if isinstance(piece, Reply) else seen.add(piece)
+            if text:
+                made.text, text, gap = made.text + gap + text, gap + text, ""
+                yield text
+            if isinstance(piece, Reply):
+                made.used += seen.used
+                yield piece
 
 
 __all__ = ["ALIAS", "Answered", "Visible", "answer", "names", "visible"]
