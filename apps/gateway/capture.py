@@ -210,7 +210,7 @@ class StoreCapture:
 
     def _write(self, made: Sequence[Kept]) -> None:
         store, fresh = self._store, {k.attempt.run: k for k in made if k.attempt.run not in self._runs}
-        with store.transaction():
+        with store.transaction(whole=True):
             for run, kept in fresh.items():
                 store.start_run(run, {"name": "gateway"}, {"command": "serve", "project": kept.meta["project"]})
             store.put_tasks([k.task for k in made])

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from verbal.models import redact
+from verbal.models._faults import environment_secrets, redact
 from verbal.parts import load_function
 from verbal.prompt import load_prompt
 from verbal.types import Attempt, Message, Reflection, Step, StopReason, Task, ToolCall, Usage
@@ -51,9 +51,10 @@ class Kept:
 
 @dataclass(slots=True)
 class Cleaner:
-    """Cuts secrets out of texts; remembers which hold none."""
+    """Cuts secrets out of texts, those of the environment as it was when this was made; remembers which hold none."""
 
     _clean: dict[bytes, None] = field(default_factory=dict)
+    _secrets: list[tuple[str, str]] = field(default_factory=environment_secrets)
     _masked: Callable[[str], str] = field(default_factory=lambda: load_function("memory", "leaks", "masked"))
 
     def __call__(self, text: str) -> str:
@@ -63,7 +64,7 @@ class Cleaner:
         digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
         if digest in self._clean:
             return text
-        cut = self._masked(redact(text))
+        cut = self._masked(redact(text, self._secrets))
         if cut == text:
             if len(self._clean) >= _REMEMBERED:
                 self._clean.clear()

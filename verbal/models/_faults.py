@@ -10,7 +10,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -31,11 +31,20 @@ class OverloadedError(TransientError):
     """The provider asks for fewer calls at once (429, 503, 529): retried, and the concurrency is halved."""
 
 
-def redact(text: str) -> str:
-    """`text` without anything that looks like a key, and without the value of any key in the environment."""
-    for name, value in os.environ.items():
-        if len(value) >= 6 and _SECRET_VARIABLE.search(name.upper()):
-            text = text.replace(value, f"[{name}]")
+def environment_secrets() -> list[tuple[str, str]]:
+    """Name and value of every variable of the environment that holds a key."""
+    return [(n, v) for n, v in os.environ.items() if len(v) >= 6 and _SECRET_VARIABLE.search(n.upper())]
+
+
+def redact(text: str, secrets: Sequence[tuple[str, str]] | None = None) -> str:
+    """`text` without anything that looks like a key, and without the value of any key in the environment.
+
+    Args:
+        text: Any text.
+        secrets: Those of the environment, for who has many texts.
+    """
+    for name, value in environment_secrets() if secrets is None else secrets:
+        text = text.replace(value, f"[{name}]")
     return _SECRET_TEXT.sub(lambda match: f"{match.group(1) or ''}[secret]", text)
 
 
