@@ -71,7 +71,7 @@ class ChatAgent(Keeping):
             UnknownName: no such conversation of this person. DataError: the message is empty or too long.
             BudgetError, TransientError, StoreError: what stops a run; the turn is kept as `stopped`.
         """
-        async with aclosing(self._turn(_checked(text), chat, etag)) as events:
+        async with self._under_way(self._turn(_checked(text), chat, etag)) as events:
             async for event in events:
                 yield event
 
@@ -91,7 +91,7 @@ class ChatAgent(Keeping):
         words = " ".join(reason.split())[:1000]
         text = str(self.store.tasks([record["id"]])[record["id"]].info["question"])
         await self._count(record, 0.0, kind="regenerate", words=words)
-        async with aclosing(self._turn(text, chat, None, replaces=record["id"], reason=words)) as events:
+        async with self._under_way(self._turn(text, chat, None, replaces=record["id"], reason=words)) as events:
             async for event in events:
                 yield event
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, cast
@@ -96,6 +96,7 @@ class Session:
         self.toolbox = Toolbox()
         self._known: dict[str, int] = {}
         self._busy: set[str] = set()
+        self._turns: set[AsyncGenerator[Any, None]] = set()
         self._given_model, self._given_store = model, store
         self._given_tools, self._given_mcp = tools, mcp
         self._models: dict[str, Model] = {}
@@ -114,10 +115,22 @@ class Session:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for turn in [*self._turns]:  # left behind by whoever read it
+            await turn.aclose()
         for chat in self._callers:
             if self.store.run(chat) is not None:
                 self.store.finish_run(chat, "done" if kind is None else "stopped")
         await self._stack.aclose()
+
+    @asynccontextmanager
+    async def _under_way(self, turn: AsyncGenerator[Any, None]) -> AsyncGenerator[AsyncGenerator[Any, None], None]:
+        """A turn, closed when its reader is done, or with the agent."""
+        self._turns.add(turn)
+        try:
+            yield turn
+        finally:
+            self._turns.discard(turn)
+            await turn.aclose()
 
     async def _open(self) -> None:
         self.recipe.resolve()
