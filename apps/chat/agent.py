@@ -95,9 +95,9 @@ class ChatAgent(Keeping):
             async for event in events:
                 yield event
 
-    def new_chat(self) -> str:
-        """The id of a new, empty conversation; it is kept with its first turn."""
-        self.chat, self.last = kept.new_id(self.store), None
+    def new_chat(self, name: str = "") -> str:
+        """The id of a new, empty conversation (`name`, where nobody has it yet); it is kept with its first turn."""
+        self.chat, self.last = name or kept.new_id(self.store), None
         self._known[self.chat] = 0
         return self.chat
 
