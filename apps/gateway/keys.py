@@ -164,7 +164,7 @@ class Keys:
             Refusal: the route is not among those of the key, or it has a limit on cost and the price is not known
                 (403); less is left than this costs at worst (429).
         """
-        if exchange.caller.routes and exchange.route not in exchange.caller.routes:
+        if exchange.caller.routes and not {exchange.route, exchange.model} & set(exchange.caller.routes):
             what = f"this key may not use {exchange.model[:80]!r}; it may use: {', '.join(exchange.caller.routes)}"
             raise Refusal(403, what, param="model", code="route_not_allowed")
         key = self._by_id.get(exchange.caller.key)

@@ -122,6 +122,9 @@ def test_a_route_that_is_not_the_keys_is_refused(store):
     gate = Keys(store)
     caller = gate.admit(bearer(key))
     gate.allow(exchange(caller, route="b"), None)
+    by_name = exchange(caller, route="*")
+    by_name.model = "a"
+    gate.allow(by_name, None)
     error = refused(gate.allow, exchange(caller, route="c"), None)
     assert error.status == 403 and "it may use: a, b" in str(error)
 
