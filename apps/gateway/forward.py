@@ -87,8 +87,7 @@ class Forward:
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEPT, ttl_dns_cache=60)
         agent = {"User-Agent": "verbal-gateway"}
         self._session = aiohttp.ClientSession(
-            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False, headers=agent,
-            skip_auto_headers=("Accept",),
+            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), headers=agent, skip_auto_headers=("Accept",)
         )  # fmt: skip
 
     async def aclose(self) -> None:
@@ -125,7 +124,7 @@ class Forward:
                 wire.urls[path], data=data, headers=headers, timeout=limit, proxy=wire.proxy, allow_redirects=False
             )
         except TimeoutError:
-            raise _late(timeout) from None
+            raise late(timeout) from None
         except (aiohttp.ClientError, OSError) as error:
             raise _gone(error) from None
 
@@ -140,7 +139,7 @@ async def pieces(answer: aiohttp.ClientResponse, timeout: float) -> AsyncIterato
         async for piece in answer.content.iter_any():
             yield piece
     except TimeoutError:
-        raise _late(timeout) from None
+        raise late(timeout) from None
     except (aiohttp.ClientError, OSError) as error:
         raise _gone(error) from None
 
@@ -194,9 +193,12 @@ class Events:
         if len(self._rest) > _LARGEST:
             raise _too_long()
 
-    def rest(self) -> bytes:
-        """What came after the last whole event."""
-        return self._rest
+    async def ended(self, source: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """The pieces of a stream that is fed here; an event that it leaves open is ended."""
+        async for piece in source:
+            yield piece
+        if self._rest:
+            yield b"\n\n"
 
 
 def _data(event: bytes) -> bytes:
@@ -213,14 +215,15 @@ def put_model(raw: bytes, old: str, new: str) -> bytes:
     return write_body({**read_body(raw), "model": new})
 
 
+def late(timeout: float) -> Refusal:
+    """What a client is told of an upstream that is too slow."""
+    return lost(504, f"the upstream did not answer within {timeout:g} s", code="upstream_timeout", wait=1.0)
+
+
 @lru_cache(64)
 def _limit(timeout: float, stream: bool) -> aiohttp.ClientTimeout:
     total, gap = (None, timeout) if stream else (timeout, None)
     return aiohttp.ClientTimeout(total=total, sock_read=gap, sock_connect=min(_CONNECTING, timeout))
-
-
-def _late(timeout: float) -> Refusal:
-    return lost(504, f"the upstream did not answer within {timeout:g} s", code="upstream_timeout", wait=1.0)
 
 
 def _gone(error: Exception) -> Refusal:
@@ -232,4 +235,4 @@ def _too_long() -> Refusal:
     return lost(502, f"the upstream's answer is longer than {_LARGEST >> 20} MB", code="upstream_malformed")
 
 
-__all__ = ["Events", "Forward", "Wire", "pieces", "put_model", "told_error", "told_headers", "whole", "wire_of"]
+__all__ = ["Events", "Forward", "Wire", "late", "pieces", "put_model", "told_error", "told_headers", "whole", "wire_of"]

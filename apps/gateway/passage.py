@@ -10,10 +10,10 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import ClientResponse, web
 
@@ -28,11 +28,12 @@ from .answers import Head, Writer, cut_off
 from .exchange import Caller, Capture, Exchange, Gate, Lessons, Shadow
 from .fields import with_lessons, write_body
 from .forms import CHAT, Form
-from .forward import Events, Forward, pieces, put_model, told_error, told_headers, whole
+from .forward import Events, Forward, late, pieces, put_model, told_error, told_headers, whole
 from .refusal import Refusal, fault, lost, refusal
 from .routes import ANY, Route
 from .served import Served
 
+_T = TypeVar("_T")
 VERSION = "x-verbal-version"
 """Header of a reply: number of the adopted version that answered."""
 SHOWN = "x-verbal-lessons"
@@ -133,7 +134,7 @@ class Passage:
         )
         writer = self._form.writer(head)
         if not asked.stream:
-            replies = await served.replies(asked)
+            replies = await self._in_time(served.replies(asked))
             self._keep(replies)
             return self._whole(200, write_body(writer.whole(replies)), {})
         return await self._tell(request, {}, self._events(writer, served.pieces(asked)))
@@ -151,7 +152,8 @@ class Passage:
         begun = False
         try:
             async with aclosing(source):
-                async for index, piece in source:
+                while (got := await self._in_time(anext(source, None))) is not None:
+                    index, piece = got
                     if isinstance(piece, Reply):
                         replies[index] = piece
                     else:
@@ -168,8 +170,15 @@ class Passage:
             self.exchange.error = refused.message
             yield writer.broken(refused)
         finally:
-            if self.exchange.reply is None:
+            if begun and self.exchange.reply is None:
                 self.exchange.reply = cut_off(told, self.exchange.answered_by)
+
+    async def _in_time(self, work: Awaitable[_T]) -> _T:
+        try:
+            async with asyncio.timeout(self._route.timeout):
+                return await work
+        except TimeoutError:
+            raise late(self._route.timeout) from None
 
     # the body goes on as it came -------------------------------------------------------------------------------------
 
@@ -229,7 +238,7 @@ class Passage:
         heard, events = self._form.heard(self.exchange.answered_by), Events()
         passed, begun, done = list[bytes](), False, False
         try:
-            async for piece in pieces(answer, self._route.timeout):
+            async for piece in events.ended(pieces(answer, self._route.timeout)):
                 for event, data in events.feed(piece):
                     done = done or data == _DONE
                     try:
@@ -238,24 +247,23 @@ class Passage:
                     except ModelError as error:
                         if getattr(error, "abandoned", False):  # it cannot be read
                             raise
-                        self.exchange.error = redact(error.what)
+                        begun, self.exchange.error = True, redact(error.what)
                         yield b"".join(passed) + redact(event.decode("utf-8", "replace")).encode()
                         return
                 if passed:
                     told, passed, begun = b"".join(passed), [], True
                     yield told
-            if events.rest().strip():
-                yield events.rest() + b"\n\n"
             self._keep([heard.reply()])
         except (Refusal, VerbalError) as error:
             refused = error if isinstance(error, Refusal) else lost(502, error.what, code="upstream_malformed")
-            if not begun and not passed:
+            begun = begun or bool(passed)
+            if not begun:
                 raise refused from None
             self.exchange.error = refused.message
             yield b"".join(passed) + (b"" if done else self._form.broken(refused))
         finally:
             self.exchange.id = heard.id or self.exchange.id
-            if self.exchange.reply is None:
+            if begun and self.exchange.reply is None:
                 self.exchange.reply = heard.so_far()
 
     def _listen(self, heard: Any, data: bytes) -> bool:
@@ -289,18 +297,17 @@ class Passage:
             # The first event is waited for: what fails until then is told by the status.
             event: bytes | None = await anext(events)
             self.exchange.status = 200
-            await response.prepare(request)
-            while event is not None:
-                try:
+            try:
+                await response.prepare(request)
+                while event is not None:
                     async with asyncio.timeout(STALLED):
                         await response.write(event)
-                except (TimeoutError, ConnectionError):  # it stopped reading
-                    self._hung_up()
-                    if request.transport is not None:
-                        request.transport.abort()
-                    return response
-                event = await anext(events, None)
-            await response.write_eof()
+                    event = await anext(events, None)
+                await response.write_eof()
+            except (TimeoutError, ConnectionError):  # it stopped reading
+                self._hung_up()
+                if request.transport is not None:
+                    request.transport.abort()
         return response
 
     def _first(self) -> None:
@@ -312,7 +319,7 @@ class Passage:
         usage = replies[0].usage if len(replies) == 1 else sum((r.usage for r in replies), Usage())
         if usage.cost is None and self._price is not None and usage.tokens:
             usage = usage.replace(cost=self._price.cost(usage.prompt_tokens, usage.completion_tokens))
-        self.exchange.reply = replace(replies[0], usage=usage)
+        self.exchange.reply = replies[0] if usage is replies[0].usage else replace(replies[0], usage=usage)
         if not self._asked.stream:
             self._first()
 

@@ -108,6 +108,8 @@ class HeardCompletion:
         """The reply in one body."""
         replies = read_replies(body, name=self._name, where=self._name)
         self.id = str(body.get("id") or "")
+        if len(replies) == 1:
+            return replies[0]
         return replace(replies[0], usage=sum((r.usage for r in replies), Usage(cost=None)))
 
     def add(self, event: Any) -> str:

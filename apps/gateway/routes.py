@@ -25,8 +25,6 @@ from verbal.models import parse_model
 
 ANY = "*"
 """Name of the route that takes every name no other route has; as a model, the one that the client named."""
-_PROMOTED = "promoted"
-_LOADED = ("checkpoint:",)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +97,24 @@ def find_route(routes: Sequence[Route], model: str) -> Route | None:
     return next((r for r in routes if r.name == model), None) or next((r for r in routes if r.name == ANY), None)
 
 
+def only_route(spec: str) -> Route:
+    """The route of a gateway without a file: the names of one model, or any name."""
+    return Route(name=ANY if names_any(spec) else "default", upstream=spec)
+
+
+def names_any(spec: str) -> bool:
+    """Whether an upstream leaves the name of the model to the client.
+
+    Raises:
+        ConfigError: it names no model.
+    """
+    return not _of_a_store(spec) and parse_model(spec).config.get("model", "").endswith(ANY)
+
+
+def _of_a_store(spec: str) -> bool:
+    return spec == "promoted" or spec.startswith("checkpoint:")
+
+
 def _route(name: str, table: Any, where: str) -> Route:
     if not isinstance(table, Mapping):
         raise ConfigError(f"a route is a table, found {table!r}", where=where)
@@ -118,10 +134,7 @@ def _route(name: str, table: Any, where: str) -> Route:
         raise ConfigError("a route needs an upstream", where=where, todo=f"found {near}" if near else "add upstream")
     route = Route(name=name, **values)
     for spec in route.upstreams:
-        if spec == _PROMOTED or spec.startswith(_LOADED):
-            continue
-        found = parse_model(spec)
-        if found.config.get("model", "").endswith(ANY) and found.part == "litellm":
+        if names_any(spec) and not spec.startswith(("openai/", "anthropic/", "http/")):
             raise ConfigError(
                 f"{spec!r} does not name the model", where=where, todo="name the model, or use http/*@URL"
             )
@@ -134,4 +147,4 @@ def _route(name: str, table: Any, where: str) -> Route:
     return route
 
 
-__all__ = ["ANY", "Route", "find_route", "make_routes", "read_routes"]
+__all__ = ["ANY", "Route", "find_route", "make_routes", "names_any", "only_route", "read_routes"]

@@ -24,7 +24,7 @@ from .forward import Forward, put_model, told_error, told_headers, whole
 from .passage import Doors, Passage
 from .places import is_loopback, refuse_other_places
 from .refusal import Refusal, fault, refusal
-from .routes import ANY, Route, find_route
+from .routes import ANY, Route, find_route, only_route
 from .served import PROMOTED, Served
 from .switch import Switch
 
@@ -85,11 +85,11 @@ class Gateway:
             raise ConfigError(what, where=TOKEN, todo="put a long random text there")
         self.url = ""
         """Where it listens, such as `http://127.0.0.1:8600`."""
-        self.routes = tuple(routes) or (Route(name="default", upstream=spec),)
-        self._named, self._pages = bool(routes), pages
+        self.routes = tuple(routes) or (only_route(spec),)
+        self._named, self._pages = bool(routes) or self.routes[0].name == ANY, pages
         keys = {r.upstream: r.key for r in reversed(self.routes) if r.key}
         self._switches = {
-            spec: Switch(spec, store, engine=engine, every=every, key=keys.get(spec, ""), probe=not routes)
+            spec: Switch(spec, store, engine=engine, every=every, key=keys.get(spec, ""), probe=not self._named)
             for route in self.routes
             for spec in route.upstreams
         }
@@ -337,6 +337,8 @@ class Gateway:
 
 
 async def _received(request: web.Request) -> bytes:
+    if request.content.is_eof():  # most are there with their head
+        return await request.read()
     try:
         async with asyncio.timeout(_STALLED):
             return await request.read()

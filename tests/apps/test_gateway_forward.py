@@ -97,7 +97,7 @@ async def test_a_body_goes_on_as_it_came_but_for_the_model(forwarded, provider):
 
 
 async def test_a_stream_comes_back_to_the_byte(forwarded, provider):
-    lines = [": a comment\r\n\r\n", CHUNK[:20], CHUNK[20:] + CHUNK[:9], CHUNK[9:], ENDED, "event: other\ndata: 1"]
+    lines = [": a comment\r\n\r\n", CHUNK[:20], CHUNK[20:] + CHUNK[:9], CHUNK[9:], ENDED, ": the end"]
     provider.plan.append(streams(lines, content_type="text/event-stream"))
     asked = any_(stream=True, stream_options={"include_usage": False})
     status, headers, got = await post(forwarded, asked)
@@ -105,6 +105,31 @@ async def test_a_stream_comes_back_to_the_byte(forwarded, provider):
     assert got == "".join(lines).encode() + b"\n\n"
     kept = forwarded.door.last
     assert (kept.id, kept.reply.text, kept.reply.finish, kept.error) == ("x7", "a ba b", "stop", "")
+
+
+async def test_any_name_may_be_served_and_a_server_has_a_key_of_its_own(provider, monkeypatch):
+    monkeypatch.setenv("ONE_SERVERS_KEY", KEY)
+    upstream = f"http/*@{provider.url}/v1"
+    async with Gateway(upstream) as gateway:
+        for path, body in (("chat/completions", any_()), ("responses", {"input": "hi"})):
+            status, _, raw = await post(gateway, body | {"model": "tiny-2"}, path)
+            assert status == 200 and provider.seen[-1]["model"] == "tiny-2"
+        assert json.loads(raw)["model"] == "http/tiny-2"
+        assert json.loads(await get(gateway, "/v1/models"))["data"] == []
+    async with Gateway(routes=[Route(name="a", upstream=upstream, key="ONE_SERVERS_KEY")]) as gateway:
+        assert (await post(gateway, any_(model="a")))[0] == 404  # nobody knows a model of that name
+        assert provider.headers[-1]["authorization"] == f"Bearer {KEY}"
+
+
+async def test_a_packed_answer_is_unpacked(forwarded, provider):
+    async def packed(request, body):
+        response = await provider.answer(request, body)
+        response.enable_compression(web.ContentCoding.gzip, strategy=0)
+        return response
+
+    provider.plan.append(packed)
+    status, headers, raw = await post(forwarded, any_())
+    assert status == 200 and json.loads(raw)["choices"] and "content-encoding" not in headers
 
 
 async def test_an_answer_that_is_no_stream_is_passed_on_whole(forwarded, provider):
@@ -157,11 +182,14 @@ async def test_an_upstream_that_is_down_slow_or_breaks_off(provider):
             provider.plan.append(hangs)
             status, headers, raw = await post(gateway, any_(model="slow", stream=stream))
             assert (status, headers["retry-after"]) == (504, "1") and b"within 0.1 s" in raw
+            provider.plan.append(hangs)  # asked by the contract of a model
+            status, headers, raw = await post(gateway, {"model": "slow", "input": "hi", "stream": stream}, "responses")
+            assert (status, headers["retry-after"]) == (504, "1") and b"within 0.1 s" in raw
         for breaks in (drops, cuts):
             provider.plan.append(breaks)
             status, _, raw = await post(gateway, any_(model="slow"))
             assert status == 503 and b"connection to the upstream failed" in raw
-    assert [e.status for e in door.exchanges] == [503, 504, 503, 504, 503, 503]
+    assert [e.status for e in door.exchanges] == [503, 504, 504, 503, 504, 504, 503, 503]
     assert all(e.error and e.reply is None for e in door.exchanges)
 
 
