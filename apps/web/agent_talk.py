@@ -48,6 +48,8 @@ class AgentTalk:
             )  # fmt: skip
             await made.__aenter__()
             self._agent = made
+            if await asyncio.to_thread(self._site.store.run, self.chat) is None:
+                made.new_chat(self.chat)
         return self._agent
 
     async def aclose(self) -> None:

@@ -144,8 +144,6 @@ async def give_feedback(site: Site, person: Person, request: web.Request) -> web
     }  # fmt: skip
     turn = request.match_info["id"]
     chat = await site.talks.find(person, chat_of(turn), speak=True)
-    if chat.fresh:
-        raise Fault(404, "unknown", "there is no such answer")
     talk = await site.talks.begin(person, chat, _etag(body))
     return await _answered(site, request, chat, talk.heard(turn, said), whole=True)
 
@@ -178,8 +176,6 @@ async def undo(site: Site, person: Person, request: web.Request) -> web.StreamRe
     """POST /api/corrections/{id}/undo."""
     name = request.match_info["id"]
     chat = await site.talks.find(person, chat_of(name.rpartition(".")[0] or name), speak=True)
-    if chat.fresh:
-        raise Fault(404, "unknown", "there is no such correction")
     talk = await site.talks.begin(person, chat, None)
     try:
         return web.json_response(await talk.undo(name))

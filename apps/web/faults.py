@@ -58,7 +58,9 @@ def fault(error: BaseException) -> Fault:
         return error
     if isinstance(error, VerbalError):
         status, code = next(((s, c) for kind, s, c in _CODES if isinstance(error, kind)), (500, "server"))
-        return Fault(status, code, clean(error.what), clean(error.todo))
+        # What to do about an unknown name lists the known ones, which may be somebody else's.
+        todo = "" if isinstance(error, UnknownName) else clean(error.todo)
+        return Fault(status, code, clean(error.what), todo)
     if isinstance(error, web.HTTPException):
         return Fault(error.status, "http", str(error.reason))
     _log.error("a request failed", exc_info=error)

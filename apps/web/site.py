@@ -48,6 +48,8 @@ class Site:
     ) -> None:
         self.store, self.url, self.page = store, url or str(store.where), page
         self.models = tuple(dict.fromkeys(models))
+        self.chats_too = self._chats_too()
+        """Whether the chat agent answers here."""
         self.hosts = frozenset(hosts)
         self.people = People(store, tell)
         self.databases = Databases(places, store.folder / f"{Path(str(store.where)).stem or 'store'}.brought")
@@ -61,10 +63,13 @@ class Site:
         self._opened: dict[str, Kept] = {}
         self._opening = asyncio.Lock()
 
-    @property
-    def chats_too(self) -> bool:
-        """Whether the chat agent answers here."""
-        return bool(self.models)
+    def _chats_too(self) -> bool:
+        """Whether the first model follows instructions."""
+        spec = self.models[0] if self.models else "embedded"
+        if spec.startswith("checkpoint:"):
+            known = {f"checkpoint:{c['name']}": c["info"].get("kind") for c in self.store.checkpoints()}
+            return known.get(spec) != "embedded"
+        return not spec.startswith("embedded")
 
     @property
     def states(self) -> States:

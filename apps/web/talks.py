@@ -252,6 +252,7 @@ class Talks:
             if etag is not None and etag != known:
                 todo = "load the chat again; nothing was asked"
                 raise Fault(409, "stale", "another tab has gone on with this chat", todo, more={"etag": known})
+            chat.turns, chat.fresh = known, chat.fresh and not known
         except BaseException:
             held.busy = False
             raise

@@ -1,0 +1,82 @@
+"""`verbal ui` as a real process, and `verbal users`: what they print, whom they let in, how they end."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from verbal.cli import main
+from verbal.store import Store
+
+
+def said(capsys, *words: str, password: str = "", status: int = 0) -> str:
+    """What a command prints."""
+    sys.stdin = io.StringIO(password)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            sys.argv = ["verbal", *words]
+            main()
+    finally:
+        sys.stdin = sys.__stdin__
+    told = capsys.readouterr()
+    assert ended.value.code == status, told.err
+    return told.out + told.err
+
+
+def test_people_are_added_listed_and_removed(tmp_path, capsys):
+    store = str(tmp_path / "v.db")
+    assert (
+        "nobody" in said(capsys, "users", "list", "--store", store, status=0) if (Store(store).close() or True) else ""
+    )
+    told = said(capsys, "users", "add", "ann", "--team", "ops", "--store", store, password="long enough\n")
+    assert "ann may log in, team ops" in told and "nobody is an admin yet" in told
+    said(capsys, "users", "add", "root", "--admin", "--store", store, password="long enough too\n")
+    listed = json.loads(said(capsys, "users", "list", "--json", "--store", store))
+    assert [(u["name"], u["team"], u["admin"]) for u in listed] == [("ann", "ops", False), ("root", "", True)]
+    assert "already" in said(capsys, "users", "add", "ann", "--store", store, password="long enough\n", status=1)
+    assert "characters" in said(capsys, "users", "add", "bob", "--store", store, password="short\n", status=1)
+    assert "no name" in said(capsys, "users", "add", "Bob Two", "--store", store, password="long enough\n", status=1)
+    with Store(store) as opened:
+        assert opened.check_password("ann", "long enough") and not opened.check_password("ann", "long enough ")
+        token = opened.open_session("ann")
+        said(capsys, "users", "remove", "ann", "--store", store)
+        assert opened.session_user(token) is None
+    assert "unknown user" in said(capsys, "users", "remove", "ann", "--store", store, status=1)
+
+
+def test_other_than_loopback_needs_accounts(tmp_path, capsys):
+    told = said(capsys, "ui", "--host", "0.0.0.0", "--port", "0", "--store", str(tmp_path / "v.db"), status=1)
+    assert "without accounts" in told and "verbal users add" in told
+
+
+def test_the_server_says_where_it_is_lets_one_in_and_ends(tmp_path):
+    command = [sys.executable, "-u", "-m", "verbal.cli", "ui", "--port", "0", "--store", str(tmp_path / "v.db")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        line = process.stdout.readline()
+        found = re.fullmatch(r"verbal ui: http://(127\.0\.0\.1:\d+)/\?token=(\S+)  \(good once\)\n", line)
+        assert found, line
+        connection = http.client.HTTPConnection(found[1], timeout=20)
+        connection.request("GET", f"/?token={found[2]}")
+        answer = connection.getresponse()
+        answer.read()
+        cookie = answer.getheader("set-cookie").partition(";")[0]
+        connection.request("GET", "/api/me", headers={"Cookie": cookie})
+        assert json.loads(connection.getresponse().read())["user"] == "local"
+        connection.request("GET", "/api/me", headers={"Cookie": cookie, "Host": "evil.example"})
+        answer = connection.getresponse()
+        assert (answer.status, json.loads(answer.read())["error"]["code"]) == (403, "host")
+        connection.close()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+        assert process.returncode == 0 and out.endswith("stopping\n") and err == ""
+    finally:
+        process.kill()
+        process.communicate()
