@@ -64,6 +64,12 @@ class Record:
             raise DataError(f"a {cls.__name__} is a JSON object, found {type(data).__name__}", where=text[:120])
         return cls.from_dict(data)
 
+    def _repr_html_(self) -> str:
+        """The record as a notebook shows it."""
+        from verbal.notebook import record_card
+
+        return record_card(self)
+
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed."""
         return type(self)(**{**_fields(self), **changes})

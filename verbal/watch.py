@@ -101,11 +101,12 @@ class Watched:
             self._right[name] = any(f.critic == verdict and f.value == 1.0 for f in said)
         done, tasks, command = len(chosen), len(info.get("tasks") or ()), str(info.get("command", "run"))
         passes = {"learn": int(loop.get("epochs") or 1), "eval": (3 if info.get("memories") else 1), "two_by_two": 5}
-        total = tasks * passes.get(command, 0) * (1 if command == "learn" else len(info.get("seeds") or [0]))
+        seeds = info.get("seeds") or [0]
+        total = tasks * passes.get(command, 0) * (1 if command == "learn" else len(seeds))
         if command == "distill":
             done, total = (int(n) for n in (info.get("step") or [0, 0]))
         if command == "gate":
-            total = 2 * (tasks + len(info.get("guard") or ())) * int(info.get("seeds") or 1)
+            total = 2 * (tasks + len(info.get("guard") or ())) * len(seeds)
         arms: dict[str, list[bool]] = {}
         for name in chosen:
             arm = name.removeprefix(f"{run['id']}/").partition("/")[0].partition(":")[0]
