@@ -1,4 +1,4 @@
-"""`verbal chat`: questions and follow-ups about one database on the terminal, with corrections by slash commands.
+"""`verbal chat --db`: questions and follow-ups about one database on the terminal, with corrections by slash commands.
 
 Lines come from standard input, so a script may be piped in. Each is worked on to its end or, after Ctrl-C, dropped
 whole: what is kept is kept, nothing is half written.
@@ -46,7 +46,7 @@ def run_chat(
                 chat.greet()
             while not chat.over:
                 try:
-                    line = _line()
+                    line = next_line()
                 except EOFError:
                     break
                 except KeyboardInterrupt:
@@ -79,7 +79,7 @@ async def _entered(assistant: Any) -> Any:
     return await assistant.__aenter__()
 
 
-def _line() -> str:
+def next_line() -> str:
     """The next line a person typed, without its end."""
     if sys.stdin.isatty():
         import readline  # noqa: F401  (lines can be edited and found again)
@@ -241,4 +241,4 @@ def _disagrees(text: str) -> bool:
     return bool(colon and rest.strip()) and head.strip().lower() in ("no", "nope", "wrong", "not quite", "incorrect")
 
 
-__all__ = ["HELP", "Chat", "run_chat"]
+__all__ = ["HELP", "Chat", "next_line", "run_chat"]

@@ -77,9 +77,19 @@ def ask(
 
 
 def chat(
-    db: Annotated[str, typer.Option("--db", help="As for `ask`; the demo shop if not given.")] = "",
-    memory: _Memory = "",
+    db: Annotated[str, typer.Option("--db", help="Talk about a database, as for `ask`; `demo` is the demo shop.")] = "",
     model: Model = "",
+    user: Annotated[str, typer.Option("--user", help="Whose conversations and lessons these are.")] = "me",
+    team: Annotated[str, typer.Option("--team", help="Whose lessons are tried too.")] = "",
+    tool: Annotated[
+        list[str] | None, typer.Option("--tool", help="A function it may call: ./mine.py:function. May be repeated.")
+    ] = None,
+    mcp: Annotated[
+        list[str] | None, typer.Option("--mcp", help="An MCP server it may use: a command, or a URL. May be repeated.")
+    ] = None,
+    go_on: Annotated[str, typer.Option("--chat", help="A conversation to go on with: its id.")] = "",
+    budget: Annotated[int | None, typer.Option("--budget", help="Tokens of a prompt at most.")] = None,
+    memory: _Memory = "",
     adopted: _Adopted = False,
     rows: _Rows = None,
     words: _Words = False,
@@ -88,11 +98,28 @@ def chat(
     max_cost: MaxCost = None,
     json_: Json = False,
 ) -> None:
-    """Talk about a database: questions, follow-ups, corrections; /help says more."""
-    from verbal.chat_verb import run_chat
+    """Talk with an agent that learns from what you say of its answers; with --db, about a database. /help says more."""
+    from verbal.errors import ConfigError
 
-    options = _options(model, db, set_, max_cost)
-    emit(run_chat(options, store, memory, adopted=adopted, rows=rows, words=words, quiet=json_), json_)
+    if db:
+        if tool or mcp or team or go_on or budget or user != "me":
+            what = "--user, --team, --tool, --mcp, --chat and --budget are of the agent without a database"
+            raise ConfigError(what, todo="leave --db out, or leave these out")
+        from verbal.chat_verb import run_chat
+
+        named = "" if db == "demo" and not Path(db).exists() else db
+        options = _options(model, named, set_, max_cost)
+        emit(run_chat(options, store, memory, adopted=adopted, rows=rows, words=words, quiet=json_), json_)
+        return
+    if memory or adopted or rows or words:
+        raise ConfigError("--memory, --adopted, --rows and --words are about a database", todo="add --db FILE")
+    from verbal.talk_verb import run_talk
+
+    made = run_talk(
+        command_options("chat", model, None, None, set_, {"max_cost": max_cost}), store, user=user, team=team,
+        tools=tool or (), mcp=mcp or (), chat=go_on, budget=budget, quiet=json_,
+    )  # fmt: skip
+    emit(made, json_)
 
 
 @sql_app.command()

@@ -40,7 +40,7 @@ class Keeping(Session):
             boundary=outcomes.joined(item.boundary, " ".join((boundary or "").split())),
         )
         item, made = await outcomes.reword(self.store, memory, item, new, self.place(), kind="narrow")
-        told = f"{alias(scope, item.id)}: {item.text}. {applies(item)}"
+        told = f"narrowed ({alias(scope, item.id)}): {item.text}. {applies(item)}"
         return self.said_of(made, "narrow", told, memory.name, item, scope)
 
     async def forget(self, reflection: str) -> Said:

@@ -56,13 +56,13 @@ def applies(item: Reflection) -> str:
     """When a lesson applies and where it does not, said to the person who taught it.
 
     >>> applies(Reflection(id="r1", text="no emojis", when="you write to my boss"))
-    'It applies when I write to your boss, and nowhere else.'
+    'It holds when I write to your boss, and nowhere else.'
     """
     bound = f", but not {_place(item.boundary)}" if item.boundary else ""
     if item.when:
-        return f"It applies {_place(item.when)}{bound}, and nowhere else."
+        return f"It holds {_place(item.when)}{bound}, and nowhere else."
     rest = "" if item.boundary else ' Say "only for ..." or "not when ..." to narrow it.'
-    return f"It applies to every answer to you, in all conversations{bound}.{rest}"
+    return f"It holds for every answer to you, in all conversations{bound}.{rest}"
 
 
 def told(item: Reflection, alias: str, scope: str) -> str:

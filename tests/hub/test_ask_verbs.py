@@ -219,7 +219,7 @@ def test_ctrl_c_drops_a_question_and_leaves_nothing_broken(world, monkeypatch):
 
     options = {**command_options("ask", "scripted:m.jsonl", None, None), "app": {"db": "shop.sqlite"}}
     lines = iter(["How many customers?", "How many customers?", ""])
-    monkeypatch.setattr("verbal.chat_verb._line", lambda: next(lines))
+    monkeypatch.setattr("verbal.chat_verb.next_line", lambda: next(lines))
     calls = []
 
     def interrupted(*given, **more):
