@@ -153,10 +153,10 @@ def _judge(messages: Sequence[Message], index: int, seed: int | None) -> str:
 
 
 def _listen(messages: Sequence[Message], index: int, seed: int | None) -> str:
-    """Plays a person who is won by being listened to, three times."""
-    dialogue = _section(messages[0].content, "Dialogue")
-    good = sum("listening" in moves_in(line) or "question" in moves_in(line) for line in dialogue.splitlines())
-    bad = sum("pressure" in moves_in(line) for line in dialogue.splitlines() if line.startswith("ME"))
+    """Plays a person who is won by being listened to, twice."""
+    mine = [s for s in _section(messages[0].content, "Dialogue").splitlines() if s.startswith("ME:")]
+    good = sum(bool({"listening", "question"} & set(moves_in(said))) for said in mine)
+    bad = sum("pressure" in moves_in(said) for said in mine)
     return "Fine.\nSTATE: " + ("leaving" if bad else "reached" if good > 1 else "going on")
 
 
