@@ -23,15 +23,19 @@ from verbal.store import Store
 from verbal.text import money, visible
 from verbal.verbs import make_recipe
 
-HELP = """Talk. Say what should be otherwise ("don't use emojis when you write to my boss"): it is followed from then on,
-where it fits. "only for ...", "not when ..." and "forget that" change what was learned last.
-  /up, /down           the last answer was right, wrong    /memory            what was learned, and what came of it
-  /again [REASON]      answer once more                    /narrow ID when .. (or: /narrow ID not ..)
-  /edit TEXT           the answer as it should be          /forget ID
-  /correct WORDS       what should be otherwise            /share ID team     (or: global) tried there by lot
-  /undo [ID]           take the last of these back         /why               what the last answer followed
-  /history, /chats     what was said                       /cost              what it took
-  /export FILE         as Markdown                         /new, /quit        (or Ctrl-D)"""
+HELP = """Talk. Say what should be otherwise ("don't use emojis when you write to my
+boss"): it is followed from then on, where it fits. "only for ...", "not when
+..." and "forget that" change what was learned last.
+  /up, /down         the last answer was right, wrong
+  /again [REASON]    answer once more           /why      what it followed
+  /edit TEXT         the answer as it should be
+  /correct WORDS     what should be otherwise
+  /undo [ID]         take the last of these back
+  /memory            what was learned, and what came of it
+  /narrow ID when .. or: /narrow ID not ..      /forget ID
+  /share ID team     or: global; tried there by lot
+  /history, /chats   what was said              /cost     what it took
+  /export FILE       as Markdown                /new, /quit (or Ctrl-D)"""
 """What `/help` says."""
 
 

@@ -97,6 +97,8 @@ def _place(text: str) -> str:
 def _part(text: str) -> str:
     if re.match(r"(?:you|i|we|it|it's|it’s|there|someone|somebody|the \w+ \w+s)\b", text, re.IGNORECASE):
         return f"when {turned(text)}"
+    if re.match(r"(?:write|writing|reply|replying|answer|talk|speak|translate|ask) ", text, re.IGNORECASE):
+        return f"when I {turned(text)}"
     return f"for {turned(text)}" if len(text.split()) <= _WORDS else f'for requests like "{text}"'
 
 
