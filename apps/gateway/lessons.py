@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -91,6 +92,7 @@ class MemoryLessons:
         self._routes = {r.name: r for r in routes if r.memory}
         self._specs = [spec for r in routes for spec in (r.memory, r.shadow_memory) if spec]
         self._clean = Cleaner()
+        self._waiting, self._usual = 0, 0.0
         self.late = self.failed = 0
         """Requests that went on without lessons, for these took too long or failed."""
 
@@ -111,10 +113,17 @@ class MemoryLessons:
         exchange.memory, exchange.shown, exchange.offered = chosen.memory, chosen.shown, chosen.offered
         return chosen.text
 
-    async def choose(self, spec: str, exchange: Exchange, *, trials: bool = False) -> Chosen:
+    async def choose(
+        self, spec: str, exchange: Exchange, *, trials: bool = False, deadline: float | None = None
+    ) -> Chosen:
         """The lessons of a memory for a request; none where they take too long or fail."""
+        limit, began = self._deadline if deadline is None else deadline, time.perf_counter()
+        if self._waiting * self._usual > limit:  # its turn would come too late: it need not wait to find out
+            self.late += 1
+            return Chosen()
+        self._waiting += 1
         try:
-            async with asyncio.timeout(self._deadline):
+            async with asyncio.timeout(limit):
                 return await self._memories.run(lambda: self._choose(spec, exchange, trials))
         except TimeoutError:
             self.late += 1
@@ -122,6 +131,9 @@ class MemoryLessons:
             self.failed += 1
             if self.failed == 1:
                 _log.error("memory %s failed: %s; requests go on without it", spec, type(error).__name__)
+        finally:
+            self._waiting -= 1
+            self._usual += 0.1 * ((time.perf_counter() - began) / (self._waiting + 1) - self._usual)
         return Chosen()
 
     def health(self) -> dict[str, int]:

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from verbal.memory_verbs import open_part, own_embedder
@@ -32,12 +33,12 @@ class Memories:
         self._opened: dict[tuple[str, int | None], Any] = {}
         self._adopted: tuple[float, tuple[str, int | None]] = (-_LOOKED, ("", None))
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="memories", daemon=True)
-        self._thread.start()
+        # One after the other, each told as soon as it is done; what nobody waits for any more is not begun.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="memories")
 
     async def run(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
         """What a coroutine gives that is run in the thread of the memories."""
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work(), self._loop))
+        return await asyncio.wrap_future(self._thread.submit(lambda: self._loop.run_until_complete(work())))
 
     def find(self, spec: str) -> tuple[Any, str, int | None] | None:
         """The memory of `NAME`, `NAME@VERSION` or `adopted` with its name and the version at which it stands still.
@@ -58,16 +59,16 @@ class Memories:
 
     def close(self) -> None:
         """Closes the memories and ends the thread."""
+        self._thread.shutdown(cancel_futures=True)
+        last = threading.Thread(target=self._end)  # a loop cannot run where another one does
+        last.start()
+        last.join()
 
-        def end() -> None:
-            for memory in self._opened.values():
-                memory.close()
-            self._loop.stop()
-
-        self._loop.call_soon_threadsafe(end)
-        self._thread.join(timeout=10)
-        if not self._thread.is_alive():
-            self._loop.close()
+    def _end(self) -> None:
+        for memory in self._opened.values():
+            memory.close()
+        self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        self._loop.close()
 
     def _now(self) -> tuple[str, int | None]:
         at, found = self._adopted

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -36,7 +35,8 @@ AT_ONCE = 8
 """Candidates that are asked at once."""
 _ENDING = 10.0
 """Seconds that candidates have at the end."""
-_log = logging.getLogger("verbal.gateway")
+_LESSONS = 5.0
+"""Seconds in which the lessons of a candidate must be found: nobody waits for it."""
 
 
 class ShadowAsker:
@@ -114,8 +114,8 @@ class ShadowAsker:
         chosen = Chosen(memory=exchange.memory, shown=exchange.shown)
         try:
             if route.shadow_memory:
-                none = self._lessons is None
-                chosen = Chosen() if none else await self._lessons.choose(route.shadow_memory, beside)  # type: ignore[union-attr]
+                assert self._lessons is not None, "a route with a candidate memory has lessons"
+                chosen = await self._lessons.choose(route.shadow_memory, beside, deadline=_LESSONS)
             beside.memory, beside.shown = chosen.memory, chosen.shown
             text = chosen.text
             messages = with_lessons(exchange.messages, text) if text else exchange.messages

@@ -147,8 +147,21 @@ async def test_a_slow_memory_and_a_broken_one_hold_up_no_request(store, monkeypa
         asked = exchange()
         assert await made.offer(asked) == "" and asked.shown == () and made.late == 1
     async with lessons(store) as made:
+        made._waiting, made._usual = 50, 1.0  # its turn would come too late
+        assert await made.offer(exchange()) == "" and made.late == 1
+    async with lessons(store) as made:
         monkeypatch.setattr(made._memories, "find", lambda spec: 1 / 0)
         assert await made.offer(exchange()) == "" and made.health() == {"late": 0, "failed": 1}
+
+
+async def test_of_many_requests_at_once_the_first_are_taught_and_the_others_go_on(store):
+    await teach(store, BELIEVED)
+    async with lessons(store, deadline=0.03) as made:
+        find = made._memories.find
+        made._memories.find = lambda spec: time.sleep(0.01) or find(spec)
+        asked = [exchange() for _ in range(30)]
+        await asyncio.gather(*(made.offer(one) for one in asked))
+    assert made.late == sum(not one.shown for one in asked) > 0
 
 
 async def test_routes_without_a_memory_and_messages_without_words_get_none(store):
