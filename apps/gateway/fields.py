@@ -14,6 +14,8 @@ from verbal.types import Message, ToolCall
 
 from .refusal import Refusal
 
+MOST_TOKENS = Sampling().max_tokens
+"""Of a reply, where a client sets no limit."""
 MOST_STOPS = 16
 """Stop texts of a request."""
 
@@ -117,22 +119,25 @@ class Fields:
 
     def whole(self, name: str, low: int, high: int) -> int | None:
         """A whole number in a range."""
-        value = self.body.get(name)
-        fine = value is None or (type(value) is int and low <= value <= high)
+        if (value := self.body.get(name)) is None:
+            return None
+        fine = type(value) is int and low <= value <= high
         found: int | None = self._checked(name, f"a whole number from {low} to {high}", value, fine)
         return found
 
     def real(self, name: str, low: float, high: float) -> float | None:
         """A number in a range."""
-        value = self.body.get(name)
-        fine = value is None or (type(value) in (int, float) and low <= value <= high)
+        if (value := self.body.get(name)) is None:
+            return None
+        fine = type(value) in (int, float) and low <= value <= high
         found = self._checked(name, f"a number from {low:g} to {high:g}", value, fine)
         return None if found is None else float(found)
 
     def stops(self, name: str) -> tuple[str, ...]:
         """Stop texts: one, or a list."""
-        value = self.body.get(name)
-        found = [] if value is None else [value] if isinstance(value, str) else value
+        if (value := self.body.get(name)) is None:
+            return ()
+        found = [value] if isinstance(value, str) else value
         fine = isinstance(found, list) and len(found) <= MOST_STOPS and all(isinstance(s, str) and s for s in found)
         return tuple(self._checked(name, f"a text or a list of at most {MOST_STOPS} texts", found, fine) or ())
 
@@ -221,6 +226,6 @@ def made_call(id: Any, name: Any, arguments: Any, where: str) -> ToolCall:
 
 
 __all__ = [
-    "MOST_STOPS", "ChatRequest", "Fields", "function_tool", "joined", "made_call", "model_of", "not_neutral",
-    "read_body", "text_of", "unknown", "unsupported", "with_lessons", "write_body", "wrong",
+    "MOST_STOPS", "MOST_TOKENS", "ChatRequest", "Fields", "function_tool", "joined", "made_call", "model_of",
+    "not_neutral", "read_body", "text_of", "unknown", "unsupported", "with_lessons", "write_body", "wrong",
 ]  # fmt: skip

@@ -13,7 +13,18 @@ from typing import Any
 from verbal.contracts import Sampling
 from verbal.types import Message
 
-from .fields import ChatRequest, Fields, function_tool, joined, made_call, model_of, text_of, unsupported, wrong
+from .fields import (
+    MOST_TOKENS,
+    ChatRequest,
+    Fields,
+    function_tool,
+    joined,
+    made_call,
+    model_of,
+    text_of,
+    unsupported,
+    wrong,
+)
 from .refusal import Refusal
 from .request import LONGEST
 
@@ -51,7 +62,7 @@ def read_messages(body: Mapping[str, Any], *, loose: bool = False) -> ChatReques
     sampling = Sampling(
         temperature=found.real("temperature", 0.0, 1.0),
         top_p=found.real("top_p", 1e-6, 1.0),
-        max_tokens=Sampling().max_tokens if most is None else most,
+        max_tokens=MOST_TOKENS if most is None else most,
         stop=found.stops("stop_sequences"),
         tools=_tools(body.get("tools"), loose=loose),
     )

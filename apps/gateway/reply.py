@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from verbal.contracts import Reply
@@ -102,7 +103,6 @@ class HeardCompletion:
     def __init__(self, name: str) -> None:
         self.id = ""
         self._name, self._pieces = name, list[str]()
-        self._streamed = StreamedReply(name=name, where=name)
 
     def whole(self, body: Any) -> Reply:
         """The reply in one body."""
@@ -132,6 +132,10 @@ class HeardCompletion:
     def so_far(self) -> Reply:
         """What came until the stream broke."""
         return cut_off(self._pieces, self._name)
+
+    @cached_property
+    def _streamed(self) -> StreamedReply:
+        return StreamedReply(name=self._name, where=self._name)
 
 
 def break_chat(refused: Refusal) -> bytes:

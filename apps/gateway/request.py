@@ -12,7 +12,7 @@ from typing import Any
 from verbal.contracts import Sampling
 from verbal.types import Message, ToolCall
 
-from .fields import ChatRequest, Fields, made_call, model_of, read_body, text_of, unknown, wrong
+from .fields import MOST_TOKENS, ChatRequest, Fields, made_call, model_of, read_body, text_of, unknown, wrong
 from .refusal import Refusal
 
 LONGEST = 2**31 - 1
@@ -65,7 +65,7 @@ def read_chat(body: Mapping[str, Any], *, loose: bool = False) -> ChatRequest:
     sampling = Sampling(
         temperature=found.real("temperature", 0.0, 2.0),
         top_p=found.real("top_p", 1e-6, 1.0),
-        max_tokens=Sampling().max_tokens if most is None else most,
+        max_tokens=MOST_TOKENS if most is None else most,
         seed=found.whole("seed", -(2**63), 2**63 - 1),
         stop=found.stops("stop"),
         tools=_tools(body.get("tools"), loose=loose),
@@ -140,7 +140,8 @@ def _message(value: Any, where: str, *, loose: bool = False) -> Message:
     # What an assistant said is often sent back as it came, with empty fields (refusal, annotations, audio).
     if not loose and (more := [k for k, v in value.items() if k not in _MESSAGE and v not in (None, [])]):
         raise unknown(more[0], where)
-    calls = _calls(value.get("tool_calls") or [], f"{where}.tool_calls")
+    made = value.get("tool_calls")
+    calls = _calls(made, f"{where}.tool_calls") if made else ()
     made_by = value.get("tool_call_id")
     if made_by is not None and not isinstance(made_by, str):
         raise wrong(f"{where}.tool_call_id", "a text", made_by)

@@ -14,6 +14,7 @@ from verbal.contracts import Sampling
 from verbal.types import Message
 
 from .fields import (
+    MOST_TOKENS,
     ChatRequest,
     Fields,
     function_tool,
@@ -68,7 +69,7 @@ def read_responses(body: Mapping[str, Any], *, loose: bool = False) -> ChatReque
     sampling = Sampling(
         temperature=found.real("temperature", 0.0, 2.0),
         top_p=found.real("top_p", 1e-6, 1.0),
-        max_tokens=Sampling().max_tokens if most is None else most,
+        max_tokens=MOST_TOKENS if most is None else most,
         tools=_tools(body.get("tools"), loose=loose),
     )
     return ChatRequest(

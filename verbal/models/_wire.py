@@ -133,9 +133,12 @@ def read_replies(body: Any, *, name: str, where: str) -> list[Reply]:
         if body.get("error"):
             raise ModelError(f"the server reports: {clip(error_message(body))}", where=where, todo="see its log")
         raise malformed("the answer has no choices", body, where=where)
-    ordered = sorted(choices, key=lambda c: c["index"] if isinstance(c.get("index"), int) else 0)
-    replies = [_read_choice(c, name, where) for c in ordered]
     prompt, completion = read_usage(body.get("usage"))
+    if len(choices) == 1:
+        used = Usage(calls=1, prompt_tokens=prompt, completion_tokens=completion, cost=None)
+        return [_read_choice(choices[0], name, where, used)]
+    ordered = sorted(choices, key=lambda c: c["index"] if isinstance(c.get("index"), int) else 0)
+    replies = [_read_choice(c, name, where, Usage()) for c in ordered]
     return [
         replace(r, usage=Usage(calls=int(i == 0), prompt_tokens=prompt * (i == 0), completion_tokens=share, cost=None))
         for i, (r, share) in enumerate(zip(replies, split_tokens(completion, replies), strict=True))
@@ -161,7 +164,7 @@ def split_tokens(total: int, replies: Sequence[Reply]) -> list[int]:
     return parts
 
 
-def _read_choice(choice: Mapping[str, Any], name: str, where: str) -> Reply:
+def _read_choice(choice: Mapping[str, Any], name: str, where: str, usage: Usage) -> Reply:
     message = choice.get("message")
     if not isinstance(message, Mapping):
         raise malformed("a choice of the answer has no message", choice, where=where)
@@ -170,6 +173,7 @@ def _read_choice(choice: Mapping[str, Any], name: str, where: str) -> Reply:
     return Reply(
         text=_read_content(message, where),
         finish=read_finish(choice.get("finish_reason"), calls),
+        usage=usage,
         model=name,
         tool_calls=calls,
         token_ids=token_ids,
@@ -205,6 +209,8 @@ def read_tool_calls(calls: Any, where: str) -> tuple[ToolCall, ...]:
 
 def _read_tokens(choice: Mapping[str, Any]) -> tuple[tuple[float, ...] | None, tuple[int, ...] | None]:
     """Log-probabilities and token ids, each None unless the server gave them whole; never invented."""
+    if choice.get("logprobs") is None and choice.get("token_ids") is None:
+        return None, None
     holder = choice.get("logprobs")
     content = holder.get("content") if isinstance(holder, Mapping) else None
     entries = [e for e in content if isinstance(e, Mapping)] if isinstance(content, list) else []
