@@ -14,6 +14,7 @@ from typing import Any
 from verbal.evaluate import LABELS, interval
 from verbal.parts import load_function
 from verbal.store import Store
+from verbal.types import Feedback
 
 MOST_POINTS = 24
 """Points of a learning curve at most; batches are joined until they are no more."""
@@ -29,11 +30,10 @@ Verdicts = dict[str, dict[str, dict[str, list[float | None]]]]
 
 def verdicts(store: Store, run: str) -> Verdicts:
     """What the verdict critic said of the attempts of a run's finished episodes."""
-    known = store.run(run)
-    name = ((known["recipe"] if known else {}).get("critics") or {}).get("verdict", "")
     found: Verdicts = {}
     groups = store.groups(run)
     feedback = store.feedback([i for g in groups for i in g.attempts])
+    name = verdict_critic(store.run(run), feedback)
     for group in groups:
         if not group.attempts:
             continue
@@ -45,17 +45,30 @@ def verdicts(store: Store, run: str) -> Verdicts:
     return found
 
 
+def verdict_critic(run: Mapping[str, Any] | None, feedback: Mapping[str, Sequence[Feedback]]) -> str:
+    """The name under which the critic that decides in a run has given this feedback.
+
+    The recipe of a run that scores names a user's critic by its file; there nobody else speaks.
+    """
+    name = str(((run["recipe"] if run else {}).get("critics") or {}).get("verdict", ""))
+    if ":" in name:
+        said = {f.critic for given in feedback.values() for f in given if f.source != "user"}
+        if name not in said and len(said) == 1:
+            return said.pop()
+    return name
+
+
 def attempt_curves(store: Store, run: str, given: Verdicts | None = None) -> list[dict[str, Any]]:
     """Share solved within so many attempts, by arm: `arm`, `label`, `points` of `x y low high`.
 
-    The attempts that an arm may make are those its longest episode made; an episode that ended solved stays solved.
-    Arms of one attempt have no curve. Of seeds under way only the tasks that all of them finished are counted.
+    Every arm may make as many attempts as the longest episode of the run made; one that ended solved stays solved. A
+    run of single attempts has no curve. Of seeds under way only the tasks that all of them finished are counted.
     """
-    found = []
-    for arm, seeds in (verdicts(store, run) if given is None else given).items():
+    found, arms = list[dict[str, Any]](), verdicts(store, run) if given is None else given
+    most = max((len(v) for seeds in arms.values() for by_task in seeds.values() for v in by_task.values()), default=0)
+    for arm, seeds in arms.items():
         tasks = sorted(set.intersection(*(set(by_task) for by_task in seeds.values())))
-        most = max((len(v) for by_task in seeds.values() for v in by_task.values()), default=0)
-        if most < 2 or not tasks or "@" in arm:
+        if most < 2 or not tasks:
             continue
         points = []
         for k in range(1, most + 1):
@@ -161,4 +174,4 @@ def _interval(rows: tuple[tuple[float, ...], ...]) -> tuple[float, float, float]
     return float(made[0]), float(made[1]), float(made[2])
 
 
-__all__ = ["Verdicts", "attempt_curves", "learning_curves", "lesson_counts", "run_curves", "verdicts"]
+__all__ = ["Verdicts", "attempt_curves", "learning_curves", "lesson_counts", "run_curves", "verdict_critic", "verdicts"]

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from verbal.curves import verdict_critic
 from verbal.instructive import question_of
 from verbal.screen import Screen, usage_table
 from verbal.store import Store
@@ -94,10 +95,10 @@ class Watched:
 
     def _phase(self, run: Mapping[str, Any]) -> Phase:
         info, loop = run["info"], run["recipe"].get("loop") or {}
-        verdict = (run["recipe"].get("critics") or {}).get("verdict", "")
         chosen = [g.chosen for g in self._store.groups(run["id"]) if g.chosen]
-        new = [i for i in chosen if i not in self._right]
-        for name, said in self._store.feedback(new).items():
+        feedback = self._store.feedback([i for i in chosen if i not in self._right])
+        verdict = verdict_critic(run, feedback)
+        for name, said in feedback.items():
             self._right[name] = any(f.critic == verdict and f.value == 1.0 for f in said)
         done, tasks, command = len(chosen), len(info.get("tasks") or ()), str(info.get("command", "run"))
         passes = {"learn": int(loop.get("epochs") or 1), "eval": (3 if info.get("memories") else 1), "two_by_two": 5}
@@ -139,9 +140,9 @@ class Watched:
     def _failures(self, runs: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
         """The attempts that failed last, the newest first, with what critics said."""
         for run in reversed(runs):
-            verdict = (run["recipe"].get("critics") or {}).get("verdict", "")
             attempts = self._store.latest_attempts(run["id"], _READ)
             feedback = self._store.feedback([a.id for a in attempts])
+            verdict = verdict_critic(run, feedback)
             wrong = [
                 a for a in attempts
                 if a.error or any(f.critic == verdict and f.value is not None and f.value < 1.0 for f in feedback[a.id])
