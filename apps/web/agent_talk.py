@@ -82,10 +82,13 @@ class AgentTalk:
             async for event in made:
                 yield event
 
-    async def run(self, sql: str) -> AsyncGenerator[Happening, None]:
-        """Nothing: there is no database here."""
+    def run(self, sql: str) -> AsyncGenerator[Happening, None]:
+        """Nothing: there is no database here.
+
+        Raises:
+            Fault: always (400).
+        """
         raise Fault(400, "kind", "this chat has no database")
-        yield {}
 
     async def heard(self, turn: str, said: Mapping[str, Any]) -> AsyncGenerator[Happening, None]:
         """What becomes of feedback on a turn; asked again it comes as events."""

@@ -60,6 +60,14 @@ async def _turns(site: Site, person: Person, chat: Chat) -> tuple[list[dict[str,
         await made.aclose()
 
 
+async def rename_chat(site: Site, person: Person, request: web.Request) -> web.StreamResponse:
+    """PATCH /api/chats/{id}: another title."""
+    title = " ".join(text_of(await read_json(request), "title", most=120, need=True).split())
+    chat = await site.talks.find(person, request.match_info["id"], speak=True)
+    await site.talks.rename(chat, title or chat.title)
+    return web.json_response(chat.told())
+
+
 async def hide_chat(site: Site, person: Person, request: web.Request) -> web.StreamResponse:
     """DELETE /api/chats/{id}."""
     await site.talks.hide(await site.talks.find(person, request.match_info["id"], speak=True))
@@ -184,6 +192,6 @@ async def undo(site: Site, person: Person, request: web.Request) -> web.StreamRe
 
 
 __all__ = [
-    "FEEDBACK", "create_chat", "export_chat", "give_feedback", "hide_chat", "list_chats", "markdown", "run_query",
-    "say", "show_chat", "undo",
+    "FEEDBACK", "create_chat", "export_chat", "give_feedback", "hide_chat", "list_chats", "markdown", "rename_chat",
+    "run_query", "say", "show_chat", "undo",
 ]  # fmt: skip

@@ -34,6 +34,8 @@ MOST_FILES = 20
 """Files of one person."""
 MOST_ROWS = 100_000
 """Rows that a query gives at most."""
+CANDIDATE_ROWS = 20_000
+"""Rows of a query that a model wrote, while several of them are compared."""
 ENDINGS = (".csv", ".tsv", ".sqlite", ".sqlite3", ".db", ".duckdb", ".ddb", ".parquet")
 """Files that are taken."""
 _UPLOADING = 600.0
@@ -87,7 +89,7 @@ class Source:
 
 
 def _make_app(options: dict[str, Any]) -> Any:
-    return load_part("apps", "text2sql")(rows=MOST_ROWS, seconds=10.0, **options)
+    return load_part("apps", "text2sql")(rows=CANDIDATE_ROWS, seconds=10.0, **options)
 
 
 class Databases:
@@ -326,6 +328,6 @@ def _too_large() -> Fault:
 
 
 __all__ = [
-    "ENDINGS", "LARGEST_FILE", "MOST_FILES", "MOST_ROWS", "Databases", "Source", "bring_database", "list_databases",
-    "split_name",
+    "CANDIDATE_ROWS", "ENDINGS", "LARGEST_FILE", "MOST_FILES", "MOST_ROWS", "Databases", "Source", "bring_database",
+    "list_databases", "split_name",
 ]  # fmt: skip

@@ -37,6 +37,7 @@ ROUTES = (
     Route("GET", "/api/chats", chats.list_chats),
     Route("POST", "/api/chats", chats.create_chat),
     Route("GET", "/api/chats/{id}", chats.show_chat),
+    Route("PATCH", "/api/chats/{id}", chats.rename_chat),
     Route("DELETE", "/api/chats/{id}", chats.hide_chat),
     Route("GET", "/api/chats/{id}/export", chats.export_chat),
     Route("POST", "/api/chats/{id}/turns", chats.say),

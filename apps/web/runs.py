@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -20,7 +20,7 @@ from verbal.evidence import decisions
 from verbal.parts import load_function
 from verbal.run_results import run_results
 from verbal.store import Store
-from verbal.types import Attempt, Usage
+from verbal.types import Attempt, Feedback, Usage
 
 from .events import streaming
 from .faults import Fault, clean, missing
@@ -152,6 +152,15 @@ def _memory_of(run: Mapping[str, Any]) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
+def verdict_of(said: Sequence[Feedback], critic: str) -> float | None:
+    """The value of the verdict critic; one that was named by its file goes by a name of its own in what it said."""
+    values = {f.critic: f.value for f in said if f.scope == "attempt"}
+    if critic in values or ":" not in critic:
+        return values.get(critic)
+    scored = [v for f in said if (v := f.value) is not None and f.source != "user"]
+    return scored[0] if len(scored) == 1 else None
+
+
 def _attempts(store: Store, runs: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for run in runs:
@@ -159,7 +168,7 @@ def _attempts(store: Store, runs: list[Mapping[str, Any]]) -> list[dict[str, Any
         critic = (run["recipe"].get("critics") or {}).get("verdict", "")
         feedback = store.feedback([a.id for a in made])
         for a in made:
-            score = next((f.value for f in feedback[a.id] if f.critic == critic), None)
+            score = verdict_of(feedback[a.id], critic)
             rows.append(
                 {"id": a.id, "task": a.task, "arm": a.arm, "round": a.round, "answer": a.answer[:300], "score": score,
                  "stop": str(a.stop)}
@@ -234,7 +243,7 @@ class Progress:
             key = (group.task, group.attempts[0] if group.attempts else "")
             if key not in self._solved:
                 said = self._store.feedback([group.chosen])[group.chosen] if group.chosen else []
-                self._solved[key] = any(f.critic == verdict and f.value == 1.0 for f in said)
+                self._solved[key] = verdict_of(said, verdict) == 1.0
         row = summary(self._store, run, {})
         return {
             "type": "progress", "done": len(self._solved), "total": row["tasks"], "solved": sum(self._solved.values()),
@@ -317,5 +326,5 @@ async def compare_runs(site: Site, person: Person, request: web.Request) -> web.
 
 __all__ = [
     "MOST_ATTEMPTS", "Progress", "compare_runs", "details", "list_runs", "replay_run", "run_of", "show_attempt",
-    "show_run", "summary", "watch_run",
+    "show_run", "summary", "verdict_of", "watch_run",
 ]  # fmt: skip

@@ -16,10 +16,10 @@ from ..text2sql.answer import Answer
 from ..text2sql.answered import Record
 from ..text2sql.asked import pasted_sql
 from ..text2sql.assistant import Assistant, events
-from .databases import MOST_ROWS, Source
+from .databases import CANDIDATE_ROWS, Source
 from .faults import Fault
 from .people import Person
-from .results import Result
+from .results import Result, run_again
 from .scopes import scope_of
 from .sql_turns import keep_turn, lessons_of, readings_of, turn_of, turns_of, with_record
 
@@ -31,9 +31,9 @@ Happening = dict[str, Any]
 
 
 def web_recipe(model: str) -> Recipe:
-    """How a question is worked on: the shipped `ask`, with a model and as many rows as a page can show."""
+    """How a question is worked on: the shipped `ask`, with a model."""
     made = load_recipe("ask")
-    app = dataclasses.replace(made.app, options={**made.app.options, "rows": MOST_ROWS})
+    app = dataclasses.replace(made.app, options={**made.app.options, "rows": CANDIDATE_ROWS})
     return dataclasses.replace(made, app=app, model=dataclasses.replace(made.model, name=model))
 
 
@@ -212,9 +212,10 @@ class SqlTalk:
     async def _done(
         self, answer: Answer, result: Result | None, feedback: Happening | None, *, spoken: bool
     ) -> Happening:
-        cut = any(" cap reached" in limit for limit in answer.limits)
         if result is not None:
-            result = dataclasses.replace(result, truncated=cut)
+            if any(_CUT in limit for limit in answer.limits):
+                # Candidates are compared by their first rows; the one that won is read whole.
+                result, answer = await self._whole(answer, result)
             self._site.results.keep(answer.id, result)
         turn = turn_of(answer, result, self._items())
         if turn["text"].startswith("```sql\n"):
@@ -230,6 +231,17 @@ class SqlTalk:
             self._last = dataclasses.replace(answer, rows=[], chart=None)
         told = {"feedback": feedback} if feedback else {}
         return {"type": "done", "turn": whole, "etag": await self.etag(), **told}
+
+    async def _whole(self, answer: Answer, result: Result) -> tuple[Result, Answer]:
+        """A result as far as a page can show it, and the answer without a limit that is none any more."""
+        try:
+            found = await run_again(self._source, answer.answer) if self._source else result
+        except Fault:
+            found = dataclasses.replace(result, truncated=True)
+        limits = [limit for limit in answer.limits if _CUT not in limit]
+        if found.truncated:
+            limits.insert(0, f"these are the first {len(found.rows):,} rows, there are more")
+        return found, dataclasses.replace(answer, limits=limits, row_count=len(found.rows))
 
     def _feedback(self, made: Any) -> Happening:
         """A correction as a page gets it."""
@@ -262,6 +274,7 @@ class SqlTalk:
         return Answer(**fields, answer=last["sql"], says=last.get("says", ""))
 
 
+_CUT = " cap reached: "
 _PLAIN = {
     "asked": ("asked", "text"), "sql": ("sql", "sql"), "chart": ("chart", "spec"), "words": ("text", "delta"),
     "explanation": ("explanation", "text"), "limits": ("limits", "limits"),

@@ -160,6 +160,12 @@ class Talks:
         self._chats[name] = made
         return made
 
+    async def rename(self, chat: Chat, title: str) -> None:
+        """Gives a chat another title."""
+        chat.title = title
+        if not chat.fresh:
+            await asyncio.to_thread(self._site.store.set_info, chat.id, {"title": title})
+
     async def hide(self, chat: Chat) -> None:
         """Leaves a chat out of lists; the store keeps the run."""
         held = self._open.get(chat.id)
@@ -270,6 +276,8 @@ class Talks:
         async with aclosing(made):
             async for event in made:
                 if event["type"] == "done":
+                    if chat.fresh and chat.title:  # it was named before anything was said in it
+                        await asyncio.to_thread(self._site.store.set_info, chat.id, {"title": chat.title})
                     chat.turns, chat.fresh, chat.updated = event["etag"], False, time.time()
                     chat.title = chat.title or str((event.get("turn") or {}).get("text") or "")[:120]
                     event = {**event, "title": chat.title}

@@ -69,6 +69,7 @@ async def world(tmp_path_factory):
 
 
 BODIES = {
+    "/api/chats/{id}": {"title": "mine now"},
     "/api/chats/{id}/turns": {"text": "hello", "etag": 0}, "/api/chats/{id}/run": {"sql": "SELECT 1"},
     "/api/turns/{id}/feedback": {"kind": "up"}, "/api/memories/{name}/items/{id}": {"action": "retire"},
     "/api/memories/{name}/undo": {"version": 0},

@@ -163,6 +163,10 @@ async def test_a_chat_is_exported_and_hidden(world):
     chat = await world.me.chat("total amount by month")
     text = await world.me.get(f"/api/chats/{chat['id']}/export")
     assert text.startswith("# total amount by month") and "```sql" in text and "| 2024-02 | 9.5 |" in text
+    named = await world.me.ask("PATCH", f"/api/chats/{chat['id']}", {"title": " Sales\n2024 "})
+    assert named[0] == 200 and named[1]["title"] == "Sales 2024"
+    assert (await world.me.get("/api/chats"))[0]["title"] == "Sales 2024"
+    assert (await world.me.ask("PATCH", f"/api/chats/{chat['id']}", {"title": ""}))[0] == 400
     assert (await world.me.ask("DELETE", f"/api/chats/{chat['id']}"))[0] == 200
     assert (await world.me.ask("GET", f"/api/chats/{chat['id']}"))[0] == 404
     assert chat["id"] not in [c["id"] for c in await world.me.get("/api/chats")]
