@@ -59,7 +59,8 @@ _COMPLAINS = (
 )
 _POLITE = r"(?:can|could|would|will) you (?:please )?(?=(?:not|stop|always|never|avoid|remember)\b)"
 _CUES = (
-    rf"{_WHEN} [^,?]{{2,80}}?,? (?:then )?(?:please )?(?:{_BAN}|always {_VERB}\b|(?<=, ){_VERB}\b)",
+    rf"{_WHEN} [^,?]{{2,80}}?,? (?:then )?(?:please )?(?:{_BAN}|always {_VERB}\b)",
+    rf"{_WHEN} [^,?]{{2,80}}, (?:then )?(?:please )?(?:{_VERB}|no)\b",
     _BAN, _STANDING, rf"{_LIKE}\b", rf"always {_VERB}\b", _POLITE,
     r"you (?:should|must|need to|ought to) (?:not|never|always)\b", r"(?:call|address) me\b",
     rf"no {_NOTHING}[\w-]+(?: [\w-]+){{0,7}}\W*$",
