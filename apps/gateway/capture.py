@@ -78,7 +78,7 @@ class StoreCapture:
         """More counts for `/health`, by name."""
         self._queue: deque[_Waiting] = deque()
         self._held = self._waiting = 0
-        self._ids: set[str] = set()
+        self._ids: dict[str, str] = {}
         self._recent: dict[str, deque[str]] = {}
         self._runs: set[str] = set()
         self._news, self._clean = asyncio.Event(), Cleaner()
@@ -102,7 +102,7 @@ class StoreCapture:
             return False
         self._queue.append(_Waiting(exchange, arm, parent, size))
         self._held, self._waiting = self._held + size, self._waiting + 1
-        self._ids.add(exchange.id)
+        self._ids[exchange.id] = exchange.caller.project
         if parent is None:
             self._recent.setdefault(exchange.caller.project, deque(maxlen=3)).append(exchange.id)
         self._news.set()
@@ -118,9 +118,9 @@ class StoreCapture:
         own = {"kept": self.kept, "lost": self.lost, "waiting": self._waiting, "failure": self.failure or None}
         return {**own, **{name: count() for name, count in self.beside.items()}}
 
-    def waits(self, id: str) -> bool:
-        """Whether an exchange is still to be written."""
-        return id in self._ids
+    def waits(self, id: str, project: str) -> bool:
+        """Whether an exchange of a project is still to be written."""
+        return self._ids.get(id) == project
 
     def recent(self, project: str) -> list[str]:
         """Ids of the last few exchanges of a project."""
@@ -164,7 +164,8 @@ class StoreCapture:
                 self.lost += broken
                 self.kept += await self._written(made)
                 self._held, self._waiting = self._held - sum(w.size for w in batch), self._waiting - len(batch)
-                self._ids.difference_update(w.exchange.id for w in batch)
+                for waiting in batch:
+                    self._ids.pop(waiting.exchange.id, None)
 
     async def _written(self, made: list[Kept]) -> int:
         """Writes a batch, however long the store fails; at the end it is tried once more. Gives how many got in."""

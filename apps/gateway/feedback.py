@@ -110,10 +110,10 @@ class FeedbackDoor:
         store, clock = self._memories.store, asyncio.get_running_loop().time
         began = clock()
         while True:
-            waits = self.capture is not None and self.capture.waits(id)
+            waits = self.capture is not None and self.capture.waits(id, caller.project)
             found = await asyncio.to_thread(store.attempt, id)
-            if found is not None:
-                return found if found.run == run_of(caller.project) else None
+            if found is not None and found.run == run_of(caller.project):
+                return found
             # A client that reads the last piece of a stream may be here before the exchange is in the queue.
             if clock() - began > (_WAIT if waits else _GRACE):
                 return None

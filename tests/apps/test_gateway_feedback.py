@@ -61,7 +61,7 @@ async def kept(door, **fields):
     """An exchange that is in the store."""
     made = exchange(**fields)
     door.capture.put(made)
-    await until(lambda: not door.capture.waits(made.id))
+    await until(lambda: not door.capture.waits(made.id, made.caller.project))
     return made.id
 
 
