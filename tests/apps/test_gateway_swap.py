@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import shutil
 from pathlib import Path
@@ -11,6 +12,8 @@ import aiohttp
 import numpy as np
 import openai
 import pytest
+from aiohttp import web
+from gateway_upstream import Provider
 from gateway_world import PROBE, make_checkpoint, perturb, promote, until
 
 from verbal.apps.gateway.served import find_source
@@ -296,3 +299,35 @@ async def test_what_cannot_be_served_is_told_at_the_start(store, tmp_path):
     shutil.copytree(tmp_path / "two", tmp_path / "one", dirs_exist_ok=True)  # another training's weights and papers
     with pytest.raises(TrainError, match="newer weights than the registered ones"):
         await Gateway("checkpoint:one", store).open()
+
+
+async def test_one_server_is_exchanged_for_another_while_a_stream_passes(store):
+    go = asyncio.Event()
+    async with Provider() as provider:
+
+        async def slowly(request, body):
+            response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+            await response.prepare(request)
+            for piece, end in (("one", None), (" two", "stop")):
+                choice = {"index": 0, "delta": {"content": piece}, "finish_reason": end}
+                await response.write(f"data: {json.dumps({'model': body['model'], 'choices': [choice]})}\n\n".encode())
+                await go.wait()
+            return response
+
+        promote(store, f"http/tiny-1@{provider.url}/v1")
+        async with Gateway("promoted", store, every=3600) as gateway:
+            provider.plan.append(slowly)
+            body = {"model": "promoted", "messages": MESSAGES, "stream": True}
+            async with (
+                aiohttp.ClientSession() as session,
+                session.post(f"{gateway.url}/v1/chat/completions", json=body) as answer,
+            ):
+                assert answer.headers["x-verbal-version"] == "2"
+                promote(store, f"http/tiny-2@{provider.url}/v1")
+                assert await gateway.switch.look() and gateway.switch.retiring == 1
+                made = await ask(gateway)
+                assert (made["model"], made["version"]) == ("tiny-2", "3")
+                go.set()
+                text = (await answer.read()).decode()
+            assert " two" in text and "tiny-2" not in text and "error" not in text
+            await until(lambda: not gateway.switch.retiring)

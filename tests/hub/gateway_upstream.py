@@ -30,7 +30,7 @@ class Provider(OpenAIServer, AnthropicServer):
     """A provider that speaks all three protocols, as their owners' servers do."""
 
     routes = (
-        *OpenAIServer.routes[:1],
+        *(r for r in OpenAIServer.routes if r[1].startswith("/v1/")),
         ("POST", "/v1/responses", "respond"),
         ("POST", "/v1/messages", "message"),
         ("POST", "/v1/messages/count_tokens", "count"),
