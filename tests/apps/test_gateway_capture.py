@@ -8,8 +8,10 @@ import logging
 import threading
 from contextlib import contextmanager
 
+import aiohttp
 import openai
 import pytest
+from aiohttp import web
 from gateway_world import ask_plainly, sdk, until
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +20,7 @@ from verbal.apps.gateway.capture import StoreCapture
 from verbal.apps.gateway.exchange import Caller, Exchange
 from verbal.apps.gateway.kept import META, Cleaner, lessons_text, records, task_id
 from verbal.apps.gateway.opened import opened
+from verbal.apps.gateway.routes import Route
 from verbal.apps.gateway.server import Gateway
 from verbal.contracts import Reply, Sampling
 from verbal.errors import StoreError
@@ -243,3 +246,50 @@ async def test_a_capture_that_raises_does_not_reach_the_caller(script):
         assert made.choices[0].message.content == "hello"
         with pytest.raises(openai.NotFoundError):
             await client.post("/feedback", body={}, cast_to=object)
+
+
+@pytest.mark.parametrize("forwarded", [True, False])
+async def test_what_a_client_heard_before_it_hung_up_is_kept_and_charged(forwarded, tmp_path):
+    gone = asyncio.Event()
+
+    async def answer(request):
+        await request.read()
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        delta = {"index": 0, "delta": {"role": "assistant", "content": "the first words"}, "finish_reason": None}
+        chunk = {"id": "chatcmpl-up", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [delta]}
+        try:
+            while True:
+                await response.write(f"data: {json.dumps(chunk)}\n\n".encode())
+                await asyncio.sleep(0.01)
+        finally:
+            gone.set()
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", answer)
+    app.router.add_get("/v1/models", lambda request: web.json_response({"data": [{"id": "m"}]}))
+    runner = web.AppRunner(app, handler_cancellation=True)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    path = tmp_path / "v.db"
+    with Store(path) as store:
+        key = store.add_key("shop", {"max_tokens": 5000})
+    upstream = f"http/m@http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    routes = [Route(name="a", upstream=upstream)]
+    try:
+        async with opened("", path, routes=routes) as it, it.gateway as gateway, aiohttp.ClientSession() as session:
+            name, body = ("chat/completions", {}) if forwarded else ("messages", {"max_tokens": 50})
+            body |= {"model": "a", "stream": True, "messages": [{"role": "user", "content": "tell me all"}]}
+            async with session.post(f"{gateway.url}/v1/{name}", json=body, headers={"x-api-key": key}) as response:
+                while b"first words" not in await response.content.readline():
+                    pass
+                response.close()
+            await gone.wait()
+            await until(lambda: it.capture.kept == 1)
+    finally:
+        await runner.cleanup()
+    with Store(path) as store:
+        (attempt,) = store.attempts("gateway-shop")
+        ((calls, tokens, _),) = store.key_uses().values()
+    assert attempt.answer.startswith("the first words") and attempt.stop == StopReason.ERROR and attempt.error
+    assert calls == 1 and 10 < tokens < 5000
