@@ -80,7 +80,11 @@ class Fitting:
             expanded(query), max(k, _FOUND), exclude_tasks=exclude_tasks, status=status, task=task
         )
         items = self.memory.items()
-        others = [r for r in reversed(items.values()) if r.status == status and (not r.when or r.id in self._carried)]
+        # A search knows no lesson that always holds, and files several situations as one.
+        others = [
+            r for r in reversed(items.values())
+            if r.status == status and (not r.when or ";" in r.when or r.id in self._carried)
+        ]  # fmt: skip
         ranked = {r.id: r for r in (*found, *others)}
         fit = [r for r in ranked.values() if fits(r, query, carried=r.id in self._carried)]
         first = [r for r in fit if r.when]

@@ -31,7 +31,7 @@ from .turn import Understanding
 
 SAY = "say how answers should be, and no more"
 """What to do when a lesson is refused."""
-_SMALL = "no not never none without avoid don t do dont stop always please use skip"
+_SMALL = "no not never none without avoid don t do dont stop always alway please use skip"
 _NEGATIONS = frozenset(_SMALL.split())
 
 

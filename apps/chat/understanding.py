@@ -85,7 +85,7 @@ _FOREIGN = re.compile(
     re.IGNORECASE,
 )
 _FENCE = re.compile(r"```.*?(?:```|\Z)|^[ \t]*>.*$", re.DOTALL | re.MULTILINE)
-_SMALL = "don t never stop avoid always please ok okay thank hi hello hey sorry great nice good oh well it"
+_SMALL = "don t never stop avoid always alway please ok okay thank hi hello hey sorry great nice good oh well it"
 _EMPTY = frozenset(_SMALL.split())
 _KINDS = (
     r"(?:e-?mails?|mails?|messages?|letters?|notes?|cards?|repl(?:y|ies)|answers?|posts?|tweets?|texts?|reports?|"
@@ -97,7 +97,8 @@ _PEOPLE = (
     r"(?:customers?|clients?|kids|children|beginners|friends?|colleagues?|strangers|students|managers?|people|experts)"
 )
 _SITUATION = re.compile(
-    rf"(?:(?:[\w'’-]+ ){{0,3}}{_KINDS}\b.*|(?:my|our) [\w'’-]+(?: [\w'’-]+){{0,3}}|(?:[\w'’-]+ ){{0,2}}{_PEOPLE}\b.*)$",
+    rf"(?:(?:(?!(?:in|for|to|with|on) )[\w'’-]+ ){{0,3}}{_KINDS}\b.*|(?:my|our) [\w'’-]+(?: [\w'’-]+){{0,3}}|"
+    rf"(?:[\w'’-]+ ){{0,2}}{_PEOPLE}\b.*)$",
     re.IGNORECASE,
 )
 _FIX = {
