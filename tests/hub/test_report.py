@@ -6,7 +6,6 @@ import copy
 import math
 import os
 import re
-from html.parser import HTMLParser
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from page_reader import Reader
 
 from verbal.errors import DataError, StoreError
 from verbal.report import MAX_BYTES, page, write_report
@@ -111,41 +111,8 @@ RESULTS: dict[str, Any] = {
     "command": "verbal demo --seeds 3",
 }
 SECTIONS = [k for k in RESULTS if k not in ("title", "subtitle", "model", "run", "seeds", "claim", "claim_holds")]
-VOID = {"meta", "br", "hr", "img", "input", "link"}
 HOSTILE = "</title></style></svg></pre><script>alert(1)</script><img src=x onerror='a()'>\""
 HOSTILE += " onload=\"b() ' & \x1b[31m\u202e\x00"
-
-
-class Reader(HTMLParser):
-    """Elements, their attributes and their text; complains about what is not nested well."""
-
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[tuple[str, str]] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]}"
-        self.open.pop()
-
-    def handle_data(self, data: str) -> None:
-        if data.strip() and self.open:
-            self.texts.append((self.open[-1], data))
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attrs for name, attrs in self.tags if name == tag]
-
-    def words(self, *, within: str = "") -> str:
-        return " ".join(text for tag, text in self.texts if tag not in ("style", "title") and within in (tag, ""))
 
 
 def read(results: dict[str, Any]) -> Reader:
