@@ -1,0 +1,2 @@
+import{_ as e,g as t,t as n}from"./dist-RaMtjZIc.js";import{t as r}from"./jsx-runtime-LKYXHABd.js";var i=r();function a({sql:r}){let a=[],o=n.language.parser.parse(r);return e(r,o,t,(e,t)=>a.push((0,i.jsx)(`span`,{className:t,children:e},a.length)),()=>a.push(`
+`)),(0,i.jsx)(`code`,{children:a})}export{a as default};
