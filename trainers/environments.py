@@ -80,6 +80,10 @@ class EnvironmentFactory:
         tasks = self._opened().tasks
         return [{"prompt": [{"role": "user", "content": ""}], "task": task} for task in tasks]
 
+    def tasks(self) -> list[Task]:
+        """The tasks that may be attempted, without gold."""
+        return [unsealed(task) for task in self._opened().tasks.values()]
+
     def dataset(self) -> Any:
         """The rows as a `datasets.Dataset`."""
         import datasets
@@ -123,6 +127,11 @@ class AppEnvironment:
         self._made: Attempt | None = None
         self._messages: list[Message] = []
 
+    @property
+    def over(self) -> bool:
+        """Whether the app has ended the rollout."""
+        return self._seen is not None and self._seen.done
+
     def reset(self, task: str = "", **row: Any) -> str:
         """What opens the task, to be read by the model.
 
@@ -158,7 +167,7 @@ class AppEnvironment:
         """
         if self._environment is None or self._made is None:
             raise DataError("the environment was not reset", todo="call reset first")
-        if self._seen is not None and self._seen.done:
+        if self.over:
             return "It is over: nothing more is heard."
         made, seen = self._made, self._opened.run(self._environment.step(Reply(text=str(text))))
         step = Step(author="policy", text=str(text), observation=seen.text, prompt=tuple(self._messages))
