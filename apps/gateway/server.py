@@ -129,14 +129,14 @@ class Gateway:
             await runner.setup()
             self._runner = runner
             await web.SockSite(runner, listener).start()
+            self.url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+            if self._pages is not None:
+                await self._pages.open(self)
         except BaseException:
             listener.close()
             await self.aclose()
             raise
         self._watching = [asyncio.create_task(switch.watch()) for switch in self._switches.values()]
-        self.url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
-        if self._pages is not None:
-            await self._pages.open(self)
         return self.url
 
     async def aclose(self) -> None:

@@ -219,6 +219,19 @@ async def test_a_stream_that_breaks_ends_with_an_error_event(everywhere, provide
         assert status == 502 and b"error" in raw and everywhere.door.last.status == 502
 
 
+@pytest.mark.parametrize(("protocol", "last"), [("responses", "response.failed"), ("messages", "error")])
+async def test_a_reply_that_breaks_off_is_told_in_the_clients_protocol(forwarded, provider, protocol, last):
+    provider.plan.append(streams([CHUNK]))
+    asked = {"input": "hi"} if protocol == "responses" else {"messages": ASK, "max_tokens": 9}
+    status, _, raw = await post(forwarded, {"model": "any", "stream": True, **asked}, PATHS[protocol])
+    events = [json.loads(e.split(b"data: ")[1]) for e in raw.split(b"\n\n")[:-1]]
+    assert status == 200 and events[-1]["type"] == last
+    told = events[-1]["response"]["error"] if protocol == "responses" else events[-1]["error"]
+    assert "ended early" in told["message"]
+    kept = forwarded.door.last
+    assert (kept.reply.text, kept.reply.finish) == ("a b", "error") and "ended early" in kept.error
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("path", ["chat/completions", "responses"])  # as it came; asked by the contract
 async def test_a_client_that_hangs_up_stops_the_upstream(forwarded, provider, path, stream):
