@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from verbal.cli_groups import emit
-from verbal.options import DEFAULT_STORE, Json, Store
+from verbal.options import DEFAULT_STORE, Json, MaxCost, Store
 
 # Verbs about the people who may log in.
 users_app = typer.Typer(help="People who may log in to `verbal ui`.", no_args_is_help=True, rich_markup_mode=None)
@@ -34,6 +34,7 @@ def ui(
     serve: Annotated[
         str, typer.Option("--serve", help="Also serve a model, as `verbal serve --model`, on the same port.")
     ] = "",
+    max_cost: MaxCost = None,
     browser: Annotated[bool, typer.Option("--open-browser/--no-open-browser", help="Open a browser.")] = False,
     store: Store = DEFAULT_STORE,
 ) -> None:
@@ -42,7 +43,7 @@ def ui(
 
     run_ui(
         store, models=model or ["embedded"], places=db or [], host=host, port=port, names=name or [], serve=serve,
-        browser=browser,
+        browser=browser, max_cost=max_cost,
     )  # fmt: skip
 
 

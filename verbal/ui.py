@@ -33,6 +33,7 @@ def run_ui(
     names: Sequence[str] = (),
     serve: str = "",
     browser: bool = False,
+    max_cost: float | None = None,
 ) -> None:
     """Serves the web app until the process is interrupted; says where.
 
@@ -45,6 +46,7 @@ def run_ui(
         names: Further names by which browsers come, where a server stands in front of this one.
         serve: A model, as `verbal serve --model` takes it, behind the gateway on the same port.
         browser: Whether a browser is opened.
+        max_cost: US dollars for one chat.
 
     Raises:
         ConfigError: nobody could log in, or the address cannot be listened at.
@@ -57,7 +59,7 @@ def run_ui(
         log.setLevel(logging.INFO)
     try:
         with Store(path) as store:
-            asyncio.run(_serve(store, path, models, places, host, port, names, serve, browser))
+            asyncio.run(_serve(store, path, models, places, host, port, names, serve, browser, max_cost))
     finally:
         for log in logs:
             log.removeHandler(handler)
@@ -73,6 +75,7 @@ async def _serve(
     names: Sequence[str],
     serve: str,
     browser: bool,
+    max_cost: float | None,
 ) -> None:
     loopback, accounts = _is_loopback(host), bool(store.users())
     if not loopback and not accounts:
@@ -89,7 +92,7 @@ async def _serve(
             print(f"{url}/?token={token}  (good once)", flush=True)
 
     site = load_function("apps", "web", "Site")(
-        store, url=path, models=models, places=places, hosts=hosts, tell=tell
+        store, url=path, models=models, places=places, hosts=hosts, tell=tell, max_cost=max_cost
     )  # fmt: skip
     pages = load_function("apps", "web", "Pages")(site)
     server = _gateway(serve, store, pages) if serve else load_function("apps", "web", "WebServer")(pages)
@@ -103,6 +106,8 @@ async def _serve(
         url = await opening
         address = url if accounts else f"{url}/?token={site.people.new_token()}"
         print(f"verbal ui: {address}" + ("" if accounts else "  (good once)"), flush=True)
+        if not loopback:
+            print("passwords and sessions are readable on the way unless a server with TLS stands in front", flush=True)
         if serve:
             print(f"the gateway: {url}/v1", flush=True)
         print("Stop with Ctrl-C.", flush=True)

@@ -44,7 +44,7 @@ class AgentTalk:
         if self._agent is None:
             made = ChatAgent(
                 model=await self._site.model(self._site.models[0]), store=self._site.store, user=self._person.name,
-                team=self._person.team, admin=self._person.admin,
+                team=self._person.team, admin=self._person.admin, max_cost=self._site.max_cost,
             )  # fmt: skip
             await made.__aenter__()
             self._agent = made

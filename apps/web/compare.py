@@ -153,7 +153,8 @@ async def _assistant(site: Site, person: Person, source: Source, side: Choice) -
     about = {"user": person.name, "database": source.name, "compared": True}
     memory = f"{side.memory}@{side.version}" if side.memory else "none"
     return Assistant(
-        store=site.store, model=await site.model(side.model), recipe=web_recipe(side.model), app=await source.opened(),
+        store=site.store, model=await site.model(side.model), recipe=web_recipe(side.model, site.max_cost),
+        app=await source.opened(),
         memory=memory, about=about,
     )  # fmt: skip
 

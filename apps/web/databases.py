@@ -11,7 +11,8 @@ import contextlib
 import re
 import secrets
 import shutil
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from aiohttp import BodyPartReader, web
 
 from verbal.errors import DataError, VerbalError
 from verbal.parts import load_part
+from verbal.types import Task
 
 from .faults import Fault, clean, missing
 from .people import Person
@@ -40,6 +42,8 @@ ENDINGS = (".csv", ".tsv", ".sqlite", ".sqlite3", ".db", ".duckdb", ".ddb", ".pa
 """Files that are taken."""
 _UPLOADING = 600.0
 """Seconds in which a file must have come."""
+_COUNTED = 300.0
+"""Seconds for which the sizes of a database's tables are told again as they were."""
 _COUNTING = 3.0
 """Seconds for the number of rows of a table; a larger one has none."""
 
@@ -57,6 +61,9 @@ class Source:
     """Who brought it; empty for everybody's."""
     app: Any = None
     """Its `Text2Sql`, made when it is first asked."""
+    counted: tuple[Any, float, list[dict[str, Any]]] | None = None
+    """Its tables with their sizes, as they were found: the database, when, what is told."""
+    _location: str = ""
     _making: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def opened(self) -> Any:
@@ -72,10 +79,25 @@ class Source:
             return self.app
 
     async def location(self) -> str:
-        """How the store calls it."""
+        """How the store calls it.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        if not self._location:
+            app = await self.opened()
+            task = await asyncio.to_thread(app.task, "?", id="ask-open")
+            self._location = str(task.info["db"])
+        return self._location
+
+    async def asked(self, sql: str, **limits: Any) -> Mapping[str, Any]:
+        """What a query gives, read-only: columns, rows, error (`Observation.info`)."""
+        from ..text2sql.worker import Limits
+
         app = await self.opened()
-        task = await asyncio.to_thread(app.task, "?", id="ask-open")
-        return str(task.info["db"])
+        task = Task(id="ask-open", kind="text2sql", messages=(), info={"db": await self.location()})
+        found: Mapping[str, Any] = (await app.execute(task, sql, limits=Limits(**limits))).info
+        return found
 
     def memory(self, person: Person) -> str:
         """The memory of its lessons, as `Assistant` takes it; empty for the one named after it."""
@@ -216,20 +238,22 @@ async def _described(source: Source) -> dict[str, Any]:
         database = await asyncio.to_thread(app.database, location)
     except VerbalError as error:
         return {**told, "error": clean(error.what)}
-    counts = await asyncio.gather(*(_count(app, location, t.shown) for t in database.tables[:50]))
-    told["tables"] = [
-        {"name": t.name, "rows": n, "columns": [{"name": c.name, "type": c.type} for c in t.columns]}
-        for t, n in zip(database.tables[:50], counts, strict=True)
-    ]
+    now = time.monotonic()
+    if source.counted is None or source.counted[0] is not database or now - source.counted[1] > _COUNTED:
+        tables = database.tables[:50]
+        counts = await asyncio.gather(*(_count(source, t.shown) for t in tables))
+        rows = [
+            {"name": t.name, "rows": n, "columns": [{"name": c.name, "type": c.type} for c in t.columns]}
+            for t, n in zip(tables, counts, strict=True)
+        ]
+        source.counted = database, now, rows
+    told["tables"] = source.counted[2]
     return {**told, "more": max(0, len(database.tables) - 50)}
 
 
-async def _count(app: Any, location: str, table: str) -> int | None:
-    from ..text2sql.worker import Limits
-
-    task = await asyncio.to_thread(app.task, "?", id="ask-open", db=location)
-    seen = await app.execute(task, f"SELECT COUNT(*) FROM {table}", limits=Limits(seconds=_COUNTING, rows=1))
-    rows = seen.info.get("rows") or [[None]]
+async def _count(source: Source, table: str) -> int | None:
+    seen = await source.asked(f"SELECT COUNT(*) FROM {table}", seconds=_COUNTING, rows=1)
+    rows = seen.get("rows") or [[None]]
     return int(rows[0][0]) if isinstance(rows[0][0], int) else None
 
 

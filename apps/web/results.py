@@ -128,12 +128,7 @@ async def run_again(source: Source, sql: str) -> Result:
     Raises:
         Fault: it does not run any more (409).
     """
-    from ..text2sql.worker import Limits
-
-    app = await source.opened()
-    task = await asyncio.to_thread(app.task, "?", id="ask-open")
-    limits = Limits(seconds=_SECONDS, rows=MOST_ROWS, size=_SIZE)
-    info = (await app.execute(task, sql, limits=limits)).info
+    info = await source.asked(sql, seconds=_SECONDS, rows=MOST_ROWS, size=_SIZE)
     if info.get("error"):
         raise Fault(409, "gone", f"the query does not run any more: {info['error']}", "ask again")
     return await asyncio.to_thread(Result.of, info["columns"], info["rows"], truncated=bool(info.get("truncated")))

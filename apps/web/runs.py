@@ -121,6 +121,7 @@ def details(store: Store, run: Mapping[str, Any], known: dict[str, tuple[int, fl
         "curves": results.get("attempt_curves") or results.get("learning_curves") or [],
         "learning": results.get("learning_curves") or [],
         "lesson_counts": results.get("lesson_counts") or [], "cost": cost, "gates": decisions(store)[-20:],
+        "changes": results.get("changes") or {}, "instructive": results.get("instructive") or [],
         "versions": results.get("versions") or [], "lessons": _lessons(store, run),
         "memory": _memory_of(run).get("name"),
         "parts": [p["id"] for p in parts], "attempts": _attempts(store, [run, *parts]),

@@ -31,6 +31,7 @@ class Site:
         models: As `--model` takes them; the first one answers, the others may be compared with it.
         places: Databases as `--db` takes them; the demo shop when there is none.
         page: Folder of the built page.
+        max_cost: US dollars for one chat; the call that could exceed it is not made.
         hosts: Names by which browsers may come; any when empty.
         tell: Told a fresh token for the one person of a server without accounts.
     """
@@ -44,13 +45,14 @@ class Site:
         places: Sequence[str] = (),
         page: Path = PAGE,
         hosts: Sequence[str] = (),
+        max_cost: float | None = None,
         tell: Callable[[str], None] = lambda token: None,
     ) -> None:
         self.store, self.url, self.page = store, url or str(store.where), page
         self.models = tuple(dict.fromkeys(models))
         self.chats_too = self._chats_too()
         """Whether the chat agent answers here."""
-        self.hosts = frozenset(hosts)
+        self.hosts, self.max_cost = frozenset(hosts), max_cost
         self.people = People(store, tell)
         self.databases = Databases(places, store.folder / f"{Path(str(store.where)).stem or 'store'}.brought")
         self.results = Results()

@@ -30,11 +30,12 @@ Happening = dict[str, Any]
 """An event as a page gets it."""
 
 
-def web_recipe(model: str) -> Recipe:
-    """How a question is worked on: the shipped `ask`, with a model."""
+def web_recipe(model: str, max_cost: float | None = None) -> Recipe:
+    """How a question is worked on: the shipped `ask`, with a model, and a limit on what a chat may cost."""
     made = load_recipe("ask")
     app = dataclasses.replace(made.app, options={**made.app.options, "rows": CANDIDATE_ROWS})
-    return dataclasses.replace(made, app=app, model=dataclasses.replace(made.model, name=model))
+    limits = dataclasses.replace(made.limits, max_cost=max_cost)
+    return dataclasses.replace(made, app=app, limits=limits, model=dataclasses.replace(made.model, name=model))
 
 
 class SqlTalk:
@@ -66,7 +67,8 @@ class SqlTalk:
             model = self._site.models[0]
             about = {"user": self._person.name, "database": self._source.name, "title": title[:120], "kind": "sql"}
             made = Assistant(
-                store=self._site.store, model=await self._site.model(model), recipe=web_recipe(model),
+                store=self._site.store, model=await self._site.model(model),
+                recipe=web_recipe(model, self._site.max_cost),
                 app=await self._source.opened(), memory=self._source.memory(self._person), new_memory=True,
                 run=self.chat, about=about,
             )  # fmt: skip

@@ -33,7 +33,10 @@ IDLE = 15 * 60.0
 """Seconds after which a chat that nobody speaks to is closed."""
 _LOOK = 20.0
 """Seconds between two looks at the store for chats that another process began."""
+_LOOK_AGAIN = 0.5
 _MOST_FRESH = 50
+MOST_AT_ONCE = 8
+"""Turns of one person that are under way at once."""
 
 
 class Talk(Protocol):
@@ -205,7 +208,7 @@ class Talks:
 
     async def _look(self, *, again: bool = False) -> None:
         now = time.monotonic()
-        if not again and now - self._looked < _LOOK:
+        if now - self._looked < (_LOOK_AGAIN if again else _LOOK):
             return
         self._looked = now
         for run in await asyncio.to_thread(self._site.store.runs):
@@ -252,6 +255,8 @@ class Talks:
         held = self._open[chat.id]
         if held.busy:
             raise Fault(409, "busy", "this chat is answering now", "wait until it has answered, or stop it")
+        if sum(h.busy and self._owner(i) == person.name for i, h in self._open.items()) >= MOST_AT_ONCE:
+            raise Fault(429, "many", f"{MOST_AT_ONCE} of your chats are answering now", "wait until one has answered")
         held.busy = True
         try:
             known = await talk.etag()
@@ -283,6 +288,9 @@ class Talks:
                     event = {**event, "title": chat.title}
                 yield event
 
+    def _owner(self, name: str) -> str:
+        return self._chats[name].owner if name in self._chats else ""
+
     def busy(self, chat: Chat) -> bool:
         """Whether it is answering now."""
         held = self._open.get(chat.id)
@@ -313,4 +321,4 @@ def chat_of(turn: str) -> str:
     return name if name.startswith(CHATS) else f"ask-{name}"
 
 
-__all__ = ["IDLE", "MOST_OPEN", "Chat", "Talk", "Talks", "chat_of"]
+__all__ = ["IDLE", "MOST_AT_ONCE", "MOST_OPEN", "Chat", "Talk", "Talks", "chat_of"]
