@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import os
 import sys
@@ -52,6 +53,18 @@ def _network_by_marker(request: pytest.FixtureRequest):
     _network_allowed = request.node.get_closest_marker("network") is not None
     yield
     _network_allowed = False
+
+
+_settled = 0
+
+
+def pytest_runtest_setup() -> None:
+    """Takes what was imported out of the garbage collector's rounds: with torch loaded, each would last a second."""
+    global _settled
+    if len(sys.modules) > _settled + 300:
+        gc.collect()
+        gc.freeze()
+        _settled = len(sys.modules)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ break it, because a check that cannot fail checks nothing.
 from __future__ import annotations
 
 import ast
+import gc
 import json
 import os
 import subprocess
@@ -91,6 +92,16 @@ def parsed(source: str) -> ast.Module:
 def nodes(source: str) -> tuple[ast.AST, ...]:
     """Every node of a file."""
     return tuple(ast.walk(parsed(source)))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _trees_are_let_go() -> Iterator[None]:
+    """A million nodes would be walked again and again by the garbage collector, here and in the tests that follow."""
+    gc.disable()
+    yield
+    parsed.cache_clear()
+    nodes.cache_clear()
+    gc.enable()
 
 
 # rules: source -> complaints --------------------------------------------------------------------------------------
