@@ -99,7 +99,8 @@ def _part(text: str) -> str:
         return f"when {turned(text)}"
     if re.match(r"(?:write|writing|reply|replying|answer|talk|speak|translate|ask) ", text, re.IGNORECASE):
         return f"when I {turned(text)}"
-    return f"for {turned(text)}" if len(text.split()) <= _WORDS else f'for requests like "{text}"'
+    long = len(text.split()) > _WORDS or text.endswith("?")
+    return f'for requests like "{text}"' if long else f"for {turned(text)}"
 
 
 def _ended(text: str) -> str:

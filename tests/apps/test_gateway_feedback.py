@@ -165,6 +165,7 @@ async def test_feedback_at_once_is_one_after_the_other(door, store):
         (b'{"score": 1}', "id is missing"),
         (b'{"id": "x", "score": 2}', "from 0 to 1"),
         (b'{"id": "x", "score": NaN}', "from 0 to 1"),
+        (b'{"id": "x", "score": 1' + b"0" * 400 + b"}", "from 0 to 1"),
         (b'{"id": "x", "score": "high"}', "from 0 to 1"),
         (b'{"id": 7, "score": 1}', "id is a text"),
         (b'{"id": "x", "scor": 1}', "unknown field 'scor'; known: id, score"),

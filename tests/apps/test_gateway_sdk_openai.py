@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import openai
 import pytest
 from gateway_upstream import KEY, TOOL, Kept, Provider, between
 from gateway_world import ASK, SCRIPT, sdk
+from protocol_servers import says
 from pydantic import BaseModel
 
 from verbal.apps.gateway.routes import Route
@@ -112,6 +114,31 @@ async def test_sdk_openai_json_mode_and_images_forwarded(forwarded, provider):
         await forwarded.chat.completions.create(model="any", messages=asked, response_format=wanted)
         assert provider.seen[-1]["response_format"] == wanted and provider.seen[-1]["messages"] == asked
     assert forwarded.door.last.messages[0].content == "what is it?[image_url]"
+
+
+async def test_sdk_openai_parses_what_follows_a_schema(forwarded, provider):
+    def colour(_request, body):
+        message = {"role": "assistant", "content": '{"name": "red"}'}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        return says(200, provider.frame("chat.completion", body["model"], [choice]))(_request, body)
+
+    provider.always = colour
+    made = await forwarded.chat.completions.parse(model="any", messages=ASK, response_format=Colour)
+    assert made.choices[0].message.parsed == Colour(name="red")
+    assert provider.seen[0]["response_format"]["json_schema"]["strict"] is True
+    again = await forwarded.responses.parse(model="any", input="hi", text_format=Colour)
+    assert again.output_parsed == Colour(name="red")
+    assert provider.seen[1]["response_format"]["json_schema"] == provider.seen[0]["response_format"]["json_schema"]
+
+
+async def test_sdk_openai_without_asyncio(forwarded):
+    def ask():
+        with openai.OpenAI(base_url=str(forwarded.base_url), api_key="none", max_retries=0) as client:
+            stream = client.chat.completions.create(model="any", messages=ASK, stream=True)
+            told = "".join(c.choices[0].delta.content or "" for c in stream)
+            return told, client.responses.create(model="any", input="hi").output_text
+
+    assert await asyncio.to_thread(ask) == ("reply 0 to colours? ", "reply 0 to hi")
 
 
 async def test_sdk_openai_any_name_goes_on(openais, provider):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import anthropic
@@ -9,6 +10,7 @@ import openai
 import pytest
 from gateway_upstream import KEY, TOOL, Kept, Provider, between
 from gateway_world import ASK, SCRIPT, sdk
+from protocol_servers import says
 
 from verbal.apps.gateway.routes import Route
 from verbal.apps.gateway.server import Gateway
@@ -81,6 +83,18 @@ async def test_sdk_anthropic_stream_forwarded(anthropics):
     assert text == "reply to colours? " and (made.stop_reason, made.content[1].input) == ("tool_use", {"x": 1})
     kept = anthropics.door.last
     assert (kept.id, kept.reply.tool_calls[0].name, kept.usage.completion_tokens) == ("m", "look", 3)
+
+
+async def test_sdk_anthropic_without_asyncio(scripted):
+    asked = {"model": "scripted/m", "max_tokens": 9, "messages": ASK}
+
+    def ask():
+        with anthropic.Anthropic(base_url=scripted.url, api_key="none", max_retries=0) as client:
+            with client.messages.stream(**asked) as stream:
+                told = "".join(stream.text_stream)
+            return told, client.messages.create(**asked).content[0].text
+
+    assert await asyncio.to_thread(ask) == ("red green blue", "red green blue")
 
 
 async def test_sdk_anthropic_counts_tokens(anthropics, chats):
@@ -249,6 +263,15 @@ async def test_sdk_langchain_tools(chain, provider):
     whole = sum(chunks[1:], chunks[0])
     assert (whole.tool_calls[0]["name"], whole.tool_calls[0]["args"]) == ("look", {"x": 1})
     assert provider.seen[0]["tools"][0]["function"]["name"] == "look"
+
+
+async def test_sdk_langchain_structured_output(chain, provider):
+    message = {"role": "assistant", "content": '{"name": "red"}'}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    provider.plan.append(says(200, provider.frame("chat.completion", "tiny-1", [choice])))
+    schema = {"title": "colour", "type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+    made = await chain.with_structured_output(schema, method="json_schema").ainvoke("colours?")
+    assert made == {"name": "red"} and provider.seen[0]["response_format"]["type"] == "json_schema"
 
 
 READ_ONLY = pytest.mark.filterwarnings("ignore:.*ReadOnly:UserWarning")  # pydantic's, about litellm
