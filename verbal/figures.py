@@ -54,7 +54,7 @@ def figures(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 def _spec(title: str, rows: Sequence[Mapping[str, Any]], *, high: int = _HIGH, **more: Any) -> dict[str, Any]:
     return {
         "$schema": SCHEMA, "title": visible(title, 120, line=True), "width": _WIDE, "height": high,
-        "background": "#ffffff", "padding": 16, "data": {"values": [dict(r) for r in rows]}, **more,
+        "background": "#ffffff", "padding": 16, "data": {"values": [_finite(r) for r in rows]}, **more,
         "config": {
             "font": _FONT, "view": {"stroke": None},
             "title": {"anchor": "start", "fontSize": 17, "fontWeight": 600, "color": "#17202b", "offset": 14},
@@ -65,6 +65,11 @@ def _spec(title: str, rows: Sequence[Mapping[str, Any]], *, high: int = _HIGH, *
                        "symbolOpacity": 1, "symbolStrokeWidth": 2.5, "symbolSize": 320},
         },
     }  # fmt: skip
+
+
+def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row that JSON can hold: a number times 100 may be without end."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
 
 
 def _color(arm: object) -> str:
