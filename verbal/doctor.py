@@ -197,7 +197,10 @@ def _opened(spec: str) -> Any:
     from verbal.models import open_model
 
     try:
-        return open_model(spec)
+        model = open_model(spec)
+        if hasattr(model, "warm"):
+            model.warm()  # before any clock runs: an import may take longer than a server is waited for
+        return model
     except Exception as error:  # told by `_checked`
         return error
 
