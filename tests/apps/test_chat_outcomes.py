@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from chat_world import BOSS, TAUGHT, agent, follows, turn
 
@@ -40,7 +42,7 @@ async def test_thumbs_count_once_and_undo_balances(store):
         assert made.history(made.chat)[-1].verdict == "up" and value(store, last) == [1.0]
         await made.undo(last.id)
         assert made.history(made.chat)[-1].verdict is None and value(store, last) == [None]
-        shown, helped, harmed = counts(made)
+        _, helped, harmed = counts(made)
         assert helped == harmed, "each outcome is balanced by its opposite"
         assert [c["undone"] for c in made.history(made.chat)[-1].corrections] == [True, True]
         with pytest.raises(UnknownName, match="nothing to take back"):
@@ -154,7 +156,9 @@ async def test_asking_again_takes_the_place_of_the_answer(store):
             _ = [e async for e in made.regenerate(third)]
 
 
-async def test_what_is_shared_is_tried_by_lot_and_isolated(store):
+async def test_what_is_shared_is_tried_by_lot_and_isolated(store, monkeypatch):
+    numbers = itertools.count()  # the lots of a turn are drawn from its id
+    monkeypatch.setattr("verbal.apps.chat.kept.new_id", lambda store: f"chat-{next(numbers):05x}")
     async with agent(store, user="ann", team="blue") as ann, agent(store, user="bob", team="blue") as bob:
         await turn(ann, TAUGHT)
         said = await ann.share("u1", "team")
@@ -167,10 +171,11 @@ async def test_what_is_shared_is_tried_by_lot_and_isolated(store):
             seen.append(bool(last.lessons))
             attempt = store.attempts(last.chat)[0]
             chances = attempt.steps[0].offered
-            assert chances == {"chat-team-blue:r1": 0.5} or (number > 8 and chances == {"chat-team-blue:r1": 0.9})
+            tried = bob.memories["chat-team-blue"].items()["r1"].status == "quarantined"
+            assert chances == {"chat-team-blue:r1": 0.5 if tried else 0.9}
             assert ("🎉" in last.reply) != seen[-1]
             await bob.thumbs(last, seen[-1])
-        assert 1 < sum(seen[:8]) < 7, "an even coin, until outcomes have spoken"
+        assert 1 < sum(seen[:6]) < 5, "an even coin, until outcomes have spoken"
         team = bob.memories["chat-team-blue"].items()["r1"]
         assert team.status == "active" and "better than without" in bob.memories["chat-team-blue"].history()[-1].reason
         assert bob.own.items() == {}, "what one learns is in nobody else's memory"
