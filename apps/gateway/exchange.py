@@ -56,6 +56,8 @@ class Exchange:
     messages: tuple[Message, ...]
     """As the client sent them, without what was put in here."""
     sampling: Sampling
+    n: int = 1
+    """Replies that are wanted."""
     stream: bool = False
     began: float = field(default_factory=time.time)
     memory: str = ""

@@ -91,7 +91,7 @@ class Passage:
         asked = self._asked
         self.exchange = Exchange(
             id=f"{form.prefix}{uuid.uuid4().hex}", caller=caller, protocol=form.name, route=route.name,
-            model=asked.model, messages=asked.messages, sampling=asked.sampling, stream=asked.stream,
+            model=asked.model, messages=asked.messages, sampling=asked.sampling, n=asked.n, stream=asked.stream,
             answered_by=served.name_of(asked.model), version=served.source.version,
         )  # fmt: skip
         self._began = time.perf_counter()
