@@ -55,6 +55,12 @@ def _network_by_marker(request: pytest.FixtureRequest):
     _network_allowed = False
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Keeps the files in order: by number of tests, the long ones would come last, and one worker would wait."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
 _settled = 0
 
 
