@@ -120,6 +120,8 @@ def _classes() -> dict[str, Any]:
                     if ours.over:
                         break
                     segment = await talk.turn(heard)
+            if not talk.trace.ok:
+                return  # the provider or the harness failed: that is on the trace, and no verdict on the agent
             value = await asyncio.to_thread(ours.get_reward)
             if value is None:
                 todo = "look at its feedback: verbal traces"
