@@ -157,8 +157,15 @@ class ChatAgent(Keeping):
         """The model's answer; one that breaks is a turn that failed."""
         made, caller = working.made, self.roles(working.chat)("solver")
         names = [f"{s.memory}:{s.item.id}" for s in working.shown]
+        too_long = ""
         for budget in (self.budget, self.budget // 2):
-            messages, window = await working.prompt(budget)
+            try:
+                messages, window = await working.prompt(budget)
+            except DataError as error:
+                if not too_long:
+                    raise
+                yield self._done(working.conclude("failed", reason=f"{too_long}; {error.what}", model=caller.name))
+                return
             if window.went:
                 yield Event(type="summary", data={"turns": window.went, "dropped": window.dropped})
             try:
@@ -171,13 +178,11 @@ class ChatAgent(Keeping):
                 break
             except STOPS:
                 raise
-            except ContextLengthError as error:
-                if made.text or made.steps or budget != self.budget:
+            except ModelError as error:
+                too_long = error.what
+                if not isinstance(error, ContextLengthError) or made.text or made.steps or budget != self.budget:
                     yield self._done(working.conclude("failed", reason=error.what, model=caller.name))
                     return
-            except ModelError as error:
-                yield self._done(working.conclude("failed", reason=error.what, model=caller.name))
-                return
         if made.used:
             yield Event(type="lessons", data={"lessons": working.told_lessons()})
         yield self._done(_ended(working, caller.name))
