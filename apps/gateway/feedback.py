@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -209,7 +208,7 @@ def read_feedback(raw: bytes) -> Said:
     score = body.get("score")
     if isinstance(score, bool):
         score = float(score)
-    if score is not None and not (isinstance(score, int | float) and math.isfinite(score) and 0 <= score <= 1):
+    if score is not None and not (isinstance(score, int | float) and 0 <= score <= 1):
         raise Refusal(400, f"score is a number from 0 to 1, found {str(score)[:40]!r}", param="score")
     if score is None and not texts["label"] and not texts["text"]:
         raise Refusal(400, "nothing is said: give score, label or text", param="score")

@@ -17,6 +17,7 @@ from typing import Any
 from verbal.models._faults import environment_secrets, redact
 from verbal.parts import load_function
 from verbal.prompt import load_prompt
+from verbal.spans import META
 from verbal.types import Attempt, Message, Reflection, Step, StopReason, Task, ToolCall, Usage
 
 from .exchange import Exchange
@@ -24,8 +25,6 @@ from .fields import with_lessons
 
 RUN = "gateway-"
 """How the runs of a gateway are called: this and the project."""
-META = "exchange"
-"""Key of the step that holds what a gateway knows of an attempt."""
 SHADOW = "shadow"
 """Arm of the answers that no client saw."""
 _TAG = re.compile(r"<(?=\s*/?\s*lessons?\b)", re.IGNORECASE)

@@ -64,7 +64,7 @@ class _Turn:
     def draw(self, *parts: object) -> int:
         """A number below 2**31 that depends on the exchange and the parts only."""
         text = "\x1f".join(map(str, (self.seed, *parts)))
-        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big") >> 1
+        return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=4).digest(), "big") >> 1
 
 
 class MemoryLessons:

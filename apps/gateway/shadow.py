@@ -137,7 +137,10 @@ class ShadowAsker:
 
 def drawn(id: str) -> float:
     """A number in [0, 1) that depends on an exchange's id only."""
-    return int.from_bytes(hashlib.blake2b(id.encode(), digest_size=8, person=b"shadow").digest(), "big") / 2**64
+    return (
+        int.from_bytes(hashlib.blake2b(id.encode("utf-8", "replace"), digest_size=8, person=b"shadow").digest(), "big")
+        / 2**64
+    )
 
 
 def compare(store: Store, run: str) -> dict[str, Any]:

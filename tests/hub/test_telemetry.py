@@ -15,8 +15,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from verbal.apps.gateway.opened import opened
 from verbal.errors import ConfigError, MissingExtra, UnknownName
+from verbal.spans import attempt_spans, spans_of
 from verbal.store import Store
-from verbal.telemetry import CONTENT, ENDPOINT, Telemetry, attempt_spans, export_spans, open_telemetry, spans_of
+from verbal.telemetry import CONTENT, ENDPOINT, Telemetry, export_spans, open_telemetry
 from verbal.types import Attempt, Feedback, Message, Step, StopReason, Usage
 
 ASK = [{"role": "system", "content": "be kind"}, {"role": "user", "content": "colours? sk-proj-4fQz81LmXw02PqRt77Yb"}]
@@ -218,8 +219,10 @@ def test_a_run_that_is_not_there_has_no_spans(tmp_path):
 async def test_spans_wait_in_batches():
     async with collecting() as collector:
         telemetry = Telemetry(collector.url, content=True)
-        for i in range(300):
+        for i in range(299):
             telemetry.attempt(attempt(id=f"chatcmpl-{i}"), META)
+        half = "half a pair \ud83d"
+        telemetry.attempt(attempt(id=half, error=half, model=half, task=half), {**META, "asked": half})
         await asyncio.to_thread(telemetry.close)
         await until(lambda: len(collector.spans) == 300)
     assert len({span.span_id for span, *_ in collector.spans}) == 300
