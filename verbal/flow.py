@@ -75,7 +75,7 @@ class Waiting:
 
     def start(self) -> None:
         """Shows it."""
-        if self._on:
+        if self._on and self._status is None:
             from rich.console import Console
 
             self._status = Console(file=sys.stderr, highlight=False).status("", spinner="dots")

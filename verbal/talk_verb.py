@@ -11,6 +11,7 @@ import re
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -156,29 +157,36 @@ class Talk:
     async def _show(self, events: Any) -> None:
         """A turn as it comes."""
         self._status.start()
-        followed = False
-        async for event in events:
-            data = event.data
-            if event.type != "done":
-                self._status.stop()
-            if event.type == "text":
-                self._flow.add(data["delta"])
-            elif event.type == "understood" and data["asks"]:
-                self._note(data["says"])
-            elif event.type == "lessons" and not followed:
-                followed = True
-                for lesson in data["lessons"]:
-                    trial = ", by lot" if lesson["chance"] < 1 else ""
-                    self._note(f"fits{trial}: {lesson['alias']} {lesson['text']}")
-            elif event.type == "tool":
-                gave = data["error"] or visible(data["result"], 200, line=True)
-                self._note(f"{data['name']}({visible(data['arguments'], 120, line=True)}): {gave}")
-            elif event.type == "summary":
-                how = "left out" if data["dropped"] else "put into a summary"
-                self._note(f"{data['turns']} older turns were {how}")
-            elif event.type == "done":
-                self._ended(data["turn"])
+        told = False
+        async with aclosing(events):
+            async for event in events:
+                if event.type != "lessons" or not told:  # they come again with what was used, which the end tells
+                    self._show_event(event.type, event.data)
+                told = told or event.type == "lessons"
         self._status.stop()
+
+    def _show_event(self, kind: str, data: Mapping[str, Any]) -> None:
+        if kind == "lessons" and not data["lessons"]:
+            return
+        self._status.stop()
+        if kind == "text":
+            self._flow.add(data["delta"])
+        elif kind == "understood" and data["asks"]:
+            self._note(data["says"])
+        elif kind == "lessons":
+            for lesson in data["lessons"]:
+                trial = ", by lot" if lesson["chance"] < 1 else ""
+                self._note(f"fits{trial}: {lesson['alias']} {lesson['text']}")
+        elif kind == "tool":
+            gave = data["error"] or visible(data["result"], 200, line=True)
+            self._note(f"{data['name']}({visible(data['arguments'], 120, line=True)}): {gave}")
+        elif kind == "summary":
+            how = "left out" if data["dropped"] else "put into a summary"
+            self._note(f"{data['turns']} older turns were {how}")
+        elif kind == "done":
+            self._ended(data["turn"])
+        if kind not in ("text", "done"):  # the model is at work still
+            self._status.start()
 
     def _ended(self, turn: Mapping[str, Any]) -> None:
         self._status.stop()
