@@ -15,12 +15,40 @@ import signal
 import sys
 import threading
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from verbal.errors import ConfigError
 from verbal.parts import load_function
 from verbal.store import Store
+
+_ALONE = "local"
+"""Whoever uses a server without accounts; their sessions must not become somebody's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wanted:
+    """What `verbal ui` was started with; see `run_ui`."""
+
+    path: str
+    models: Sequence[str]
+    places: Sequence[str]
+    host: str
+    port: int
+    names: Sequence[str]
+    serve: str
+    browser: bool
+    max_cost: float | None
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can come."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
 
 
 def run_ui(
@@ -51,6 +79,10 @@ def run_ui(
     Raises:
         ConfigError: nobody could log in, or the address cannot be listened at.
     """
+    wanted = _Wanted(
+        path=path, models=models, places=places, host=host, port=port, names=names, serve=serve, browser=browser,
+        max_cost=max_cost,
+    )  # fmt: skip
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logs = [logging.getLogger(name) for name in ("verbal.web", "verbal.gateway")]
@@ -59,95 +91,79 @@ def run_ui(
         log.setLevel(logging.INFO)
     try:
         with Store(path) as store:
-            asyncio.run(_serve(store, path, models, places, host, port, names, serve, browser, max_cost))
+            asyncio.run(_serve(store, wanted))
     finally:
         for log in logs:
             log.removeHandler(handler)
 
 
-async def _serve(
-    store: Store,
-    path: str,
-    models: Sequence[str],
-    places: Sequence[str],
-    host: str,
-    port: int,
-    names: Sequence[str],
-    serve: str,
-    browser: bool,
-    max_cost: float | None,
-) -> None:
-    loopback, accounts = _is_loopback(host), bool(store.users())
-    if not loopback and not accounts:
-        what = f"the web app at {host!r} without accounts could be used by anybody"
+async def _serve(store: Store, wanted: _Wanted) -> None:
+    """Serves until SIGINT or SIGTERM."""
+    accounts = bool(store.users())
+    if not wanted.loopback and not accounts:
+        what = f"the web app at {wanted.host!r} without accounts could be used by anybody"
         raise ConfigError(what, where="verbal ui --host", todo="verbal users add NAME --admin first")
-    if serve and not loopback and not os.environ.get("VERBAL_SERVE_TOKEN") and not _keys(store):
-        what = f"a model served at {host!r} without a key could be used by anybody"
-        raise ConfigError(what, where="verbal ui --serve", todo="verbal keys add PROJECT, or VERBAL_SERVE_TOKEN")
-    hosts = {"localhost", "127.0.0.1", "::1", host, *names} if loopback or names else ()
     url = ""
 
     def tell(token: str) -> None:
         if url:
             print(f"{url}/?token={token}  (good once)", flush=True)
 
+    own = {"localhost", "127.0.0.1", "::1", wanted.host}
     site = load_function("apps", "web", "Site")(
-        store, url=path, models=models, places=places, hosts=hosts, tell=tell, max_cost=max_cost
+        store, url=wanted.path, models=wanted.models, places=wanted.places, tell=tell, max_cost=wanted.max_cost,
+        hosts={*own, *wanted.names} if wanted.loopback or wanted.names else (),
     )  # fmt: skip
-    pages = load_function("apps", "web", "Pages")(site)
-    server = _gateway(serve, store, pages) if serve else load_function("apps", "web", "WebServer")(pages)
     stop = _stopped()
-    opening = asyncio.ensure_future(server.open(host, port))
-    waiting = asyncio.ensure_future(stop.wait())
-    try:
-        await asyncio.wait({opening, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        if not opening.done():
-            return
-        url = await opening
-        address = url if accounts else f"{url}/?token={site.people.new_token()}"
-        print(f"verbal ui: {address}" + ("" if accounts else "  (good once)"), flush=True)
-        if not loopback:
-            print("passwords and sessions are readable on the way unless a server with TLS stands in front", flush=True)
-        if serve:
-            print(f"the gateway: {url}/v1", flush=True)
-        print("Stop with Ctrl-C.", flush=True)
-        _warm()
-        if browser:
-            threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
-        await stop.wait()
-        print("stopping", flush=True)
-    finally:
-        for task in (opening, waiting):
-            task.cancel()
-        await asyncio.gather(opening, waiting, return_exceptions=True)
-        await server.aclose()
+    async with _server(wanted, load_function("apps", "web", "Pages")(site)) as (server, key):
+        opening, waiting = (
+            asyncio.ensure_future(server.open(wanted.host, wanted.port)),
+            asyncio.ensure_future(stop.wait()),
+        )
+        try:
+            await asyncio.wait({opening, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            if not opening.done():
+                return
+            url = await opening
+            address = url if accounts else f"{url}/?token={site.people.new_token()}"
+            _say(wanted, url, address, key, accounts=accounts)
+            await stop.wait()
+            print("stopping", flush=True)
+        finally:
+            for task in (opening, waiting):
+                task.cancel()
+            await asyncio.gather(opening, waiting, return_exceptions=True)
+            await server.aclose()
 
 
-def _gateway(serve: str, store: Store, pages: Any) -> Any:
-    return load_function("apps", "gateway", "Gateway")(
-        serve, store, token=os.environ.get("VERBAL_SERVE_TOKEN", ""), pages=pages
-    )  # fmt: skip
+@asynccontextmanager
+async def _server(wanted: _Wanted, pages: Any) -> AsyncIterator[tuple[Any, str]]:
+    """The server that has the pages, and the key of its gateway where one was made for this run."""
+    if not wanted.serve:
+        yield load_function("apps", "web", "WebServer")(pages), ""
+        return
+    token = os.environ.get("VERBAL_SERVE_TOKEN", "")
+    opened = load_function("apps", "gateway.opened", "opened")
+    async with opened(wanted.serve, wanted.path, host=wanted.host, token=token, pages=pages) as it:
+        yield it.gateway, it.key
+
+
+def _say(wanted: _Wanted, url: str, address: str, key: str, *, accounts: bool) -> None:
+    """Says where it is, and gets ready for the first question while a person still reads the page."""
+    print(f"verbal ui: {address}" + ("" if accounts else "  (good once)"), flush=True)
+    if not wanted.loopback:
+        print("passwords and sessions are readable on the way unless a server with TLS stands in front", flush=True)
+    if wanted.serve:
+        print(f"the gateway: {url}/v1" + (f", its key for this run: {key}" if key else ""), flush=True)
+    print("Stop with Ctrl-C.", flush=True)
+    threading.Thread(target=_warm, name="verbal-warm", daemon=True).start()
+    if wanted.browser:
+        threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
 
 def _warm() -> None:
-    """Loads what the first question needs, while a person still reads the page."""
-
-    def work() -> None:
-        with contextlib.suppress(Exception):  # whoever asks is told what is wrong
-            load_function("apps", "text2sql.assistant", "Assistant")
-
-    threading.Thread(target=work, name="verbal-warm", daemon=True).start()
-
-
-def _keys(store: Store) -> bool:
-    return any(not key["revoked"] for key in store.api_keys())
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    with contextlib.suppress(Exception):  # whoever asks is told what is wrong
+        load_function("apps", "text2sql.assistant", "Assistant")
 
 
 def _stopped() -> asyncio.Event:
@@ -175,6 +191,8 @@ def add_user(path: str, name: str, *, team: str, admin: bool, quiet: bool) -> di
         ConfigError: the name is taken or not allowed, the password is short, or the two do not agree.
     """
     with Store(path) as store:
+        if name == _ALONE:
+            raise ConfigError(f"{name!r} is the one person of a server without accounts", todo="take another name")
         if store.user(name) is not None:
             raise ConfigError(f"there is a user {name!r} already", where=store.where, todo="verbal users remove first")
         first = not store.users()

@@ -174,7 +174,7 @@ def whole_of(value: Any, name: str, low: int, high: int, default: int) -> int:
 def attached(request: web.Request, name: str, text: str | bytes, kind: str) -> web.Response:
     """A file to keep, under a name that any system takes."""
     safe = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:80] or "file"
-    body = text.encode() if isinstance(text, str) else text
+    body = text.encode("utf-8", "replace") if isinstance(text, str) else text
     headers = {"content-disposition": f'attachment; filename="{safe}"'}
     return web.Response(
         body=body, content_type=kind, charset="utf-8" if isinstance(text, str) else None, headers=headers

@@ -38,7 +38,9 @@ class Events:
         Raises:
             ConnectionError: the client is gone, or takes nothing.
         """
-        await self._write(b"data: " + json.dumps(event, ensure_ascii=False, default=str).encode() + b"\n\n")
+        await self._write(
+            b"data: " + json.dumps(event, ensure_ascii=False, default=str).encode("utf-8", "replace") + b"\n\n"
+        )
 
     async def keep_alive(self) -> None:
         """Sends a comment whenever nothing came for a while, for ever."""

@@ -1,6 +1,6 @@
 """Results of queries kept for paging and for files; what was pushed out is asked again, read-only.
 
-A page gets the first rows with a turn and the others in pieces. All results together hold a bounded number of cells.
+A page gets the first rows with a turn and the others in pieces. All results together take a bounded number of bytes.
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ FIRST_ROWS = 200
 """Rows that come with a turn."""
 MOST_PAGE = 1_000
 """Rows of a piece."""
-MOST_CELLS = 4_000_000
-"""Cells of all results that are kept."""
+MOST_KEPT = 256 * 2**20
+"""Bytes of all results that are kept, about."""
+LONGEST_CELL = 2_000
+"""Characters of a cell on the page; a file has all of them."""
 _SECONDS, _SIZE = 15.0, 64 * 2**20
 _LARGEST_WHOLE = 2**53 - 1
 _DATE = re.compile(r"\d{4}-\d\d(-\d\d([ T]\d\d:\d\d(:\d\d(\.\d+)?)?)?)?\Z")
@@ -47,19 +49,31 @@ class Result:
     """As JSON has them, see `cell`."""
     types: list[str]
     truncated: bool = False
+    weight: int = 0
+    """Bytes, about."""
 
     @classmethod
     def of(cls, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, truncated: bool = False) -> Result:
         """The result of raw cells."""
         made = [[cell(c) for c in row] for row in rows]
-        return cls([str(c) for c in columns], made, kinds(columns, made), truncated)
+        weight = sum(64 + sum(len(c) + 50 if isinstance(c, str) else 32 for c in row) for row in made)
+        return cls([str(c) for c in columns], made, kinds(columns, made), truncated, weight)
+
+    def part(self, offset: int, limit: int) -> list[list[Any]]:
+        """Some rows for the page, cells that are very long cut."""
+        return [[_short(c) for c in row] for row in self.rows[offset : offset + limit]]
 
     def first(self) -> dict[str, Any]:
         """The fields of a turn."""
         return {
-            "columns": self.columns, "types": self.types, "rows": self.rows[:FIRST_ROWS],
+            "columns": self.columns, "types": self.types, "rows": self.part(0, FIRST_ROWS),
             "row_count": len(self.rows), "truncated": self.truncated,
         }  # fmt: skip
+
+
+def _short(value: Any) -> Any:
+    long = isinstance(value, str) and len(value) > LONGEST_CELL
+    return f"{value[:LONGEST_CELL]}… ({len(value):,} characters)" if long else value
 
 
 def cell(value: Any) -> Any:
@@ -91,20 +105,20 @@ class Results:
     """Results by the id of their turn, the latest used kept.
 
     Args:
-        most: Cells kept at most.
+        most: Bytes kept at most, about.
     """
 
-    def __init__(self, most: int = MOST_CELLS) -> None:
-        self._most, self._cells = most, 0
+    def __init__(self, most: int = MOST_KEPT) -> None:
+        self._most, self._weight = most, 0
         self._kept: OrderedDict[str, Result] = OrderedDict()
 
     def keep(self, turn: str, result: Result) -> None:
         """Keeps a result; the ones not used for longest go."""
         self.drop(turn)
         self._kept[turn] = result
-        self._cells += _cells(result)
-        while self._cells > self._most and len(self._kept) > 1:
-            self._cells -= _cells(self._kept.popitem(last=False)[1])
+        self._weight += result.weight
+        while self._weight > self._most and len(self._kept) > 1:
+            self._weight -= self._kept.popitem(last=False)[1].weight
 
     def get(self, turn: str) -> Result | None:
         """The result, if it is still there."""
@@ -115,11 +129,7 @@ class Results:
     def drop(self, turn: str) -> None:
         """Forgets a result."""
         if (old := self._kept.pop(turn, None)) is not None:
-            self._cells -= _cells(old)
-
-
-def _cells(result: Result) -> int:
-    return len(result.rows) * max(1, len(result.columns)) + 100
+            self._weight -= old.weight
 
 
 async def run_again(source: Source, sql: str) -> Result:
@@ -153,7 +163,7 @@ async def show_rows(site: Site, person: Person, request: web.Request) -> web.Str
     limit = whole_of(request.query.get("limit"), "limit", 1, MOST_PAGE, FIRST_ROWS)
     _, result = await _result(site, person, request)
     return web.json_response(
-        {"columns": result.columns, "types": result.types, "rows": result.rows[offset : offset + limit],
+        {"columns": result.columns, "types": result.types, "rows": result.part(offset, limit),
          "row_count": len(result.rows), "truncated": result.truncated, "offset": offset}
     )  # fmt: skip
 
@@ -186,6 +196,6 @@ def guarded(value: Any) -> Any:
 
 
 __all__ = [
-    "FIRST_ROWS", "MOST_CELLS", "MOST_PAGE", "Result", "Results", "cell", "csv_text", "guarded", "kinds", "run_again",
-    "save_rows", "show_rows",
+    "FIRST_ROWS", "LONGEST_CELL", "MOST_KEPT", "MOST_PAGE", "Result", "Results", "cell", "csv_text", "guarded", "kinds",
+    "run_again", "save_rows", "show_rows",
 ]  # fmt: skip

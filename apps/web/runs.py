@@ -94,7 +94,7 @@ async def show_run(site: Site, person: Person, request: web.Request) -> web.Stre
 
 def _plain(value: Any) -> str:
     """JSON that every browser reads: what is no finite number is null."""
-    return json.dumps(_finite(value), ensure_ascii=False, default=str)
+    return json.dumps(_finite(value), default=str)
 
 
 def _finite(value: Any) -> Any:

@@ -7,6 +7,7 @@ was captured is for admins; what was learned and measured is everybody's.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ CHATS = ("chat-", "ask-")
 """How runs that are conversations are called."""
 SHARED = ("learn", "eval", "gate", "two_by_two", "distill", "scope", "absorbed", "gepa")
 """Commands whose runs are everybody's."""
+_TURN = re.compile(r"\b(chat-|ask-)?([0-9a-f]{5})-\d+\b")
 Scope = Literal["user", "team", "global", "sql", "run"]
 """Whose a memory is, or what it is about."""
 
@@ -65,9 +67,12 @@ def author_of(store: Store, item: Reflection, added: MemoryOp | None) -> str:
     """Name of the person a lesson is from, empty where it is nobody's: who filed it, or whose conversation it is of."""
     if added is not None and added.author.startswith("user:"):
         return added.author.removeprefix("user:")
-    for name in item.attempts[:4]:
-        attempt = store.attempt(name)
-        run = store.run(attempt.run) if attempt else None
+    runs = [attempt.run for name in item.attempts[:4] if (attempt := store.attempt(name)) is not None]
+    if added is not None and added.author == "user":
+        # A lesson that was shared names no attempts, but the turn in which its author said so.
+        runs += [f"{kind or 'ask-'}{name}" for kind, name in _TURN.findall(added.reason)[:1]]
+    for name in runs:
+        run = store.run(name)
         if run is not None and run["info"].get("user"):
             return str(run["info"]["user"])
     return ""

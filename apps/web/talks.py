@@ -242,7 +242,8 @@ class Talks:
                 held = self._open[chat.id] = _Held(self._site.make_talk(person, chat, source))
         held.used = time.monotonic()
         self._open.move_to_end(chat.id)
-        await self._close([i for i, h in self._open.items() if not h.busy][: max(0, len(self._open) - MOST_OPEN)])
+        idle = [i for i, h in self._open.items() if not h.busy and i != chat.id]
+        await self._close(idle[: max(0, len(self._open) - MOST_OPEN)])
         return held.talk
 
     async def begin(self, person: Person, chat: Chat, etag: int | None) -> Talk:

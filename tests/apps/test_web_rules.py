@@ -105,19 +105,21 @@ def test_kinds_of_columns():
     )
     assert made.types == ["number", "date", "text", "text", "text"]
     assert made.first()["row_count"] == 2
+    long = Result.of(["t"], [["x" * 10_000]])
+    assert long.first()["rows"] == [["x" * 2_000 + "… (10,000 characters)"]] and len(long.rows[0][0]) == 10_000
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 60)), max_size=40))
-def test_results_hold_a_bounded_number_of_cells(steps):
-    kept = Results(most=500)
+def test_results_take_a_bounded_number_of_bytes(steps):
+    kept = Results(most=50_000)
     for name, size in steps:
-        kept.keep(name, Result(["a", "b"], [[1, 2]] * size, ["number", "number"]))
+        kept.keep(name, Result.of(["a", "b"], [[1, "x" * size]] * size))
         assert kept.get(name) is not None
-        assert kept._cells == sum(len(r.rows) * 2 + 100 for r in kept._kept.values())
-        assert kept._cells <= 500 or len(kept._kept) == 1
+        assert kept._weight == sum(r.weight for r in kept._kept.values())
+        assert kept._weight <= 50_000 or len(kept._kept) == 1
     for name, _ in steps:
         kept.drop(name)
-    assert kept._cells == 0
+    assert kept._weight == 0
 
 
 # names ----------------------------------------------------------------------------------------------------------------
