@@ -161,7 +161,8 @@ class HeardResponse:
             for i in output
             if i.get("type") == "function_call"
         )
-        parts = [p for i in output if i.get("type") == "message" for p in i.get("content") or () if p]
+        contents = [i.get("content") for i in output if i.get("type") == "message"]
+        parts = [p for c in contents if isinstance(c, list) for p in c]
         details = body.get("incomplete_details") or {}
         stop: Finish = "tool_calls" if calls else "stop"
         return Reply(

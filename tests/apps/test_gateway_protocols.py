@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 
@@ -16,7 +17,7 @@ from verbal.apps.gateway.messages import write_more
 from verbal.apps.gateway.refusal import Refusal
 from verbal.apps.gateway.routes import Route, find_route, read_routes
 from verbal.contracts import Reply
-from verbal.errors import ConfigError, UnknownName
+from verbal.errors import ConfigError, ModelError, UnknownName
 from verbal.types import Message, ToolCall, Usage
 
 VALUES = [
@@ -141,6 +142,16 @@ def test_what_anthropic_has_no_word_for_is_refused():
         (RESPONSES, {"truncation": "auto"}, "truncation"),
         (RESPONSES, {"tool_choice": {"type": "mcp"}}, "tool_choice"),
         (RESPONSES, {"temprature": 1}, "temprature"),
+        (RESPONSES, {"instructions": 3}, "instructions"),
+        (RESPONSES, {"input": [3]}, "input[0]"),
+        (RESPONSES, {"input": [{"role": "tool", "content": "x"}]}, "input[0]"),
+        (RESPONSES, {"input": [{"type": "function_call_output", "output": "x"}]}, "input[0].call_id"),
+        (RESPONSES, {"input": [{"type": "function_call", "name": "f"}]}, "input[0]"),
+        (RESPONSES, {"tool_choice": "some"}, "tool_choice"),
+        (RESPONSES, {"tools": [{"type": "function", "name": "f", "parameters": 3}]}, "tools[0]"),
+        (RESPONSES, {"reasoning": 3}, "reasoning"),
+        (RESPONSES, {"text": 3}, "text"),
+        (RESPONSES, {"text": {"other": 3}}, "text.other"),
         (MESSAGES, {"max_tokens": None}, "max_tokens"),
         (MESSAGES, {"temperature": 1.5}, "temperature"),
         (MESSAGES, {"top_k": 5}, "top_k"),
@@ -149,6 +160,10 @@ def test_what_anthropic_has_no_word_for_is_refused():
         (MESSAGES, {"messages": [{"role": "user", "content": [{"type": "document"}]}]}, "messages[0].content"),
         (MESSAGES, {"output_config": {"format": {"type": "yaml"}}}, "output_config.format"),
         (MESSAGES, {"system": [{"type": "image"}]}, "system"),
+        (MESSAGES, {"messages": []}, "messages"),
+        (MESSAGES, {"messages": [{"role": "user", "content": 3}]}, "messages[0].content"),
+        (MESSAGES, {"messages": [{"role": "user", "content": [{"type": "tool_result"}]}]}, "messages[0].tool_use_id"),
+        (MESSAGES, {"output_config": {"other": 1}}, "output_config"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused_by_name(form, change, param):
@@ -156,6 +171,28 @@ def test_what_cannot_be_honoured_is_refused_by_name(form, change, param):
     with pytest.raises(Refusal) as found:
         form.read(asked | change)
     assert (found.value.status, found.value.param) == (400, param)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda f: f.name)
+def test_what_another_server_writes_may_be_anything(form):
+    draw = random.Random(19)
+    kinds = ["message_start", "content_block_delta", "response.completed", "response.failed", "error", None]
+    names = ["type", "message", "index", "delta", "choices", "response", "output", "content", "usage", "id", "error"]
+    values = [
+        *VALUES, {"id": 3}, [{"delta": {"content": 3}}], [{"message": {}}], {"text": 3, "type": "text_delta"},
+        [{"type": "message", "content": 3}], [{"type": "message", "content": [3]}], [{"type": "function_call"}],
+        {"output": [{"type": "message", "content": 3}]}, {"output": [], "usage": 3, "incomplete_details": 3},
+        [{"type": "tool_use", "input": 3}], [{"type": "text", "text": 3}], [{"index": "x", "message": {"content": 3}}],
+        [{"delta": {"tool_calls": 3}}], [{"delta": 3}], {"usage": {"input_tokens": "x"}},
+    ]  # fmt: skip
+    for _ in range(3000):
+        heard = form.heard("m")
+        event = {name: draw.choice(values) for name in draw.sample(names, draw.randint(0, 5))}
+        event = draw.choice([event | {"type": draw.choice(kinds)}, event, draw.choice(values)])
+        for read, given in ((heard.add, (event,)), (heard.whole, (event,)), (heard.reply, ())):
+            with contextlib.suppress(ModelError):
+                read(*given)
+        assert heard.so_far().finish == "error" and isinstance(heard.id, str)
 
 
 # routes ---------------------------------------------------------------------------------------------------------------
