@@ -39,7 +39,7 @@ NAMES = [
 def test_a_random_body_is_read_or_refused_and_can_be_taught(form):
     draw = random.Random(11)
     read = 0
-    for _ in range(4000):
+    for _ in range(1500):
         body = {name: draw.choice(VALUES) for name in draw.sample(NAMES, draw.randint(0, 7))} | {"model": "m"}
         for loose in (False, True):
             try:
@@ -53,7 +53,7 @@ def test_a_random_body_is_read_or_refused_and_can_be_taught(form):
         taught = dict(body)
         form.teach(taught, "be kind")
         assert json.dumps(body) == before
-    assert read > 100
+    assert read > 50
 
 
 def random_reply(draw):
@@ -98,7 +98,7 @@ def test_what_is_written_is_heard_alike_whole_and_streamed_however_it_is_cut(for
 def test_a_model_is_put_into_any_body_and_nothing_else_changes():
     draw = random.Random(17)
     words = ["model", '"model": "x"', "a", 1.5, 10**30, None, {"model": "y"}, ["model", "z"], "\ud83d"]
-    for _ in range(2000):
+    for _ in range(1000):
         body = {draw.choice(["a", "b", "c"]): draw.choice(words) for _ in range(draw.randint(0, 3))}
         body = dict(draw.sample(items := [*body.items(), ("model", draw.choice(["m", 'q"', "é"]))], len(items)))
         raw = json.dumps(body, indent=draw.choice([None, 2]), ensure_ascii=draw.choice([True, False]))
@@ -185,7 +185,7 @@ def test_what_another_server_writes_may_be_anything(form):
         [{"type": "tool_use", "input": 3}], [{"type": "text", "text": 3}], [{"index": "x", "message": {"content": 3}}],
         [{"delta": {"tool_calls": 3}}], [{"delta": 3}], {"usage": {"input_tokens": "x"}},
     ]  # fmt: skip
-    for _ in range(3000):
+    for _ in range(1000):
         heard = form.heard("m")
         event = {name: draw.choice(values) for name in draw.sample(names, draw.randint(0, 5))}
         event = draw.choice([event | {"type": draw.choice(kinds)}, event, draw.choice(values)])
