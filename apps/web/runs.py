@@ -9,6 +9,8 @@ import asyncio
 import contextlib
 import json
 import sys
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -223,7 +225,7 @@ def _attempt(store: Store, attempt: Attempt) -> dict[str, Any]:
 
 
 class Progress:
-    """How far a run is, read from the store: groups that were seen are not read again.
+    """How far a run is, read from the store: groups that were seen are not read again, and all who watch share it.
 
     Args:
         store: Where it is.
@@ -233,9 +235,16 @@ class Progress:
     def __init__(self, store: Store, run: str) -> None:
         self._store, self._run = store, run
         self._solved: dict[tuple[str, str], bool] = {}
+        self._lock, self._at, self._told = threading.Lock(), -1e9, dict[str, Any]()
 
     def now(self) -> dict[str, Any]:
-        """done, total, solved, cost and status."""
+        """done, total, solved, cost and status; read once for all who ask at about the same time."""
+        with self._lock:
+            if time.monotonic() - self._at >= _POLL * 0.9:
+                self._told, self._at = self._read(), time.monotonic()
+            return self._told
+
+    def _read(self) -> dict[str, Any]:
         run = self._store.run(self._run)
         if run is None:
             raise missing("run")
@@ -255,7 +264,8 @@ class Progress:
 async def watch_run(site: Site, person: Person, request: web.Request) -> web.StreamResponse:
     """GET /api/runs/{id}/events: how far it is, until it has ended."""
     run = await asyncio.to_thread(run_of, site, person, request.match_info["id"])
-    progress, before = Progress(site.store, str(run["id"])), None
+    name, before = str(run["id"]), None
+    progress = site.watched.setdefault(name, Progress(site.store, name))
     async with streaming(request) as events:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LONGEST_WATCH):
@@ -265,6 +275,7 @@ async def watch_run(site: Site, person: Person, request: web.Request) -> web.Str
                         await events.send(now)
                         before = now
                     if now["status"] != "running":
+                        site.watched.pop(name, None)
                         break
                     await asyncio.sleep(_POLL)
         await events.send({"type": "done", **{k: v for k, v in (before or {}).items() if k != "type"}})

@@ -20,6 +20,7 @@ from .talks import Chat, Talk, Talks
 
 if TYPE_CHECKING:
     from .memories import States
+    from .runs import Progress
 
 
 class Site:
@@ -59,6 +60,8 @@ class Site:
         self.talks = Talks(self)
         self.finished: dict[str, tuple[int, float | None]] = {}
         """Runs that have ended -> episodes and cost."""
+        self.watched: dict[str, Progress] = {}
+        """Runs under way that somebody looks at."""
         self.replaying = asyncio.Lock()
         self.comparing = 0
         self._states: States | None = None

@@ -10,6 +10,7 @@ import pytest_asyncio
 from web_world import served
 
 from verbal.apps.web.pages import ROUTES
+from verbal.apps.web.scopes import author_of
 from verbal.parts import make_part
 from verbal.types import Attempt, MemoryOp, Reflection, Task
 
@@ -115,6 +116,17 @@ async def test_lists_hold_nothing_of_others(world):
     assert await world.ann.get("/api/runs") == []
     assert "bob" not in str(await world.ann.get("/api/policies"))
     assert [d["name"] for d in await world.bob.get("/api/databases")] == ["shop", "payroll"]
+
+
+async def test_whose_a_lesson_is(world):
+    store, chat = world.site.store, world.others[0]["{id}"]
+    item = Reflection(id="r1", text="x", attempts=tuple(a.id for a in store.attempts(chat)[:1]))
+    assert author_of(store, item, None) == "bob"
+    bare, said = item.replace(attempts=()), f"said by the user of answer {chat.removeprefix('ask-')}-1"
+    assert author_of(store, bare, MemoryOp(op="ADD", item=bare, author="user", reason=said)) == "bob"
+    assert author_of(store, bare, MemoryOp(op="ADD", item=bare, author="user:cid", reason=said)) == "cid"
+    assert author_of(store, bare, MemoryOp(op="ADD", item=bare, author="curator", reason=said)) == ""
+    assert author_of(store, bare, MemoryOp(op="ADD", item=bare, author="user", reason="of answer fffff-1")) == ""
 
 
 async def test_nobody_gets_anything_without_a_session(world):
