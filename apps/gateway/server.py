@@ -241,8 +241,7 @@ class Gateway:
 
     async def _model(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["name"]
-        if name not in self._names(request[CALLER]):
-            raise Refusal(404, f"the model {name[:80]!r} is not served here", param="model", code="model_not_found")
+        self._route(name, request[CALLER])
         return _listed(request, [name], one=True)
 
     async def _health(self, request: web.Request) -> web.StreamResponse:
@@ -299,7 +298,10 @@ class Gateway:
         """How many tokens a message has: only its provider knows."""
         raw = await _received(request)
         model = model_of(read_body(raw))
-        route = self._route(model, request[CALLER])
+        caller = request[CALLER]
+        route = self._route(model, caller)
+        if caller.routes and not {route.name, model} & set(caller.routes):  # what is free is not asked of the gate
+            raise Refusal(403, f"this key may not use {model[:80]!r}", param="model", code="route_not_allowed")
         with self.lease(route.upstream) as served:
             wire, path = served.wire, "messages/count_tokens"
             if wire is None or path not in wire.urls:

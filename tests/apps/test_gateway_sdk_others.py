@@ -12,6 +12,7 @@ from gateway_upstream import KEY, TOOL, Kept, Provider, between
 from gateway_world import ASK, SCRIPT, sdk
 from protocol_servers import says
 
+from verbal.apps.gateway.exchange import Caller
 from verbal.apps.gateway.routes import Route
 from verbal.apps.gateway.server import Gateway
 
@@ -97,11 +98,15 @@ async def test_sdk_anthropic_without_asyncio(scripted):
     assert await asyncio.to_thread(ask) == ("red green blue", "red green blue")
 
 
-async def test_sdk_anthropic_counts_tokens(anthropics, chats):
+async def test_sdk_anthropic_counts_tokens(anthropics, chats, monkeypatch):
     async with claude(anthropics) as client:
         assert (await client.messages.count_tokens(model="tiny-1", messages=ASK)).input_tokens == 14
+        assert (await client.models.retrieve("tiny-1")).id == "tiny-1"  # any name is served there
     async with claude(chats) as client:
         with pytest.raises(anthropic.NotFoundError, match="only routes to Anthropic"):
+            await client.messages.count_tokens(model="any", messages=ASK)
+        monkeypatch.setattr(chats.door, "admit", lambda headers: Caller(routes=("other",)))
+        with pytest.raises(anthropic.PermissionDeniedError, match="may not use 'any'"):
             await client.messages.count_tokens(model="any", messages=ASK)
 
 
