@@ -119,7 +119,7 @@ class Served:
         """Where requests of the model's own protocol are sent as they came."""
         self._any = self.name.endswith(f"/{ANY}")
         """Whether the client names the model."""
-        self._price = None if self._any else price_of(model)
+        self._price = price_of(model)
         self.under_way = 0
         """Requests that use it now."""
         # What computes here does so in threads of a shared pool: some of them stay free for the next model, and who
@@ -136,7 +136,7 @@ class Served:
 
     def price(self, model: str) -> Price | None:
         """What a request for `model` costs; None when that is not known."""
-        return _price(self.name_of(model)) if self._any else self._price
+        return self._price or (_price(self.name_of(model)) if self._any else None)
 
     def take(self) -> None:
         """Notes one more request that uses it."""

@@ -116,6 +116,12 @@ async def test_any_name_may_be_served_and_a_server_has_a_key_of_its_own(provider
             assert status == 200 and provider.seen[-1]["model"] == "tiny-2"
         assert json.loads(raw)["model"] == "http/tiny-2"
         assert json.loads(await get(gateway, "/v1/models"))["data"] == []
+        with gateway.lease(upstream) as served:
+            assert served.price("tiny-2").cost(9, 9) == 0.0  # on this machine
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    async with Gateway("openai/*") as gateway:
+        with gateway.lease("openai/*") as served:
+            assert served.price("gpt-4o").cost(10**6, 0) > 0.1 and served.price("gpt-0") is None
     async with Gateway(routes=[Route(name="a", upstream=upstream, key="ONE_SERVERS_KEY")]) as gateway:
         assert (await post(gateway, any_(model="a")))[0] == 404  # nobody knows a model of that name
         assert provider.headers[-1]["authorization"] == f"Bearer {KEY}"
