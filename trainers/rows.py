@@ -17,12 +17,13 @@ from . import critiques, outcomes, retrospect, scoped
 from .attempts import Scored, Selection, counts, scored
 from .examples import Built, Row, Source, capped, corrected, make_row, messages_of, refuse_empty, said
 from .traces import Trace
+from .utterances import utterances
 
 __all__ = ["FORMATS", "Built", "Row", "Selection", "build", "preference", "sft"]
 
 FORMATS = (
     "sft", "preference", "kto", "reward", "prompt", "spans", "privileged", "refine", "retrospective", "demonstrations",
-    "scope",
+    "scope", "utterances",
 )  # fmt: skip
 """Formats that can be built, the first three by TRL's names of the dataset types or of their trainer."""
 
@@ -39,7 +40,7 @@ def build(store: Store, format: str, selection: Selection) -> Built:
         "sft": sft, "preference": preference, "kto": outcomes.kto, "reward": outcomes.reward,
         "prompt": outcomes.prompts, "spans": outcomes.spans, "privileged": critiques.privileged,
         "refine": critiques.refine, "retrospective": retrospect.retrospective,
-        "demonstrations": retrospect.demonstrations, "scope": scoped.scope,
+        "demonstrations": retrospect.demonstrations, "scope": scoped.scope, "utterances": utterances,
     }  # fmt: skip
     if format not in builders:
         raise UnknownName.of("format", format, FORMATS)

@@ -56,8 +56,9 @@ def export(
             "retrospective",
             "demonstrations",
             "scope",
+            "utterances",
         ],
-        typer.Option("--format", help="Row type: answers (the first six), words behind them, or reflections."),
+        typer.Option("--format", help="Row type: answers (the first six), words behind them, reflections, turns."),
     ] = "sft",
     run: Annotated[str, typer.Option(help="Only attempts of this run.")] = "",
     to: Annotated[

@@ -8,12 +8,10 @@ import pytest
 
 from verbal.apps.social import Social, Transcript
 from verbal.apps.social.imagined import BALANCE, Imagined, Imaginings, imagine, imagine_people, knows_too_much
-from verbal.apps.social.rows import utterance_rows, write_rows
+from verbal.apps.social.rows import write_rows
 from verbal.apps.social.scenarios import scenario_of
 from verbal.errors import DataError, RefusedError
 from verbal.models import open_model
-from verbal.recipe import load_recipe
-from verbal.run import learn, open_workshop
 from verbal.testing import ScriptedModel
 
 APP = Social()
@@ -103,20 +101,3 @@ def test_outcomes_must_be_balanced(good, fine) -> None:
 def test_a_fact_that_was_told_may_be_spoken_of() -> None:
     told = Transcript((("ME", "And?"), ("THEM", f"Well, {ONE.secret}."), ("ME", f"So {ONE.secret}?")))
     assert not knows_too_much(told, ONE.secret) and not knows_too_much(told, "")
-
-
-async def test_utterances_of_a_run_become_rows_with_one_reward_each() -> None:
-    from verbal.testing import temporary_store
-
-    with temporary_store() as store:
-        async with open_workshop(load_recipe("social"), store, run="r") as shop:
-            await learn(shop, shop.app.tasks("train")[:6], run="r")
-        rows = utterance_rows(store, "r")
-        rewards = [row["reward"] for row in rows]
-        assert 0.0 <= min(rewards) < max(rewards) <= 10.0
-        attempts = {a.id: a for a in store.attempts("r")}
-        said = [s.text for a in attempts.values() for s in a.steps if s.author == "policy"]
-        assert len(rows) == len(said) and {r["completion"][0]["content"] for r in rows} == set(said)
-        assert all("<hint" not in r["prompt"][0]["content"] for r in rows), "the prompt is the task's own"
-        with pytest.raises(DataError, match="no utterance has a reward"):
-            utterance_rows(store, "r", critic="nobody")

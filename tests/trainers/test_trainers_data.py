@@ -92,7 +92,7 @@ def test_a_disk_that_refuses_is_explained(store, tmp_path):
 
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory):
-    """A store that feeds every format: a criticised and a reflected retry, a labelled span, a scope run."""
+    """A store that feeds every format: a criticised and a reflected retry, a labelled span, turns, a scope run."""
     path = tmp_path_factory.mktemp("everything")
     with trials(path, [0.0, 1.0]) as store:
         task = store.tasks()["t1"].replace(info={"licence": "CC0-1.0"})
@@ -100,6 +100,10 @@ def everything(tmp_path_factory):
         first = store.attempt("r/main/t1/0.0")
         assert first is not None
         store.put_feedback([judged(first, 0.0, "clauses", scope="span:0:6")])
+        second = store.attempt("r/main/t1/1.0")
+        assert second is not None
+        for value, turn in ((0.0, first), (1.0, second)):
+            store.put_feedback([judged(turn, value, scope="step:0", parts={"goal": value})])
         ids = {kind: [f"{kind}{i}" for i in range(4)] for kind in ("inside", "near", "outside")}
         for name in (n for names in ids.values() for n in names):
             request = make_task(name, gold=None)
@@ -122,6 +126,7 @@ FORMATS_READ = {
     "refine": ["prompt", "completion", "first", "critique", "reward", "first_reward"],
     "retrospective": ["prompt", "completion", "before", "after", "reward"],
     "demonstrations": ["prompt", "completion", "failed"],
+    "utterances": ["prompt", "completion", "reward"],
     "scope": [
         "prompt",
         "chosen",
