@@ -1,7 +1,8 @@
 """Rows of utterances: each thing that the policy said in a conversation, in its place there, with one reward.
 
 Source: the utterance rows of Sotopia-RL (arXiv 2508.03905): a critic gave each utterance a reward in several
-dimensions (feedback of scope `step:i` with `parts`); each is scaled over the data set, and their mean x 10 is the reward.
+dimensions (feedback of scope `step:i` with `parts`); each is scaled over the data set, and their mean x 10 is the
+reward.
 No torch here.
 """
 

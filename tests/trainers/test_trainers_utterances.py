@@ -39,8 +39,10 @@ def a_talk(store, *parts, split="train"):
     task = Task(id="t", kind="social", messages=(Message(role="user", content="Talk."),), split=split)
     steps = []
     for i in range(len(parts)):
-        prompt = (*task.messages, *[m for s in steps for m in (Message(role="assistant", content=s.text),
-                                                               Message(role="user", content=s.observation))])  # fmt: skip
+        prompt = task.messages
+        for step in steps:
+            heard = Message(role="user", content=step.observation)
+            prompt = (*prompt, Message(role="assistant", content=step.text), heard)
         steps.append(Step(author="policy", text=f"Line {i}.", observation=f"Heard {i}.", prompt=prompt))
     store.put_tasks([task])
     store.start_run("r", {})
