@@ -46,6 +46,7 @@ class Choice:
     """A policy that may be compared."""
 
     model: str
+    """As a page calls it."""
     memory: str = ""
     version: int | None = None
     label: str = ""
@@ -61,7 +62,7 @@ def offered(site: Site, person: Person) -> list[Choice]:
         (n, v) for n, v in site.store.memories().items() if scope_of(n) in ("sql", "run") and may_read(person, n)
     ]
     found = []
-    for model in site.models:
+    for model in site.shown:
         found.append(Choice(model, label=f"{model}, no memory"))
         for name, newest in memories[:40]:
             told = [newest, *(v for v in _changes(site, name) if v < newest)][:_VERSIONS]
@@ -111,9 +112,9 @@ async def _side(site: Site, person: Person, wanted: Any) -> Choice:
     if not isinstance(wanted, Mapping):
         raise Fault(400, "body", "`a` and `b` must be objects")
     model, memory = text_of(wanted, "model", most=200), text_of(wanted, "memory", most=200)
-    model = model or (site.models[0] if site.models else "")
-    if model not in site.models:
-        raise Fault(400, "model", f"the model {model[:80]!r} is not offered here", f"one of: {', '.join(site.models)}")
+    model = model or next(iter(site.shown), "")
+    if model not in site.shown:
+        raise Fault(400, "model", f"the model {model[:80]!r} is not offered here", f"one of: {', '.join(site.shown)}")
     name, _, version = memory.partition("@")
     version = version or str(wanted.get("version") or "")
     if not name or name == "none":
@@ -153,7 +154,8 @@ async def _assistant(site: Site, person: Person, source: Source, side: Choice) -
     about = {"user": person.name, "database": source.name, "compared": True}
     memory = f"{side.memory}@{side.version}" if side.memory else "none"
     return Assistant(
-        store=site.store, model=await site.model(side.model), recipe=web_recipe(side.model, site.max_cost),
+        store=site.store, model=await site.model(site.shown[side.model]),
+        recipe=web_recipe(site.shown[side.model], site.max_cost),
         app=await source.opened(),
         memory=memory, about=about,
     )  # fmt: skip

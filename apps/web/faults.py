@@ -21,7 +21,7 @@ from verbal.errors import (
 )
 from verbal.models._faults import redact
 
-_PLACE = re.compile(r"(?<![\w:/.])(?:file://)?(?:~|/)?(?:[\w.@+-]*/)+(?=[\w.@+-])")
+_PLACE = re.compile(r"(?:file://|(?<![\w:/.~])~?|(?<=:)(?!//))/(?:[\w.@+-]+/)*(?=[\w.@+-])")
 _log = logging.getLogger("verbal.web")
 
 
@@ -79,7 +79,16 @@ def clean(text: str) -> str:
     >>> clean("the database '/home/ann/data/shop.db' is gone; see a/b and http://x.org/a/b")
     "the database 'shop.db' is gone; see a/b and http://x.org/a/b"
     """
-    return _PLACE.sub(lambda m: m[0] if m[0][0] not in "~/f" else "", redact(text)).strip()
+    return _PLACE.sub("", redact(text)).strip()
+
+
+def shown_model(spec: str) -> str:
+    """A model as `--model` takes it, without the folder or the address where it is.
+
+    >>> [shown_model(spec) for spec in ("http/qwen3@http://10.0.0.3:8000/v1", "hf:/data/small", "openai/gpt-5")]
+    ['http/qwen3', 'hf:small', 'openai/gpt-5']
+    """
+    return clean(re.split(r"@(?=https?://)", spec)[0])
 
 
 def missing(what: str) -> Fault:
@@ -87,4 +96,4 @@ def missing(what: str) -> Fault:
     return Fault(404, "unknown", f"there is no such {what}")
 
 
-__all__ = ["Fault", "clean", "fault", "missing"]
+__all__ = ["Fault", "clean", "fault", "missing", "shown_model"]

@@ -198,7 +198,7 @@ async def told(site: Site, person: Person) -> dict[str, Any]:
 
     return {
         "user": person.name, "team": person.team, "admin": person.admin, "login": await site.people.accounts(),
-        "version": __version__, "model": site.models[0] if site.models else "",
+        "version": __version__, "model": next(iter(site.shown), ""),
         "databases": [{"name": d.name, "title": d.title} for d in site.databases.of(person)],
         "features": {"sql": bool(site.models), "chat": site.chats_too},
     }  # fmt: skip

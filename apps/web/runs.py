@@ -25,7 +25,7 @@ from verbal.store import Store
 from verbal.types import Attempt, Feedback, Usage
 
 from .events import streaming
-from .faults import Fault, clean, missing
+from .faults import Fault, clean, missing, shown_model
 from .people import Person
 from .scopes import is_chat, may_see_run
 
@@ -70,7 +70,7 @@ def summary(store: Store, run: Mapping[str, Any], known: dict[str, tuple[int, fl
         "id": name, "recipe": recipe.get("name", ""), "command": info.get("command", "run"), "status": run["status"],
         "started": run["started"], "finished": run["finished"],
         "tasks": len(info.get("tasks") or ()) * (seeds * arms if info.get("command") == "eval" else 1),
-        "done": done, "cost": cost, "model": (recipe.get("model") or {}).get("name", ""),
+        "done": done, "cost": cost, "model": shown_model((recipe.get("model") or {}).get("name", "")),
     }  # fmt: skip
 
 
@@ -122,12 +122,21 @@ def details(store: Store, run: Mapping[str, Any], known: dict[str, tuple[int, fl
         "differences": results.get("differences") or [],
         "curves": results.get("attempt_curves") or results.get("learning_curves") or [],
         "learning": results.get("learning_curves") or [],
-        "lesson_counts": results.get("lesson_counts") or [], "cost": cost, "gates": decisions(store)[-20:],
+        "lesson_counts": results.get("lesson_counts") or [], "cost": cost, "gates": _cleaned(decisions(store)[-20:]),
         "changes": results.get("changes") or {}, "instructive": results.get("instructive") or [],
-        "versions": results.get("versions") or [], "lessons": _lessons(store, run),
+        "versions": _cleaned(results.get("versions") or []), "lessons": _lessons(store, run),
         "memory": _memory_of(run).get("name"),
         "parts": [p["id"] for p in parts], "attempts": _attempts(store, [run, *parts]),
     }  # fmt: skip
+
+
+def _cleaned(value: Any) -> Any:
+    """Records that name models and folders of prompts, without where these are."""
+    if isinstance(value, str):
+        return shown_model(value)
+    if isinstance(value, Mapping):
+        return {k: _cleaned(v) for k, v in value.items()}
+    return [_cleaned(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def _lessons(store: Store, run: Mapping[str, Any]) -> dict[str, int]:
@@ -215,7 +224,8 @@ def _attempt(store: Store, attempt: Attempt) -> dict[str, Any]:
         "attempt": {
             "id": attempt.id, "run": attempt.run, "task": attempt.task, "arm": attempt.arm, "round": attempt.round,
             "sample": attempt.sample, "answer": attempt.answer[:_LONG], "stop": str(attempt.stop),
-            "error": clean(attempt.error) if attempt.error else None, "model": attempt.model, "parent": attempt.parent,
+            "error": clean(attempt.error) if attempt.error else None, "model": shown_model(attempt.model),
+            "parent": attempt.parent,
             "question": (task.info.get("question") if task else None) or said[:_LONG], "steps": steps,
             "usage": {"calls": usage.calls, "tokens": usage.tokens, "cost": usage.cost, "seconds": usage.seconds},
         },

@@ -13,6 +13,7 @@ from verbal.store import Store
 from verbal.verbs import resolve_checkpoint
 
 from .databases import Databases, Source
+from .faults import shown_model
 from .people import People, Person
 from .results import Results
 from .static import PAGE
@@ -51,6 +52,14 @@ class Site:
     ) -> None:
         self.store, self.url, self.page = store, url or str(store.where), page
         self.models = tuple(dict.fromkeys(models))
+        self.shown: dict[str, str] = {}
+        """What a page calls a model -> how it is opened."""
+        for spec in self.models:
+            name, number = shown_model(spec), 1
+            while name in self.shown:
+                number += 1
+                name = f"{shown_model(spec)} ({number})"
+            self.shown[name] = spec
         self.chats_too = self._chats_too()
         """Whether the chat agent answers here."""
         self.hosts, self.max_cost = frozenset(hosts), max_cost

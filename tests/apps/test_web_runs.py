@@ -45,7 +45,7 @@ async def test_a_run_with_its_arms_curves_and_gates(world):
     assert [a["name"] for a in found["arms"]] == ["base", "retry", "shuffled", "memory"]
     memory = found["arms"][-1]
     assert memory["mean"] == 1.0 and memory["low"] <= memory["mean"] <= memory["high"] and len(memory["per_seed"]) == 2
-    assert found["claim"] and found["gates"][0]["verdict"]
+    assert found["claim"] and found["gates"][0]["verdict"] and str(world.site.store.folder) not in json.dumps(found)
     assert {c["arm"] for c in found["curves"]} >= {"retry"} and set(found["curves"][0]["points"][0]) == {
         "x",
         "y",
