@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import aiohttp
 import pytest
 import pytest_asyncio
-from web_world import Browser, local, served
+from web_world import Browser, local, served, slow_model
 
 from verbal.apps.gateway import Gateway
 from verbal.apps.web import Pages, Site
@@ -97,6 +98,24 @@ async def test_two_tabs_and_unknown_turns(world):
     fresh = await world.ann.post("/api/chats", {"kind": "chat"})
     assert (await world.ann.ask("POST", f"/api/turns/{fresh['id']}-1/feedback", {"kind": "up"}))[0] == 404
     assert (await world.ann.get(f"/api/chats/{fresh['id']}"))["turns"] == []
+
+
+async def test_who_hangs_up_stops_the_agent(tmp_path):
+    async with slow_model() as slow, served(tmp_path, models=[slow.spec]) as server:
+        me = await local(server)
+        chat = await me.post("/api/chats", {"kind": "chat"})
+        path = f"{server.url}/api/chats/{chat['id']}/turns"
+        async with me.session.post(path, json={"text": "wait for it", "etag": 0}, headers=me.headers) as answer:
+            await asyncio.wait_for(slow.begun.wait(), 20)
+            status, found = await me.ask("POST", f"/api/chats/{chat['id']}/turns", {"text": "x", "etag": 0})
+            assert status == 409 and found["error"]["code"] == "busy"
+            answer.close()
+        async with asyncio.timeout(20):
+            while not slow.dropped or (await me.get(f"/api/chats/{chat['id']}"))["busy"]:
+                await asyncio.sleep(0.01)
+        found = await me.get(f"/api/chats/{chat['id']}")
+        assert found["etag"] == 1 and found["turns"][0]["status"] == "stopped" and slow.asked == slow.dropped == 1
+        assert (await me.get("/api/chats"))[0]["turns"] == 1
 
 
 async def test_a_model_that_reads_no_instructions_has_no_chats(tmp_path):

@@ -7,8 +7,7 @@ import json
 
 import pytest
 import pytest_asyncio
-from aiohttp import web
-from web_world import local, served
+from web_world import local, served, slow_model
 
 from verbal.apps.text2sql.answered import answer_of
 from verbal.apps.web import events as events_file
@@ -207,45 +206,10 @@ async def test_feedback_for_an_answer_that_is_not_in_the_chat(world):
 # hang-ups -------------------------------------------------------------------------------------------------------------
 
 
-class Slow:
-    """A model's server that answers when it is let go, and notes who hung up."""
-
-    def __init__(self) -> None:
-        self.go, self.begun, self.dropped, self.asked = asyncio.Event(), asyncio.Event(), 0, 0
-
-    async def answer(self, request: web.Request) -> web.Response:
-        body = await request.json()
-        if "wait" in json.dumps(body["messages"]):
-            self.begun.set()
-            self.asked += 1
-            try:
-                await self.go.wait()
-            except asyncio.CancelledError:
-                self.dropped += 1
-                raise
-        message = {"role": "assistant", "content": "```sql\nSELECT 1\n```"}
-        made = {"index": 0, "message": message, "finish_reason": "stop"}
-        usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
-        whole = {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [made], "usage": usage}
-        return web.json_response(whole)
-
-
 @pytest_asyncio.fixture(loop_scope="module")
 async def slow():
-    made = Slow()
-    app = web.Application()
-    app.add_routes([web.post("/v1/chat/completions", made.answer), web.get("/v1/models", _models)])
-    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    made.spec = f"http/m@http://127.0.0.1:{runner.addresses[0][1]}/v1"
-    yield made
-    made.go.set()
-    await runner.cleanup()
-
-
-async def _models(request: web.Request) -> web.Response:
-    return web.json_response({"object": "list", "data": [{"id": "m", "object": "model"}]})
+    async with slow_model() as made:
+        yield made
 
 
 async def test_who_hangs_up_stops_the_model_and_its_costs(tmp_path, slow, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 from contextlib import asynccontextmanager, closing
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from aiohttp import web
 
 from verbal.apps.web import Pages, Site, WebServer
 from verbal.store import Store
@@ -140,3 +142,47 @@ async def local(server: Any) -> Browser:
     browser = server.browser()
     await browser.get(f"/?token={server.site.people.new_token()}")
     return browser
+
+
+class Slow:
+    """A model's server that answers when it is let go, and notes who hung up."""
+
+    def __init__(self) -> None:
+        self.go, self.begun, self.dropped, self.asked = asyncio.Event(), asyncio.Event(), 0, 0
+
+    async def answer(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        if "wait" in json.dumps(body["messages"]):
+            self.begun.set()
+            self.asked += 1
+            try:
+                await self.go.wait()
+            except asyncio.CancelledError:
+                self.dropped += 1
+                raise
+        message = {"role": "assistant", "content": "```sql\nSELECT 1\n```"}
+        made = {"index": 0, "message": message, "finish_reason": "stop"}
+        usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+        whole = {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [made], "usage": usage}
+        return web.json_response(whole)
+
+
+async def _models(request: web.Request) -> web.Response:
+    return web.json_response({"object": "list", "data": [{"id": "m", "object": "model"}]})
+
+
+@asynccontextmanager
+async def slow_model():
+    """A `Slow` on loopback; `spec` is how `--model` takes it."""
+    made = Slow()
+    app = web.Application()
+    app.add_routes([web.post("/v1/chat/completions", made.answer), web.get("/v1/models", _models)])
+    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    made.spec = f"http/m@http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    try:
+        yield made
+    finally:
+        made.go.set()
+        await runner.cleanup()
