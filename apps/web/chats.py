@@ -44,6 +44,8 @@ async def show_chat(site: Site, person: Person, request: web.Request) -> web.Str
     """GET /api/chats/{id}."""
     chat = await site.talks.find(person, request.match_info["id"])
     turns, memory = await _turns(site, person, chat)
+    if turns:  # a message whose answer was stopped is a turn as well
+        chat.turns, chat.fresh, chat.title = len(turns), False, chat.title or str(turns[0]["text"])[:120]
     told = {**chat.told(), "memory": memory, "turns": turns, "etag": len(turns), "busy": site.talks.busy(chat)}
     return web.json_response(told)
 

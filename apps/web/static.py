@@ -47,7 +47,7 @@ async def show_page(site: Site, person: Person, request: web.Request) -> web.Str
 
     With `?token=` the one person of a server without accounts is let in, and sent on to the page.
     """
-    if token := request.query.get("token", ""):
+    if (token := request.query.get("token", "")) and request.method == "GET":
         response: web.StreamResponse = web.Response(status=303, headers={"location": "/"})
         if (session := await site.people.let_in(token[:200])) is not None:
             set_cookie(request, response, session)

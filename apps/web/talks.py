@@ -219,6 +219,7 @@ class Talks:
         """What a run tells of its chat."""
         info = run["info"]
         if not info.get("user") or info.get("hidden") or info.get("compared"):
+            self._chats.pop(run["id"], None)
             return
         known = self._chats.setdefault(run["id"], Chat(id=run["id"], kind="", owner=str(info["user"])))
         answers = info.get("answers") or info.get("turns") or ()
