@@ -7,7 +7,8 @@ say that the way from a failed conversation over words to a better conversation 
 of it is the right words (shuffled memory) or more tries (retry-only). They say nothing about language models: those
 figures are null here.
 
-Arms as everywhere (`verbal/evaluate.py`), at most two attempts a scenario, three seeds; `with_quarantine` is the same
+Arms as everywhere (`verbal/evaluate.py`), at most two attempts a scenario, three seeds. Ten scenarios tell little, so
+`many` scores the same lessons on more people, put together by the rules of the proposer; `with_quarantine` is the same
 with lessons on trial until outcomes speak for them, and twelve passes in place of three. Writes results/social.json.
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import dataclasses
 import json
 import tempfile
 import time
@@ -22,10 +24,15 @@ from pathlib import Path
 from typing import Any
 
 from verbal.apps.social import Social
+from verbal.apps.social.imagined import imagine_people
+from verbal.apps.social.scenarios import scenario_of
 from verbal.learning import run_learn
+from verbal.models import open_model
 from verbal.store import Store
 
 OUT = Path(__file__).parent / "results" / "social.json"
+MANY = 120
+"""Scenarios that the proposer is asked for; repeats are left out."""
 KEPT = ("name", "mean", "low", "high", "per_seed", "attempts", "unscored")
 
 
@@ -41,7 +48,7 @@ def learned(folder: Path, recipe: str, overrides: list[str], seeds: int) -> dict
         spoken = sum(len(a.steps) // 2 for a in store.attempts())
     return {
         "recipe": recipe,
-        "overrides": overrides,
+        "overrides": [o.rpartition("/")[2] if "scenarios=" in o else o for o in overrides],
         "arms": {arm["name"]: {k: arm[k] for k in KEPT[1:]} for arm in made["arms"]},
         "differences": {d["name"]: [d["mean"], d["low"], d["high"]] for d in made["differences"]},
         "claim": made["claim"],
@@ -64,11 +71,18 @@ def main() -> None:
         place = Path(folder)
         (place / "one").mkdir()
         (place / "two").mkdir()
+        (place / "many").mkdir()
+        many = place / "many" / "scenarios.jsonl"
+        people = asyncio.run(imagine_people(app, open_model("rules:social"), MANY, seed=1))
+        shipped = [scenario_of(task) for task in app.tasks("train")]
+        held_out = [dataclasses.replace(p, split="dev") for p in people]
+        many.write_text("".join(s.to_json() + "\n" for s in [*shipped, *held_out]), encoding="utf-8")
         found = {
             "what": "speaker and person by rules, no language model",
-            "scenarios": {split: len(app.tasks(split)) for split in ("train", "dev")},
+            "scenarios": {**{split: len(app.tasks(split)) for split in ("train", "dev")}, "many": len(people)},
             "checks": {"passed": sum(f["ok"] for f in checks), "failed": sum(not f["ok"] for f in checks)},
             "social": learned(place / "one", "social", [], options.seeds),
+            "many": learned(place / "many", "social", [f"app.options.scenarios={many}"], options.seeds),
             "with_quarantine": learned(
                 place / "two", "social", ["memory.quarantine=true", "loop.epochs=12"], options.seeds
             ),
@@ -77,7 +91,7 @@ def main() -> None:
             "model_plays_the_person": None,
         }
     options.out.write_text(json.dumps(found, indent=2) + "\n")
-    for name in ("social", "with_quarantine", "social_refine"):
+    for name in ("social", "many", "with_quarantine", "social_refine"):
         print(name, {a: round(v["mean"], 3) for a, v in found[name]["arms"].items()}, found[name]["claim"])
 
 
