@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import doctest
 import io
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from verbal.apps.web import databases, faults, results, scopes
 from verbal.apps.web.chats import markdown
 from verbal.apps.web.databases import split_name
 from verbal.apps.web.faults import Fault, clean
@@ -60,6 +62,12 @@ def test_who_fails_often_waits_longer_and_never_for_ever(steps):
             tries.clear("a")
             failed = 0
         assert (tries.wait("a") > 0) <= (failed >= 3) and tries.wait("b") == 0.0
+
+
+@pytest.mark.parametrize("module", [databases, faults, results, scopes])
+def test_examples_in_the_docs_are_true(module):
+    made = doctest.testmod(module)
+    assert made.attempted and not made.failed
 
 
 # results --------------------------------------------------------------------------------------------------------------
