@@ -17,6 +17,7 @@ from verbal.apps.social.scenarios import read_scenarios, scenario_of
 from verbal.apps.social.speaker import SAYS, good_script
 from verbal.contracts import App, Environment, Reply
 from verbal.errors import ConfigError, DataError, EnvironmentFault, UnknownName
+from verbal.loop.branches import Branch
 from verbal.models import ModelCalls, open_model
 from verbal.recipe import load_recipe
 from verbal.run import learn, open_workshop
@@ -258,6 +259,16 @@ async def test_a_resumed_attempt_is_observed_as_the_first_time(tmp_path) -> None
         for attempt in store.attempts("r"):
             task = store.tasks([attempt.task])[attempt.task]
             assert (await APP.execute(task, attempt.answer)).text == attempt.steps[-2].observation
+
+
+async def test_a_talk_can_be_left_at_a_turn_and_held_again(tmp_path) -> None:
+    with Store(tmp_path / "v.db") as store:
+        await run(load_recipe("social"), store, limit=1)
+        parent = next(a for a in store.attempts("r") if len(a.steps) >= 4 and a.round == 0)
+        room = Branch(parent, at=1).environment(APP.environment())
+        messages = await room.start(store.tasks()[parent.task].replace(gold=None))
+        assert tuple(messages) == parent.steps[2].prompt
+        assert (await room.step(Reply(text=parent.steps[2].text))).text == parent.steps[2].observation
 
 
 def test_the_room_exports_its_parts() -> None:
