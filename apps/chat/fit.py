@@ -24,11 +24,11 @@ SHOWN = 12
 """Lessons of a person in one prompt at most."""
 TOKENS = 800
 """Tokens of them at most."""
-_FOUND = 50
+_FOUND, _TRIED = 50, 1000
 _KIN = (
     "mail email", "boss manager supervisor", "customer client", "code function script program snippet",
     "colleague coworker", "child kid", "picture image photo", "summary summarise summarize recap", "film movie",
-    "slide presentation deck", "translate translation", "recipe cook cooking dish", "chart plot graph diagram",
+    "slide presentation deck", "translate translation", "chart plot graph diagram",
     "doc document documentation", "cv resume", "trip travel journey", "doctor physician", "teacher instructor",
     "friend buddy pal", "letter note", "tweet post", "sql query", "math maths equation",
     "team group", "job work", "car vehicle", "shop store",
@@ -37,12 +37,21 @@ KIN = {word: words.split()[0] for words in _KIN for word in words.split()}
 """Word -> the word that stands for those of its meaning, as `memory/words.py` folds them."""
 _LETTERS = ("mail", "letter", "message", "memo", "card", "sms")
 _WRITE = "write to"
-_FRAME = frozenset(("question", "request", "task", "topic", "case", "thing", "ask", "answer"))
+_FRAME = frozenset(
+    ("question", "request", "task", "topic", "case", "thing", "ask", "answer", "something", "anything", "somebody")
+)
+_MAKES = frozenset(
+    ("write", "writing", "draft", "compose", "prepare", "create", "make", "give", "send", "reply", "respond")
+)
 _TO = re.compile(
     r"\b(?:writ(?:e|ing)|repl(?:y|ying)|respond(?:ing)?|answer(?:ing)?|get) (?:back )?to\b|"
     r"\b(?:send|tell|text|inform|e?mail|message) (?:my|our|the|him|her|them)\b",
     re.IGNORECASE,
 )
+_RECIPIENT = re.compile(
+    r"\b(?:to|for) (?:(?:my|our|the|an?|his|her|your) )?(?:[^\W_]+['’]s )*([^\W_]+(?: [^\W_]+){0,2})", re.IGNORECASE
+)
+_ASKS = re.compile(r"\s*(?:how|what|which|who|whom|whose|why|when|where|is|are|was|were|do|does|did|has|have)\b", re.I)
 _OWN = re.compile(r"\b(?:my|our|your) ([^\W_]+)", re.IGNORECASE)
 _ANY = ("a", "an", "any", "every", "each", "some", "no", "being", "of", "about")
 _FOLLOWS = re.compile(
@@ -79,12 +88,9 @@ class Fitting:
         found = await self.memory.search(
             expanded(query), max(k, _FOUND), exclude_tasks=exclude_tasks, status=status, task=task
         )
-        items = self.memory.items()
-        # A search knows no lesson that always holds, and files several situations as one.
-        others = [
-            r for r in reversed(items.values())
-            if r.status == status and (not r.when or ";" in r.when or r.id in self._carried)
-        ]  # fmt: skip
+        # A search misses situations that a message is a case of in other words, and lessons that always hold: what a
+        # person, or a team, taught is little enough to be tried one by one.
+        others = [r for r in reversed(self.memory.items().values()) if r.status == status][:_TRIED]
         ranked = {r.id: r for r in (*found, *others)}
         fit = [r for r in ranked.values() if fits(r, query, carried=r.id in self._carried)]
         first = [r for r in fit if r.when]
@@ -133,6 +139,11 @@ def expanded(text: str) -> str:
 def _covers(when: str, message: str) -> bool:
     """Whether more than half of a situation's telling words occur in a message."""
     wanted, said = _meant(when), _said(message)
+    if wanted & {_WRITE, *_LETTERS}:
+        # To ask about letters is to write none, and one to somebody else is another one.
+        meant, named = _recipients(when), _recipients(message)
+        if _ASKS.match(message) or (meant and named and not meant & named):
+            return False
     mine = {_kin(m.group(1)) for m in _OWN.finditer(when)}
     shared = {w for w in wanted & said if w not in mine or _owned(w, message)}
     return not wanted or 2 * len(shared) > len(wanted)
@@ -142,8 +153,13 @@ def _meant(when: str) -> set[str]:
     """The telling words of a situation, each by the one that stands for its meaning."""
     words = {KIN.get(w, w) for w in _words(when)} - _FRAME
     if _TO.search(when) and not words & {*_LETTERS}:
-        return words - {"write", "writing", "reply", "respond"} | {_WRITE}
-    return words
+        return words - _MAKES | {_WRITE}
+    return words - _MAKES or words
+
+
+def _recipients(text: str) -> set[str]:
+    """Whom a text names as the ones that something is written to."""
+    return {KIN.get(w, w) for m in _RECIPIENT.finditer(text) for w in _words(m.group(1))}
 
 
 def _said(message: str) -> set[str]:

@@ -38,9 +38,16 @@ _STANDING = (
     r"(?:remember|keep in mind|bear in mind)(?: that| to|:|,))"
 )
 _WHEN = r"(?:when(?:ever)?|every ?time|each time|any ?time|if|while)"
-_OFTEN = (
-    r"(?:be|use|keep|sign|answer|reply|respond|speak|talk|address|format|spell|start|end|begin|skip|leave out|round)"
+_KINDS = (
+    r"(?:e-?mails?|mails?|messages?|letters?|notes?|cards?|repl(?:y|ies)|answers?|posts?|tweets?|texts?|reports?|"
+    r"summar(?:y|ies)|essays?|stor(?:y|ies)|code|scripts?|functions?|queries|commits?|comments?|docs?|documents?|"
+    r"documentation|recipes?|slides?|presentations?|meetings?|chats?|conversations?|translations?|poems?|speeche?s?|"
+    r"minutes|releases?|lists?|tables?|questions?|requests?|tasks?|topics?|problems?|invoices?|contracts?|articles?)"
 )
+_FORM = r"(?:be|use|keep|sign|format|spell|start|end|begin|skip|leave out|round|indent|stay)"
+_OFTEN = rf"(?:{_FORM}|answer|reply|respond|speak|talk|address)"
+_SPARE = r"(?:have|are|can|get|find|finish|know|see)\b"
+_ASKING = r"(?:what|who|why|how|where|which|it|there|i|you|he|she|they|we|the|a|an|that|this|is|are|do|does|can|will)\b"
 _HERE = r".*\b(?:below|above|following|attached|this|these)\b"
 _VERB = (
     rf"(?:{_OFTEN}|put|call|write|give|add|include|show|make|translate|mention|quote|cite|list|say|tell|ask|explain|"
@@ -61,19 +68,22 @@ _POLITE = r"(?:can|could|would|will) you (?:please )?(?=(?:not|stop|always|never
 _CUES = (
     rf"{_WHEN} [^,?]{{2,80}}?,? (?:then )?(?:please )?(?:{_BAN}|always {_VERB}\b)",
     rf"{_WHEN} [^,?]{{2,80}}, (?:then )?(?:please )?(?:{_VERB}|no)\b",
-    _BAN, _STANDING, rf"{_LIKE}\b", rf"always {_VERB}\b", _POLITE,
+    rf"when(?:ever)? you (?!{_SPARE})[^,?]{{2,80}}, (?:then )?(?:please )?(?!{_ASKING})\w+",
+    _BAN, _STANDING, rf"{_LIKE}\b", r"always \w+", _POLITE,
     r"you (?:should|must|need to|ought to) (?:not|never|always)\b", r"(?:call|address) me\b",
     rf"no {_NOTHING}[\w-]+(?: [\w-]+){{0,7}}\W*$",
-    rf"{_OFTEN}\b.*\b(?:{_WHEN} (?:you|i|we|my|it)\b|from now on|in future|instead of|except\b|unless\b)",
-    rf"{_OFTEN}\b(?!{_HERE}).* (?:in|for|with|to) (?:[\w'’-]+ )?[\w'’-]+s\b",
+    rf"{_OFTEN}\b.*\b(?:{_WHEN} (?:you|i|we|my)\b|from now on|in future|instead of|except\b|unless\b)",
+    rf"(?!{_ASKING})[a-z]+ [^?]*\bwhen(?:ever)? you (?!{_SPARE})\w+",
+    rf"{_FORM}\b(?!{_HERE}).* (?:in|for|with|to) (?:[\w'’-]+ )?[\w'’-]+[^\Ws]s\b",
     rf"(?:in|for|with|on) [^,?]{{2,60}}, *(?:please )?(?:{_BAN}|always|{_VERB}\b)",
 )  # fmt: skip
 _CUE = re.compile(rf"{_OPENERS}(?:{'|'.join(_CUES)})", re.IGNORECASE)
 _COMPLAINT = re.compile(rf"{_OPENERS}(?:{_COMPLAINS})", re.IGNORECASE)
 # A wish in so few words may hold for good or for this answer: only a model can tell.
 _WEAK = re.compile(
-    rf"{_OPENERS}(?!{_HERE})(?:{_OFTEN}\b|don'?t forget\b|i (?:like|hate|dislike|don'?t like)\b|"
-    rf"no {_NOTHING}|more\b|less\b)[^?:]{{3,60}}$",
+    rf"{_OPENERS}(?!{_HERE})(?:{_FORM}\b|(?:answer|reply|respond|speak|talk) (?:in|with|only|more|less|briefly)\b|"
+    rf"don'?t forget\b|i (?:like|hate|dislike|don'?t like)\b|no {_NOTHING}|more\b|less\b)[^?:]{{3,60}}$|"
+    rf"(?!{_ASKING})[a-z]+ [^?]{{3,100}} (?:in|for|to) (?:[\w'’-]+ )?(?:{_KINDS})(?<=s)[.!]*$",
     re.IGNORECASE,
 )
 # Other languages: these open the gate to a model and teach nothing by themselves.
@@ -87,12 +97,6 @@ _FOREIGN = re.compile(
 _FENCE = re.compile(r"```.*?(?:```|\Z)|^[ \t]*>.*$", re.DOTALL | re.MULTILINE)
 _SMALL = "don t never stop avoid always alway please ok okay thank hi hello hey sorry great nice good oh well it"
 _EMPTY = frozenset(_SMALL.split())
-_KINDS = (
-    r"(?:e-?mails?|mails?|messages?|letters?|notes?|cards?|repl(?:y|ies)|answers?|posts?|tweets?|texts?|reports?|"
-    r"summar(?:y|ies)|essays?|stor(?:y|ies)|code|scripts?|functions?|queries|commits?|comments?|docs?|documents?|"
-    r"documentation|recipes?|slides?|presentations?|meetings?|chats?|conversations?|translations?|poems?|speeche?s?|"
-    r"minutes|releases?|lists?|tables?|questions?|requests?|tasks?|topics?|problems?|invoices?|contracts?|articles?)"
-)
 _PEOPLE = (
     r"(?:customers?|clients?|kids|children|beginners|friends?|colleagues?|strangers|students|managers?|people|experts)"
 )
@@ -214,7 +218,9 @@ def _split(body: str) -> tuple[str, str]:
     """The lesson and the situation of a sentence, in its own words."""
     if re.match(r"i (?:hate|dislike|don'?t like) it\b", body, re.IGNORECASE):
         return body, ""
-    rest = rf"(?P<lesson>(?:please )?(?:{_BAN}|always {_VERB}\b|{_VERB}\b|no\b|i (?:prefer|want)).+)"
+    rest = rf"(?P<lesson>(?:please )?(?:{_BAN}|always \w|{_VERB}\b|no\b|i (?:prefer|want)).+)"
+    if found := re.fullmatch(rf"when(?:ever)? (?P<when>you [^,]+), *(?:then )?(?P<lesson>(?!{_ASKING}).+)", body, re.I):
+        return _clean(found["lesson"]), _clean(found["when"])
     for lead in (rf"{_WHEN} (?P<when>.+?)", r"(?:in|for|with|on) (?P<when>(?:(?!\b(?:a|an)\b).)+?)"):
         if found := re.fullmatch(
             rf"{lead}(?:, *(?:then )?| (?=(?:please )?(?:{_BAN}|always )))" + rest, body, re.IGNORECASE
