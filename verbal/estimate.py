@@ -121,12 +121,15 @@ def _calls_per_task(shop: Workshop) -> dict[str, tuple[int, int]]:
     options = {name: critics.options.get(name, {}) for name in critics.names}
     judge = drawn("judge", int(options["judge"].get("samples", 1))) if "judge" in options else 0
     comparing = _compared(options, loop.samples)
+    if "utterances" in options:  # one for each dimension, and one for its score where the environment gives none
+        judge += 2 * len(options["utterances"].get("dimensions", ("goal", "relationship", "knowledge")))
     lesson = int(loop.critique) + int(loop.reflect)
     wave, more = min(loop.wave or loop.samples, loop.samples), max(0, loop.most - loop.samples)
     least, waves = drawn("solver", wave), drawn("solver", loop.samples) + more
     if loop.wave and least == 1:
         waves = -(-loop.samples // wave) + more
-    turns = min(loop.turns, int(getattr(shop.app, "turns", 1)))
+    each = int(getattr(shop.app, "calls_a_turn", 1))  # a simulated user is asked too
+    turns = min(loop.turns, int(getattr(shop.app, "turns", 1))) * each
     later, most = turns - 1, max(loop.samples, loop.most)  # the first turns of a group are drawn together
     learn = {
         "reflect": (turns, loop.rounds * (turns + judge + lesson)),
@@ -134,7 +137,8 @@ def _calls_per_task(shop: Workshop) -> dict[str, tuple[int, int]]:
         "self_play": (loop.samples + 2, 2 + loop.samples * (turns + judge) + comparing + int(loop.reflect)),
     }
     # Scoring asks the critic that decides, and no other.
-    score = (turns, loop.rounds * (turns + (judge if critics.verdict == "judge" else 0)))
+    judged = judge if critics.verdict in ("judge", "utterances") else 0
+    score = (turns, loop.rounds * (turns + judged))
     return {"learn": learn[loop.graph], "score": score}
 
 

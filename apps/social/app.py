@@ -69,6 +69,8 @@ class Social:
             raise ConfigError(f"turns is {turns}", where="app social", todo="give 1 or more")
         self.turns = turns
         """Replies that an attempt takes at most."""
+        self.calls_a_turn = 2 if user == "model" else 1
+        """Model calls that one turn takes: the reply, and what the person says to it."""
         self._user, self._folder = user, prompts
         self._where = str(scenarios or SHIPPED)
         self._scenarios = {s.id: s for s in read_scenarios(scenarios or SHIPPED)}

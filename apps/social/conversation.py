@@ -89,13 +89,10 @@ class Conversation:
         """The situation, with lessons and failed conversations as delimited data; nothing that is hidden.
 
         Raises:
-            EnvironmentFault: it was started before, or nobody plays the person. DataError: the task is no conversation.
+            EnvironmentFault: it was started before. DataError: the task is no conversation.
         """
         if self._task is not None:
             raise EnvironmentFault("a conversation serves one task", todo="make another with app.environment()")
-        if self._by_model and self.user is None:
-            todo = "set `environment.user` to a model, or give the app user = 'rules'"
-            raise EnvironmentFault("a model is to play the person, and there is none", where="app social", todo=todo)
         self._task, self._scenario = task, scenario_of(task)
         self._person = self._scenario.somebody()
         return self._app.messages("solver", task, hints=hints, tried=tried)
@@ -167,9 +164,12 @@ class Conversation:
         """What the model that plays the person says: asked again where it does not tell its state, then given up.
 
         Raises:
-            EnvironmentFault: it told no state in three tries.
+            EnvironmentFault: it told no state in three tries, or nobody is there to play.
         """
-        assert self._task is not None and self.user is not None
+        assert self._task is not None
+        if self.user is None:
+            todo = "set `environment.user` to a model, or give the app user = 'rules'"
+            raise EnvironmentFault("a model is to play the person, and there is none", where="app social", todo=todo)
         scenario = self._scenario
         aim = "they agree to what is asked" if scenario.aim == "agreement" else "they tell what they keep to themselves"
         dialogue = [("THEM", scenario.opening)] if scenario.opening else []

@@ -141,7 +141,7 @@ async def test_an_environment_serves_once_and_needs_somebody_to_play() -> None:
     with pytest.raises(EnvironmentFault, match="serves one task"):
         await room.start(task)
     with pytest.raises(EnvironmentFault, match="there is none"):
-        await Social(user="model").environment().start(task)
+        await talk(Social(user="model"), task, ["Hello."])
     with pytest.raises(DataError, match="no conversation"):
         await APP.environment().start(task.replace(info={}))
 

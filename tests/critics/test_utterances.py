@@ -139,7 +139,7 @@ def test_merged_scales_each_dimension_over_the_data_set() -> None:
         merged([{"goal": 1.0}, {"goal": 1.0}])
 
 
-@given(st.lists(st.fixed_dictionaries({d: st.floats(-5, 10) for d in DIMENSIONS}), min_size=2))
+@given(st.lists(st.fixed_dictionaries({d: st.floats(-5, 10) for d in DIMENSIONS}), min_size=2, max_size=5))
 def test_merged_stays_in_its_range_and_keeps_the_order_of_what_is_better_everywhere(rows) -> None:
     try:
         found = merged(rows)
