@@ -70,10 +70,14 @@ class Fitting:
         memory: The memory; it is only read.
         carried: Ids of lessons that fitted the turn which this message goes on with.
         newest: Whether the newest come first, which counts where two disagree; else the nearest.
+        judged: Whether the model alone judges situations: everything fits that no boundary shuts out.
     """
 
-    def __init__(self, memory: Any, carried: Collection[str] = (), *, newest: bool = False) -> None:
-        self.memory, self.name, self._carried, self._newest = memory, memory.name, carried, newest
+    def __init__(
+        self, memory: Any, carried: Collection[str] = (), *, newest: bool = False, judged: bool = False
+    ) -> None:
+        self.memory, self.name, self._carried = memory, memory.name, carried
+        self._newest, self._judged = newest, judged
 
     async def search(
         self,
@@ -92,7 +96,7 @@ class Fitting:
         # person, or a team, taught is little enough to be tried one by one.
         others = [r for r in reversed(self.memory.items().values()) if r.status == status][:_TRIED]
         ranked = {r.id: r for r in (*found, *others)}
-        fit = [r for r in ranked.values() if fits(r, query, carried=r.id in self._carried)]
+        fit = [r for r in ranked.values() if fits(r, query, carried=self._judged or r.id in self._carried)]
         first = [r for r in fit if r.when]
         if self._newest:
             first.sort(key=lambda r: -r.version)

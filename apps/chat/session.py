@@ -83,6 +83,8 @@ class Session:
             made = dataclasses.replace(made, model=dataclasses.replace(made.model, name=model))
         if max_cost is not None:
             made = dataclasses.replace(made, limits=dataclasses.replace(made.limits, max_cost=max_cost))
+        if (fit := made.app.options.get("fit", "words")) not in ("words", "model"):
+            raise UnknownName.of("judge of fit", str(fit), ("words", "model"), where="app.options.fit")
         if budget < 200:
             raise ConfigError(f"a budget of {budget} tokens", where="--budget", todo="give 200 or more")
         self.recipe, self.user, self.team, self.admin, self.budget = made, user, team, admin, budget

@@ -194,7 +194,8 @@ class Working:
 
     def _fitting(self, memory: Any, *, newest: bool = False) -> Fitting:
         carried = {c.removeprefix(f"{memory.name}:") for c in self.carried if c.startswith(f"{memory.name}:")}
-        return Fitting(memory, carried, newest=newest)
+        judged = self.session.recipe.app.options.get("fit", "words") == "model"
+        return Fitting(memory, carried, newest=newest, judged=judged)
 
     def _context(self, name: str) -> Context:
         """What lots are drawn in: those of two memories must not agree, and those of two turns neither."""
