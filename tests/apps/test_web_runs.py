@@ -92,6 +92,13 @@ async def test_a_run_is_replayed_without_a_model(world):
     assert busy[0] == 409 and busy[1]["error"]["code"] == "busy"
 
 
+async def test_a_run_that_did_not_end_is_not_replayed(world):
+    world.site.store.start_run("begun", {"name": "x", "critics": {}}, {"command": "learn", "tasks": []})
+    status, found = await world.ann.ask("POST", "/api/runs/begun/replay", {})
+    assert status == 409 and found["error"]["code"] == "replay" and "not done" in found["error"]["message"]
+    world.site.store.finish_run("begun", "stopped")
+
+
 async def test_where_two_runs_part(world):
     found = await world.ann.get("/api/diff?a=run&b=again")
     assert found["left"] == "run" and "rows" in found

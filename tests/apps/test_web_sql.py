@@ -7,10 +7,13 @@ import json
 
 import pytest
 import pytest_asyncio
+from aiohttp import web
 from web_world import local, served, slow_model
 
 from verbal.apps.text2sql.answered import answer_of
+from verbal.apps.web import databases, results, sql_talk
 from verbal.apps.web import events as events_file
+from verbal.apps.web.events import streaming
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -158,6 +161,25 @@ async def test_rows_come_in_pieces_and_as_a_file(world):
     assert text.split("\r\n") == ["name", "Ann", "'=1+1", "<img src=x>", ""]
 
 
+async def test_the_query_that_won_is_read_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(databases, "CANDIDATE_ROWS", 1_000)
+    monkeypatch.setattr(sql_talk, "CANDIDATE_ROWS", 1_000)
+    async with served(tmp_path) as server:
+        me = await local(server)
+        chat = await me.post("/api/chats", {"kind": "sql"})
+        path = f"/api/chats/{chat['id']}/turns"
+        events = await me.stream(path, {"text": "all numbers of customers", "etag": 0})
+        assert next(e for e in events if e["type"] == "rows")["row_count"] == 1_000
+        turn = events[-1]["turn"]
+        assert (
+            turn["row_count"] == 2_500 and turn["truncated"] is False and not any("first" in x for x in turn["limits"])
+        )
+        monkeypatch.setattr(results, "MOST_ROWS", 2_000)
+        turn = (await me.stream(path, {"text": "all numbers of customers", "etag": 1}))[-1]["turn"]
+        assert turn["row_count"] == 2_000 and turn["truncated"] is True
+        assert turn["limits"][0] == "these are the first 2,000 rows, there are more"
+
+
 async def test_a_chat_is_exported_and_hidden(world):
     chat = await world.me.chat("total amount by month")
     text = await world.me.get(f"/api/chats/{chat['id']}/export")
@@ -236,6 +258,32 @@ async def test_who_hangs_up_stops_the_model_and_its_costs(tmp_path, slow, monkey
         events = await me.stream(f"/api/chats/{chat['id']}/turns", {"text": "how many?", "etag": 0})
         assert events[-1]["type"] == "done"
         assert slow.asked == asked  # nothing was asked again meanwhile
+
+
+async def test_a_client_that_takes_nothing_is_let_go(monkeypatch):
+    monkeypatch.setattr(events_file, "STALLED", 0.2)
+    ended = asyncio.Event()
+
+    async def much(request: web.Request) -> web.StreamResponse:
+        try:
+            async with streaming(request) as events:
+                while True:
+                    await events.send({"type": "text", "delta": "x" * 100_000})
+        finally:
+            ended.set()
+        return events.response
+
+    app = web.Application()
+    app.add_routes([web.get("/", much)])
+    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    reader, writer = await asyncio.open_connection("127.0.0.1", runner.addresses[0][1], limit=1024)
+    writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    await asyncio.wait_for(ended.wait(), 20)
+    writer.transport.abort()
+    await runner.cleanup()
+    assert not reader.at_eof()
 
 
 async def test_a_model_that_is_gone_is_told_without_places(tmp_path):
