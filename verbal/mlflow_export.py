@@ -33,6 +33,7 @@ TRACES = 200
 LONGEST = 20_000
 """Characters of a text in a trace."""
 
+_ADDRESS = "MLFLOW_TRACKING_URI"
 _STATUS = {"done": "FINISHED", "stopped": "KILLED", "failed": "FAILED", "incomplete": "FAILED"}
 _UNNAMED = re.compile(r"[^A-Za-z0-9_\-. /:]+")
 
@@ -54,7 +55,8 @@ def export_run(store: Store, run: str, uri: str, *, traces: int = TRACES) -> dic
 
     known = known_run(store, run)
     mlflow = _require()
-    if not (uri := uri or os.environ.get("MLFLOW_TRACKING_URI", "")):
+    environment = os.environ.get(_ADDRESS, "")
+    if not (uri := uri or environment):
         raise ConfigError("no address of MLflow", where="--to mlflow:", todo="give --to mlflow:http://host:5000")
     shown = without_passwords(uri)
     before = mlflow.get_tracking_uri()
@@ -63,7 +65,8 @@ def export_run(store: Store, run: str, uri: str, *, traces: int = TRACES) -> dic
             mlflow.set_tracking_uri(uri)
             return _Export(store, mlflow, traces).run(known)
     except mlflow.exceptions.MlflowException as error:
-        raise _refused(str(error), shown) from error
+        # MLflow's own words hold the address with its password, so its error is not chained.
+        raise _refused(str(error).replace(uri, shown), shown) from None
     except ModuleNotFoundError as error:
         what = f"MLflow needs {error.name} for the address {shown}"
         raise ConfigError(
@@ -72,8 +75,11 @@ def export_run(store: Store, run: str, uri: str, *, traces: int = TRACES) -> dic
     except OSError as error:
         raise StoreError(f"MLflow cannot be reached: {type(error).__name__}", where=shown, todo="is it up?") from error
     finally:
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(mlflow.exceptions.MlflowException):
             mlflow.set_tracking_uri(before)
+        # MLflow puts the address into the environment too.
+        os.environ.pop(_ADDRESS, None)
+        os.environ.update({_ADDRESS: environment} if environment else {})
 
 
 def _refused(told: str, shown: str) -> StoreError | ConfigError:
@@ -97,6 +103,7 @@ class _Export:
         known = self._client.get_experiment_by_name(EXPERIMENT)
         self._experiment = str(known.experiment_id if known else self._client.create_experiment(EXPERIMENT))
         self._sent = {"traces": 0, "metrics": 0}
+        self._told: list[tuple[str, Feedback]] = []
 
     def run(self, known: Mapping[str, Any]) -> dict[str, Any]:
         """Exports a run and its parts."""
@@ -107,6 +114,10 @@ class _Export:
         for part in known["info"].get("parts", ()):
             if (child := self._store.run(part)) is not None:
                 names[part] = self._one(child, None, made)
+        if self._sent["traces"]:
+            self._mlflow.flush_trace_async_logging()
+        for trace, feedback in self._told:
+            self._assess(trace, feedback)
         return {"run": known["id"], "experiment": EXPERIMENT, "mlflow_run": made, "runs": names, **self._sent}
 
     def _one(self, known: Mapping[str, Any], results: Mapping[str, Any] | None, parent: str) -> str:
@@ -197,16 +208,12 @@ class _Export:
             attempts = [attempts[i * len(attempts) // self._most] for i in range(self._most)]
         feedback = self._store.feedback([a.id for a in attempts])
         tasks = self._store.tasks(list(dict.fromkeys(a.task for a in attempts)))
-        clock, told = int(known["started"] * 1e9), list[tuple[str, Feedback]]()
+        clock = int(known["started"] * 1e9)
         for attempt in attempts:
             length = max(int(attempt.usage.seconds * 1e9), 1_000_000)
             trace = self._trace(name, attempt, tasks.get(attempt.task), clock, length)
-            told += [(trace, f) for f in feedback[attempt.id] if f.value is not None or f.text]
+            self._told += [(trace, f) for f in feedback[attempt.id] if f.value is not None or f.text]
             clock += length
-        if attempts:
-            self._mlflow.flush_trace_async_logging()
-        for trace, said in told:
-            self._assess(trace, said)
         self._sent["traces"] += len(attempts)
 
     def _trace(self, run: str, attempt: Attempt, task: Task | None, clock: int, length: int) -> str:
@@ -261,7 +268,7 @@ def metrics(results: Mapping[str, Any], usage: Mapping[str, Mapping[str, Any]]) 
         for curve in results.get(key) or ():
             name = f"{kind}/{str(curve.get('arm')).replace('+', '_and_')}"
             for p in curve.get("points") or ():
-                ends = (("", "y"), ("/low", "low"), ("/high", "high"))
+                ends = (("/mean", "y"), ("/low", "low"), ("/high", "high"))
                 yield from ((name + end, int(p["x"]), v) for end, k in ends if _known(v := p.get(k)))
     for p in results.get("lesson_counts") or ():
         yield from ((f"lessons/{k}", int(p["x"]), v) for k in ("active", "quarantined") if _known(v := p.get(k)))

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import shutil
+import tempfile
+from functools import cache
 from pathlib import Path
 
 from recorded_world import World
@@ -10,6 +14,15 @@ from recorded_world import World
 
 def told_world(folder: Path) -> World:
     """The runs `run` (two seeds: `run`, `run:1`; scored as `run:eval`) and `gate-1` of the tiny app."""
+    shutil.copy2(_made() / "v.db", folder / "v.db")
+    return World(folder)
+
+
+@cache
+def _made() -> Path:
+    """The folder of a world that is made once in a process."""
+    folder = Path(tempfile.mkdtemp(prefix="told-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     world = World(folder)
 
     async def work() -> None:
@@ -21,7 +34,8 @@ def told_world(folder: Path) -> World:
     asyncio.run(work())
     results = (world.store.run("run:eval") or {"info": {}})["info"]["results"]
     world.store.set_info("run", {"study": results})
-    return world
+    world.store.close()
+    return folder
 
 
 async def _score(world: World) -> None:
