@@ -1,6 +1,6 @@
-"""Training rows of imagined conversations, one for each thing that was said, in TRL's conversational types.
+"""Training rows of imagined conversations and of refined turns, in TRL's conversational types.
 
-A row's prompt is the task's own and what was said before. `verbal distill --from-export FOLDER` reads what `write_rows`
+One row for each thing that was said. A row's prompt is the task's own and what was said before. `verbal distill --from-export FOLDER` reads what `write_rows`
 writes; rows of conversations that were held come from `verbal export --format utterances`.
 """
 
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from verbal.parts import load_function
 from verbal.types import Task
 
 from .conversation import Transcript
@@ -27,6 +28,32 @@ def talk_rows(task: Task, talk: Transcript, format: Literal["sft", "kto"], *, la
             rows.append(_row(task, said, text) | ({"label": label} if format == "kto" else {}))
         said.append((who, text))
     return rows
+
+
+def refined_rows(
+    task: Task, said: Sequence[tuple[str, str]], candidates: Sequence[str], *, human: str = ""
+) -> list[Row]:
+    """Rows `prompt` + `chosen` + `rejected` of one turn: the best candidate, or a human's words, over each that is worse.
+
+    Source: the imitation step of Refine and Imitate (arXiv 2012.15375): the human's turn is the best candidate.
+
+    Args:
+        task: What the conversation is about.
+        said: (`ME` or `THEM`, what was said) before the turn.
+        candidates: What might be said there.
+        human: What a human said there; empty where nobody knows.
+    """
+    known = [*candidates, *([human] if human and human not in candidates else [])]
+    mine, heard = [words for who, words in said if who == "ME"], [words for who, words in said if who == "THEM"]
+    refine = load_function("critics", "persuasion", "refine")
+    best, rewards = refine(known, mine, heard[-1] if heard else str(task.info.get("opening", "")), human=human)
+    row = _row(task, said, known[best])
+    chosen = row.pop("completion")
+    return [
+        row | {"chosen": chosen, "rejected": [{"role": "assistant", "content": other}], "value": rewards[best]}
+        for other, value in zip(known, rewards, strict=True)
+        if value < rewards[best]
+    ]
 
 
 def write_rows(folder: str | Path, rows: Sequence[Row]) -> Path:
@@ -46,4 +73,4 @@ def _row(task: Task, said: Sequence[tuple[str, str]], text: str) -> Row:
     return {"prompt": before, "completion": answer, "task": task.id, "origin": "sampled", "oracle": False}
 
 
-__all__ = ["Row", "talk_rows", "write_rows"]
+__all__ = ["Row", "refined_rows", "talk_rows", "write_rows"]

@@ -8,7 +8,7 @@ import pytest
 
 from verbal.apps.social import Social, Transcript
 from verbal.apps.social.imagined import BALANCE, Imagined, Imaginings, imagine, imagine_people, knows_too_much
-from verbal.apps.social.rows import write_rows
+from verbal.apps.social.rows import refined_rows, write_rows
 from verbal.apps.social.scenarios import scenario_of
 from verbal.errors import DataError, RefusedError
 from verbal.models import open_model
@@ -87,6 +87,19 @@ async def test_what_may_not_be_trained_on_is_dropped_and_counted() -> None:
 async def test_held_out_people_are_not_imagined_with() -> None:
     with pytest.raises(DataError, match="held out"):
         await imagine(APP, ScriptedModel(["x"]), [scenario_of(APP.tasks("dev")[0])])
+
+
+def test_a_refined_turn_is_preferred_to_what_is_worse() -> None:
+    task = APP.tasks("train")[0]
+    said = [("ME", "What holds you back?"), ("THEM", "Time.")]
+    candidates = ["What holds you back?", "It was measured in three towns.", "Nice day over here.", "It is fine."]
+    rows = refined_rows(task, said, candidates)
+    assert {r["chosen"][0]["content"] for r in rows} == {candidates[1]} and rows[0]["value"] == 4.0
+    assert [r["rejected"][0]["content"] for r in rows] == [candidates[0], candidates[2], candidates[3]]
+    assert [m["role"] for m in rows[0]["prompt"]] == ["user", "assistant", "user"]
+    human = refined_rows(task, said, candidates, human="My aunt gave it a year of thought.")
+    assert len(human) == 4 and human[0]["value"] == 10.0
+    assert refined_rows(task, said, candidates[2:]) == [], "equal candidates say nothing"
 
 
 @pytest.mark.parametrize(("good", "fine"), [(2, False), (3, True), (7, True), (8, False)])
