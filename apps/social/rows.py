@@ -1,7 +1,8 @@
 """Training rows of imagined conversations and of refined turns, in TRL's conversational types.
 
-One row for each thing that was said. A row's prompt is the task's own and what was said before. `verbal distill --from-export FOLDER` reads what `write_rows`
-writes; rows of conversations that were held come from `verbal export --format utterances`.
+One row for each thing that was said. A row's prompt is the task's own and what was said before. `verbal distill
+--from-export FOLDER` reads what `write_rows` writes; rows of conversations that were held come from `verbal export
+--format utterances`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def talk_rows(task: Task, talk: Transcript, format: Literal["sft", "kto"], *, la
 def refined_rows(
     task: Task, said: Sequence[tuple[str, str]], candidates: Sequence[str], *, human: str = ""
 ) -> list[Row]:
-    """Rows `prompt` + `chosen` + `rejected` of one turn: the best candidate, or a human's words, over each that is worse.
+    """Rows `prompt` + `chosen` + `rejected` of one turn: the best candidate, or a human's words, over each worse.
 
     Source: the imitation step of Refine and Imitate (arXiv 2012.15375): the human's turn is the best candidate.
 
