@@ -119,9 +119,6 @@ class Session:
     ) -> None:
         for turn in [*self._turns]:  # left behind by whoever read it
             await turn.aclose()
-        for chat in self._callers:
-            if self.store.run(chat) is not None:
-                self.store.finish_run(chat, "done" if kind is None else "stopped")
         await self._stack.aclose()
 
     @asynccontextmanager
@@ -222,7 +219,7 @@ class Session:
         caller = self.roles(chat)(role)
         if not caller.chats:
             return None
-        sampling = Sampling(temperature=0.0, max_tokens=600, seed=draw(chat, key))
+        sampling = Sampling(temperature=0.0, max_tokens=1024, seed=draw(chat, key))
         try:
             return (await caller.generate(messages, 1, sampling))[0].text
         except STOPS:

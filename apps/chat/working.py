@@ -290,6 +290,7 @@ class Working:
         with store.transaction():
             store.put_attempt(attempt)
             self.record = kept.change(store, self.id, lambda r: r.update(fields))
+        store.finish_run(self.chat, "done")
         self.over = True
         return kept.turn(self.record, store.tasks([self.id]).get(self.id), attempt)
 
@@ -298,6 +299,7 @@ class Working:
         used = sum(self.usage().values(), Usage())
         fields = {"reason": reason, "usage": self.told_usage(used)}
         self.record = kept.change(self.session.store, self.id, lambda r: r.update(fields))
+        self.session.store.finish_run(self.chat, "stopped")
         self.over = True
 
     def usage(self) -> dict[str, Usage]:
