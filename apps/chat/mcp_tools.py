@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import re
 import shlex
+import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TextIO
 
 from verbal.errors import ConfigError, MissingExtra
 
@@ -71,8 +73,13 @@ class McpServer:
     async def _serve(self, ready: asyncio.Future[None]) -> None:
         from mcp import Client
 
+        place = self._place
+        if not isinstance(place, str):
+            from mcp.client.stdio import stdio_client
+
+            place = stdio_client(place, errlog=_errors())
         try:
-            async with Client(self._place) as client:
+            async with Client(place) as client:
                 self._client = client
                 ready.set_result(None)
                 await self._stop.wait()
@@ -126,6 +133,15 @@ def _place(spec: str) -> Any:
     except ModuleNotFoundError as error:
         raise MissingExtra.of("mcp", "mcp") from error
     return StdioServerParameters(command=program, args=arguments)
+
+
+def _errors() -> TextIO:
+    """Where a server that is started here writes its errors: standard error, where that is a file."""
+    for stream in (sys.stderr, sys.__stderr__):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            if stream is not None and stream.fileno() >= 0:
+                return stream
+    return open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  (the server holds it)
 
 
 def _why(error: BaseException) -> str:
