@@ -130,16 +130,18 @@ def _calls_per_task(shop: Workshop) -> dict[str, tuple[int, int]]:
         waves = -(-loop.samples // wave) + more
     each = int(getattr(shop.app, "calls_a_turn", 1))  # a simulated user is asked too
     turns = min(loop.turns, int(getattr(shop.app, "turns", 1))) * each
+    fewest = min(turns, int(getattr(shop.app, "least_turns", loop.turns)) * each)
     later, most = turns - 1, max(loop.samples, loop.most)  # the first turns of a group are drawn together
     learn = {
-        "reflect": (turns, loop.rounds * (turns + judge + lesson)),
-        "group": (least + wave * later, waves + most * (later + judge) + comparing),
+        "reflect": (fewest, loop.rounds * (turns + judge + lesson)),
+        "group": (least + wave * (fewest - 1), waves + most * (later + judge) + comparing),
         "self_play": (loop.samples + 2, 2 + loop.samples * (turns + judge) + comparing + int(loop.reflect)),
     }
     # Scoring asks the critic that decides, and no other.
     judged = judge if critics.verdict in ("judge", "utterances") else 0
-    score = (turns, loop.rounds * (turns + judged))
-    return {"learn": learn[loop.graph], "score": score}
+    score = (fewest, loop.rounds * (turns + judged))
+    low, high = learn[loop.graph]
+    return {"learn": (low * loop.epochs, high * loop.epochs), "score": score}
 
 
 def _compared(options: Mapping[str, Mapping[str, Any]], answers: int) -> int:

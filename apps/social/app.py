@@ -48,6 +48,8 @@ class Social:
     """Conversations with simulated people: persuasion, negotiation, support, inquiry."""
 
     name = "social"
+    least_turns = 2
+    """Replies that an attempt takes at least, about."""
 
     def __init__(
         self, scenarios: str | Path | None = None, *, user: str = "rules", turns: int = 8, prompts: str | None = None

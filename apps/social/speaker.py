@@ -145,7 +145,7 @@ def _judge(messages: Sequence[Message], index: int, seed: int | None) -> str:
         return f"By what was answered.\nOUTCOME: {'reached' if good else 'not reached'}"
     told = [-1 if a.startswith(_COLD) else 3 if "To be honest" in a else 2 if a.startswith(_WARM) else 0
             for _, a in _reactions(re.sub(r"^(ME|THEM)\d+:", r"\1:", dialogue, flags=re.M))]  # fmt: skip
-    if "ME1:" in text:
+    if "<score>" not in text:
         return "\n".join(f"ME{i}: {mark}" for i, mark in enumerate(told, 1))
     low, high = (float(x) for x in re.findall(r"from (-?\d+) to (-?\d+)", text)[0])
     share = sum(m > 0 for m in told) / len(told) if told else 0.0

@@ -17,6 +17,7 @@ from verbal.apps.social.scenarios import read_scenarios, scenario_of
 from verbal.apps.social.speaker import SAYS, good_script
 from verbal.contracts import App, Environment, Reply
 from verbal.errors import ConfigError, DataError, EnvironmentFault, UnknownName
+from verbal.estimate import estimate
 from verbal.loop.branches import Branch
 from verbal.models import ModelCalls, open_model
 from verbal.recipe import load_recipe
@@ -248,8 +249,21 @@ async def test_the_recipes_run_offline_and_keep_who_spoke(tmp_path, name, overri
                 assert (mine.observation or "").startswith(theirs.text) and bool(theirs.prompt) is bool(overrides)
         roles = store.usage("r")
         assert ("user" in roles) is bool(overrides)
-        scopes = {f.scope for a in talks for f in store.feedback([a.id])[a.id]}
+        said = [f for a in talks for f in store.feedback([a.id])[a.id]]
+        assert all(f.value is not None for f in said if f.critic != "critique")
+        scopes = {f.scope for f in said}
         assert {"attempt", "step:0"} <= scopes
+
+
+@pytest.mark.parametrize("overrides", [[], ["app.options.user=model", "loop.epochs=1"], ["loop.graph=group"]])
+async def test_a_run_lies_within_its_estimate(tmp_path, overrides) -> None:
+    with Store(tmp_path / "v.db") as store:
+        async with open_workshop(load_recipe("social", overrides), store, run="r") as shop:
+            tasks = shop.app.tasks("train")[::4]
+            expected = await estimate(shop, tasks, passes={"learn": 1})
+            await learn(shop, tasks, run="r")
+        calls = sum(used.calls for used in store.usage("r").values())
+    assert expected.calls_low <= calls <= expected.calls_high <= 12 * calls
 
 
 async def test_a_resumed_attempt_is_observed_as_the_first_time(tmp_path) -> None:
