@@ -28,12 +28,12 @@ Verdicts = dict[str, dict[str, dict[str, list[float | None]]]]
 """Arm -> seed -> task -> the verdict on each attempt, in order."""
 
 
-def verdicts(store: Store, run: str) -> Verdicts:
-    """What the verdict critic said of the attempts of a run's finished episodes."""
+def verdicts(store: Store, run: str, critic: str = "") -> Verdicts:
+    """What a critic, that of the verdict when none is named, said of the attempts of a run's finished episodes."""
     found: Verdicts = {}
     groups = store.groups(run)
     feedback = store.feedback([i for g in groups for i in g.attempts])
-    name = verdict_critic(store.run(run), feedback)
+    name = critic or verdict_critic(store.run(run), feedback)
     for group in groups:
         if not group.attempts:
             continue

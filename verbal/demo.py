@@ -18,6 +18,7 @@ from typing import Any
 
 from verbal.contracts import Memory
 from verbal.curation import make_credit, open_memory
+from verbal.curves import attempt_curves, learning_curves, lesson_counts, verdicts
 from verbal.evaluate import ARMS, LABELS, Scores, arm_row, claim, difference, evaluate_arm, joined, spread
 from verbal.evidence import adopted, decisions
 from verbal.parts import load_function, make_part
@@ -266,6 +267,11 @@ class Story:
             "differences": [{"name": k, **dataclasses.asdict(v)} for k, v in gains.items()],
             "two_by_two": square(self.scores),
             "by_kind": self._by_kind(dev, within),
+            "attempt_curves": attempt_curves(
+                self.store, "demo", verdicts(self.store, "demo", self.recipe.critics.verdict)
+            ),
+            "learning_curves": learning_curves(self.store, [f"learn-{seed}" for seed in self.seeds]),
+            "lesson_counts": lesson_counts(self.store, f"learn-{self.seeds[0]}"),
             "curve": self.curve,
             "lessons": self._lessons(memories[self.seeds[0]]),
             "examples": self._examples(dev),

@@ -104,9 +104,9 @@ def _spans(store: Store, run: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
 def _named(info: Mapping[str, Any]) -> Sequence[str]:
     """Memories that a session reads and writes."""
     own = [str(a.get("memory") or "") for a in info.get("answers") or () if isinstance(a, Mapping)]
-    if info.get("command") in ("chat", "ask", "gateway"):
-        listed = info.get("memories") or info.get("memory") or ()
-        own += [listed] if isinstance(listed, str) else [str(m) for m in listed]
+    for turn in info.get("turns") or ():
+        if isinstance(turn, Mapping):
+            own += [*(turn.get("offers") or ()), *(str(c.get("memory") or "") for c in turn.get("corrections") or ())]
     return [name for name in own if name]
 
 

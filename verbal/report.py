@@ -108,8 +108,8 @@ def _page(results: Mapping[str, Any], cut: Cut) -> str:
     parts, links = [], []
     for keys, heading, draw in _SECTIONS:
         key, *others = keys.split()
-        if not results.get(key):
-            continue
+        if not results.get(key) or (key == "curve" and results.get("learning_curves")):
+            continue  # the newer curves tell the same, with intervals
         values = [results[key], *(results.get(name) or None for name in others)]
         try:
             body = draw(*values, cut)

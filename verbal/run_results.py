@@ -17,7 +17,7 @@ from verbal.store import Store
 from verbal.types import Attempt, Feedback
 from verbal.verbs import open_store
 
-SESSIONS = ("ask", "chat", "gateway")
+SESSIONS = ("ask", "chat", "serve")
 """Commands whose runs are conversations: nobody knows the right answer, so their turns are shown in place of scores."""
 TURNS = 200
 """Turns of a session that are read, the latest."""
@@ -112,10 +112,14 @@ def _turns(store: Store, run: Mapping[str, Any]) -> list[dict[str, Any]]:
         ]  # fmt: skip
     attempts = store.latest_attempts(str(run["id"]), TURNS)[::-1]
     tasks, feedback = store.tasks([a.task for a in attempts]), store.feedback([a.id for a in attempts])
+    kept = {t.get("attempt"): t for t in run["info"].get("turns") or () if isinstance(t, Mapping)}
     found = []
     for attempt in attempts:
+        turn = kept.get(attempt.id) or {}
+        told = _corrections(turn.get("corrections") or ()) or said(feedback[attempt.id])
         question = question_of(tasks.get(attempt.task), attempt.task)
-        found.append({"question": question, "answer": attempt_text(attempt), "said": said(feedback[attempt.id])})
+        status = turn.get("status") or (attempt.error and "failed")
+        found.append({"question": question, "answer": attempt_text(attempt), "said": told, "status": status})
     return found
 
 

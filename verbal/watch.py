@@ -284,7 +284,7 @@ def _phases(phases: Sequence[Mapping[str, Any]]) -> RenderableType:
     for phase in phases:
         share = phase["share"]
         solved = f"{percent(share[0], 0)} solved  [{percent(share[1], 0)}, {percent(share[2], 0)}]" if share else ""
-        if phase["command"] in ("distill", "ask", "chat", "gateway") or phase["arms"]:
+        if phase["command"] in ("distill", "ask", "chat", "serve") or phase["arms"]:
             solved = ""
         count = f"{phase['done']:,}/{phase['total']:,}" if phase["total"] else f"{phase['done']:,}"
         bar = ProgressBar(total=phase["total"] or 1, completed=min(phase["done"], phase["total"]), width=24)

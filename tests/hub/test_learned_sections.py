@@ -167,11 +167,14 @@ def test_pages_of_every_kind_of_run(tmp_path: Path) -> None:
     for name, results in found.items():
         reader = read(results)
         assert len(reader.all("section")) >= (1 if name == "gate-1" else 3), name
-    store.start_run("chat-1a2b3", {"name": "chat"}, {"command": "chat", "user": "ann"})
+    turn = {"attempt": "chat-1a2b3/chat:1/x/0.0", "status": "answered", "offers": {"run": {}}}
+    turn["corrections"] = [{"kind": "words", "words": "shorter, please", "memory": "run"}]
+    store.start_run("chat-1a2b3", {"name": "chat"}, {"command": "chat", "user": "ann", "turns": [turn]})
     attempt = store.attempts("run")[0].replace(id="chat-1a2b3/chat:1/x/0.0", run="chat-1a2b3", task="train-anchor")
     store.put_attempt(attempt)
     words = read(run_results(store, store.run("chat-1a2b3") or {})).words()
     assert "What was asked" in words and "What is the code of anchor?" in words and attempt.answer in words
+    assert "shorter, please" in words and "answered" in words
     store.start_run(
         "distill-c1", {}, {"command": "distill", "checkpoint": "c1", "base": "b", "rows": 5, "step": [3, 9]}
     )
