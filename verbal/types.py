@@ -122,7 +122,7 @@ class Step(Record):
     """Ids of the shown reflections that the reply names."""
     parent: int | None = None
     role: str = "solver"
-    """Role of the model call: solver, critic, reflector, judge, proposer, curator."""
+    """Role of the model call: solver, critic, reflector, judge, proposer, curator, user (a simulated one)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

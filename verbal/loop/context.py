@@ -21,7 +21,7 @@ class Roles(Protocol):
     """Gives the model that plays a role; each call is counted under that role."""
 
     def __call__(self, role: str) -> Model:
-        """The model of `role` (solver, critic, reflector, judge, proposer, curator)."""
+        """The model of `role` (solver, critic, reflector, judge, proposer, curator, user)."""
         ...
 
 
