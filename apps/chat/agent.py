@@ -170,7 +170,14 @@ class ChatAgent(Keeping):
                 yield Event(type="summary", data={"turns": window.went, "dropped": window.dropped})
             try:
                 pieces = answer(
-                    caller, messages, working.sampling(), self.toolbox, made, rounds=self.rounds, shown=names
+                    caller,
+                    messages,
+                    working.sampling(),
+                    self.toolbox,
+                    made,
+                    rounds=self.rounds,
+                    shown=names,
+                    budget=budget,
                 )
                 async with aclosing(pieces) as events:
                     async for event in events:

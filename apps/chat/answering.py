@@ -6,6 +6,7 @@ names the lessons that it followed.
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import AsyncGenerator, Collection, Sequence
@@ -16,6 +17,7 @@ from typing import Any
 from verbal.contracts import Reply, Sampling
 from verbal.types import Message, Step
 
+from .budget import tokens
 from .tools import Toolbox
 from .turn import Event
 
@@ -23,6 +25,7 @@ ALIAS = r"[utg](?:\d+|-[\w.-]+)"
 """How lessons are called in a prompt: of the user, the team, all (`global`)."""
 _USED = re.compile(r"^[\s*_`>-]*USED[\s*_`]*:(?P<ids>.*?)[\s*_`]*$", re.IGNORECASE)
 _MAYBE = re.compile(r"^[\s*_`>-]*(?:U|US|USE|USED|USED[\s*_`]*|USED[\s*_`]*:.*)?$", re.IGNORECASE)
+_SHORTEST = 200
 _NAME = re.compile(rf"(?:{ALIAS}|none)", re.IGNORECASE)
 
 
@@ -125,6 +128,7 @@ async def answer(
     *,
     rounds: int,
     shown: Collection[str] = (),
+    budget: int | None = None,
 ) -> AsyncGenerator[Event, None]:
     """Text and tools of one answer as they come, noted in `made`.
 
@@ -136,6 +140,7 @@ async def answer(
         made: Where it is noted.
         rounds: Times that tools may be called; after these it has to answer without.
         shown: Lessons in the prompt, as steps name them.
+        budget: Tokens of a prompt at most: where results of tools are more, the longest are cut further.
 
     Raises:
         ModelError: a call failed.
@@ -172,6 +177,19 @@ async def answer(
             )
             messages.append(Message(role="tool", content=called.told, tool_call_id=call.id))
             yield Event(type="tool", data=called.to_dict())
+        _trim(messages, budget)
+
+
+def _trim(messages: list[Message], budget: int | None) -> None:
+    """Cuts the longest results of tools until a prompt fits its budget; each stays one JSON object."""
+    while budget is not None and tokens(messages) > budget:
+        at = max(range(len(messages)), key=lambda i: len(messages[i].content) * (messages[i].role == "tool"))
+        told = json.loads(messages[at].content) if messages[at].role == "tool" else {}
+        key = "error" if "error" in told else "result"
+        if len(told.get(key, "")) <= _SHORTEST:
+            return
+        told[key] = f"{told[key][: len(told[key]) // 2]} ... (cut)"
+        messages[at] = messages[at].replace(content=json.dumps(told, ensure_ascii=False))
 
 
 async def _said(

@@ -73,11 +73,12 @@ class McpServer:
     async def _serve(self, ready: asyncio.Future[None]) -> None:
         from mcp import Client
 
+        errors = contextlib.ExitStack()
         place = self._place
         if not isinstance(place, str):
             from mcp.client.stdio import stdio_client
 
-            place = stdio_client(place, errlog=_errors())
+            place = stdio_client(place, errlog=errors.enter_context(_errors()))
         try:
             async with Client(place) as client:
                 self._client = client
@@ -88,6 +89,8 @@ class McpServer:
                 ready.set_exception(error if isinstance(error, Exception) else ConnectionError("it was stopped"))
                 return
             raise
+        finally:
+            errors.close()
 
     async def _tools(self) -> list[Tool]:
         found, cursor = list[Any](), None
@@ -135,13 +138,13 @@ def _place(spec: str) -> Any:
     return StdioServerParameters(command=program, args=arguments)
 
 
-def _errors() -> TextIO:
+def _errors() -> contextlib.AbstractContextManager[TextIO]:
     """Where a server that is started here writes its errors: standard error, where that is a file."""
     for stream in (sys.stderr, sys.__stderr__):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             if stream is not None and stream.fileno() >= 0:
-                return stream
-    return open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  (the server holds it)
+                return contextlib.nullcontext(stream)
+    return open(os.devnull, "w", encoding="utf-8")
 
 
 def _why(error: BaseException) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -23,6 +24,7 @@ from verbal.types import Message, Reflection, Usage
 
 from .._said import open_trials
 from . import kept
+from .budget import tokens
 from .mcp_tools import McpServer
 from .tools import Toolbox, make_toolbox
 
@@ -164,6 +166,9 @@ class Session:
             self._stack.push_async_callback(server.aclose)
             for tool in await server.open():
                 self.toolbox.add(tool)
+        if (size := tokens(json.dumps(self.toolbox.definitions))) > self.budget // 2:
+            what = f"{len(self.toolbox.tools)} tools take {size:,} of the {self.budget:,} tokens of a prompt"
+            raise ConfigError(what, where="--budget", todo="give fewer tools, or a larger --budget")
 
     @property
     def store(self) -> Store:

@@ -95,6 +95,13 @@ _FOREIGN = re.compile(
     re.IGNORECASE,
 )
 _FENCE = re.compile(r"```.*?(?:```|\Z)|^[ \t]*>.*$", re.DOTALL | re.MULTILINE)
+_QUOTED = re.compile(r"[\"“„«][^\"”“»]*[.!?][^\"”“»]*[\"”“»]")
+_MATERIAL = re.compile(
+    r"\s*(?:please |(?:can|could) you )?(?:summari[sz]e|translate|fix|correct|proofread|rewrite|rephrase|improve|"
+    r"explain|review|edit|continue|classify|analy[sz]e|reply to|answer|shorten|check|read)\b[^:\n]{0,80}:|"
+    r"[^\n]{1,200}:[ \t]*(?=\n)",
+    re.IGNORECASE,
+)
 _SMALL = "don t never stop avoid always alway please ok okay thank hi hello hey sorry great nice good oh well it"
 _EMPTY = frozenset(_SMALL.split())
 _PEOPLE = (
@@ -176,7 +183,10 @@ def situation(request: str) -> str:
 
 
 def _sentences(text: str) -> list[str]:
-    plain = _FENCE.sub("\n", text)[: 20 * LONG]
+    """What the person says themselves: without code, quotations, and the text that they want something done with."""
+    plain = _QUOTED.sub(" ", _FENCE.sub("\n", text[: 20 * LONG]))
+    if found := _MATERIAL.match(plain):
+        plain = found[0]
     found = [" ".join(s.split()) for s in re.split(r"(?<=[.!?])\s+|[;\n]+", plain)]
     found = [s for s in found if s]
     return found if len(plain) <= LONG else list(dict.fromkeys([*found[:1], *found[-1:]]))
@@ -191,12 +201,13 @@ def _cue(sentence: str) -> bool:
 def _lesson(sentence: str, before: Before, *, asks: bool) -> Understanding | None:
     """The lesson of one sentence, or None where it is a wish for this one answer, or no rule covers it."""
     body = _clean(re.sub(rf"^{_OPENERS}(?:{_POLITE})?", "", sentence, flags=re.IGNORECASE).rstrip("?"))
-    body = re.sub(rf"^{_TELLS}\W*", "", body, flags=re.IGNORECASE) if (told := re.match(_TELLS, body, re.I)) else body
+    told = re.match(_TELLS, body, re.IGNORECASE)
+    body = re.sub(rf"^{_TELLS}\W*", "", body, flags=re.IGNORECASE)
     body = re.sub(r"^not(?: to)?\b", "do not", body, flags=re.IGNORECASE)
     if (found := _COMPLAINT.match(body)) and not told:
         where, wish = situation(before.text), _FIX.get(found[0].split()[-1].lower(), "")
         return Understanding(kind="teach", lesson=wish, when=where) if where and wish else None
-    if told and told[0][:2].lower() == "i " and not _CUE.match(body):
+    if told is not None and told[0][:2].lower() == "i " and not _CUE.match(body):
         return None
     standing = bool(re.search(rf"\b(?:{_STANDING}|always|never)", body, re.IGNORECASE))
     body = _clean(re.sub(rf"^{_STANDING}\W*|\W*\b(?:from now on|in (?:the )?future)$", "", body, flags=re.IGNORECASE))

@@ -134,6 +134,19 @@ async def test_a_model_that_calls_for_ever_is_stopped(tmp_path):
             assert not store.attempts(made.chat)[0].steps[-1].prompt[-1].tool_calls
 
 
+async def test_long_results_are_cut_to_the_budget_and_too_many_tools_are_refused(tmp_path):
+    asked = [("long", {})] * 6
+    with Store(tmp_path / "v.db") as store:
+        async with agent(store, calls_then("x", *asked), tools=[long], budget=3000) as made:
+            last = await turn(made, "go")
+            prompts = [s.prompt for s in store.attempts(made.chat)[0].steps if s.author == "policy"]
+            assert last.status == "answered" and max(tokens(list(p)) for p in prompts) <= 3000
+            assert all(json.loads(m.content)["tool"] == "long" for m in prompts[-1] if m.role == "tool")
+        with pytest.raises(ConfigError, match="tools take"):
+            async with agent(store, tools=[add, slow, long, breaks], budget=200):
+                pass
+
+
 async def test_a_real_mcp_server_is_used_and_ends(tmp_path, believe):
     with Store(tmp_path / "other.db") as store:
         await believe(store, "main", {"like": "compare names with LIKE"})
