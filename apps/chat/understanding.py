@@ -187,9 +187,9 @@ def _sentences(text: str) -> list[str]:
     plain = _QUOTED.sub(" ", _FENCE.sub("\n", text[: 20 * LONG]))
     if found := _MATERIAL.match(plain):
         plain = found[0]
-    found = [" ".join(s.split()) for s in re.split(r"(?<=[.!?])\s+|[;\n]+", plain)]
-    found = [s for s in found if s]
-    return found if len(plain) <= LONG else list(dict.fromkeys([*found[:1], *found[-1:]]))
+    parts = [" ".join(s.split()) for s in re.split(r"(?<=[.!?])\s+|[;\n]+", plain)]
+    parts = [s for s in parts if s]
+    return parts if len(plain) <= LONG else list(dict.fromkeys([*parts[:1], *parts[-1:]]))
 
 
 def _cue(sentence: str) -> bool:
