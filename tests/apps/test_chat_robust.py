@@ -15,7 +15,7 @@ from chat_world import BOSS, TAUGHT, agent, follows, turn
 
 from verbal.apps.chat import Busy
 from verbal.contracts import Reply
-from verbal.errors import BudgetError, ContextLengthError, TransientError
+from verbal.errors import BudgetError, ContextLengthError, ModelError, TransientError
 from verbal.models.http import HttpModel
 from verbal.recipe import load_recipe
 from verbal.store import Store
@@ -192,3 +192,30 @@ async def test_a_run_is_gone_on_with_under_another_model(store):
     async with agent(store, lambda *a: "other") as made:
         made.open_chat(chat)
         assert (await turn(made, "and you?")).reply == "other" and len(made.history(chat)) == 2
+
+
+async def test_roles_that_cannot_chat_are_not_asked(store):
+    roles = "model.roles={feedback='embedded', summary='embedded'}"
+    async with agent(store, recipe=load_recipe("chat", [roles, "model.name=mine"]), budget=400) as made:
+        noted = await turn(made, TAUGHT)
+        assert noted.understood.lesson == "don't use emojis" and noted.usage["calls"] == 0
+        for number in range(8):
+            events = [e async for e in made.stream(f"{number} {'word ' * 30}", chat=made.chat)]
+        gone = [e.data["dropped"] for e in events if e.type == "summary"]
+        assert set(store.usage(made.chat)) == {"solver"} and gone in ([], [True])
+        assert (await made.edit(made.last, "x")).kept
+
+
+async def test_a_role_that_breaks_is_done_without(store):
+    def broken(messages, index, seed):
+        if "# Role: feedback" in messages[-1].content or "# Role: summary" in messages[-1].content:
+            raise ModelError("broken")
+        return follows(messages)
+
+    async with agent(store, broken, budget=400) as made:
+        assert (await turn(made, TAUGHT)).understood.lesson == "don't use emojis"
+        dropped = []
+        for number in range(8):
+            events = [e async for e in made.stream(f"{number} {'word ' * 30}", chat=made.chat)]
+            dropped += [e.data["dropped"] for e in events if e.type == "summary"]
+        assert dropped and all(dropped) and made.last.status == "answered"
