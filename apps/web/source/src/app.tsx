@@ -5,14 +5,18 @@ import { asFailure, type Failure, get, listen } from "./api";
 import { ChatPage } from "./chat/page";
 import { Login } from "./login";
 import { Loading, Notice } from "./parts/bits";
+import { Boundary } from "./parts/boundary";
 import { useRoute } from "./parts/route";
 import { Toasts } from "./parts/toasts";
 import { Shell } from "./shell";
 import type { Me } from "./types";
 
-const MemoryPage = lazy(() => import("./memory/page"));
-const RunsPage = lazy(() => import("./runs/page"));
-const ComparePage = lazy(() => import("./compare/page"));
+const memory = () => import("./memory/page");
+const runs = () => import("./runs/page");
+const compare = () => import("./compare/page");
+const MemoryPage = lazy(memory);
+const RunsPage = lazy(runs);
+const ComparePage = lazy(compare);
 
 const TITLES: Record<string, string> = { memory: "Memory", runs: "Runs", compare: "Compare", chat: "Chat" };
 
@@ -22,7 +26,14 @@ export function App() {
   const client = useQueryClient();
   const me = useQuery({ queryKey: ["me"], queryFn: ({ signal }) => get<Me>("/api/me", signal) });
 
+  const { page, id } = useRoute();
+
   useEffect(() => listen(setGone, setEnded), []);
+  useEffect(() => {
+    // The other pages are small: they come when the first one has been drawn.
+    const timer = window.setTimeout(() => void Promise.allSettled([memory(), runs(), compare()]), 400);
+    return () => window.clearTimeout(timer);
+  }, []);
   useEffect(() => {
     if (!gone) return;
     const timer = window.setInterval(() => {
@@ -46,7 +57,9 @@ export function App() {
     return (
       <>
         <Shell me={me.data} gone={gone}>
-          <Page me={me.data} />
+          <Boundary place={`${page}/${id}`} gone={gone}>
+            <Page me={me.data} />
+          </Boundary>
         </Shell>
         <Toasts />
       </>
@@ -55,6 +68,7 @@ export function App() {
   if (me.error) {
     return (
       <main className="alone">
+        <h1 className="unseen">verbal</h1>
         <Notice failure={asFailure(me.error)}>
           <button type="button" className="button" onClick={() => void me.refetch()}>
             Try again

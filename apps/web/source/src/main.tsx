@@ -17,6 +17,8 @@ const client = new QueryClient({
   defaultOptions: {
     queries: {
       staleTime: 2_000,
+      // The server may be on this machine: a browser without a network asks it all the same.
+      networkMode: "always",
       // What the server refused stays refused; a server that is gone is asked again.
       retry: (tries, thrown) => thrown instanceof Failure && thrown.code === "gone" && tries < 1,
       refetchOnWindowFocus: true,

@@ -13,6 +13,7 @@ export type Opened = "" | "words" | "edit" | "regenerate";
 interface Props {
   turn: Turn;
   chat: ChatFull;
+  last: boolean;
   opened: Opened;
   onOpen: (what: Opened) => void;
   onLearned: (says: string, card: Understood | null) => void;
@@ -34,7 +35,7 @@ export function cardOf(kept: Kept, memory: string): Understood | null {
   };
 }
 
-export function TurnActions({ turn, chat, opened, onOpen, onLearned }: Props) {
+export function TurnActions({ turn, chat, last, opened, onOpen, onLearned }: Props) {
   const client = useQueryClient();
   const [busy, setBusy] = useState(false);
   const path = `/api/turns/${turn.id}/feedback`;
@@ -57,49 +58,56 @@ export function TurnActions({ turn, chat, opened, onOpen, onLearned }: Props) {
   function again(text: string): void {
     onOpen("");
     const body = { kind: "regenerate", text };
-    void follow({ client, chat: chat.id, kind: turn.kind, path, body, text: turn.text });
+    void follow({ client, chat: chat.id, kind: turn.kind, path, body, text: "" });
   }
 
+  const whole = turn.status !== "failed" && turn.status !== "stopped";
   const toggle = (what: Opened): void => onOpen(opened === what ? "" : what);
   return (
     <footer className="actions">
       <div className="actions-row">
-        <button
-          type="button"
-          className="icon"
-          aria-label="Good answer"
-          aria-pressed={turn.verdict === "up"}
-          disabled={busy}
-          onClick={() => void tell({ kind: "up" })}
-        >
-          <ThumbsUp />
-        </button>
-        <button
-          type="button"
-          className="icon"
-          aria-label="Bad answer"
-          aria-pressed={turn.verdict === "down"}
-          disabled={busy}
-          onClick={() => void tell({ kind: "down" })}
-        >
-          <ThumbsDown />
-        </button>
-        <button type="button" className="icon worded" aria-expanded={opened === "words"} onClick={() => toggle("words")}>
-          <MessageSquareQuote aria-hidden /> Correct
-        </button>
-        {turn.reply && turn.kind === "chat" && (
+        {whole && (
+          <>
+            <button
+              type="button"
+              className="icon"
+              aria-label="Good answer"
+              aria-pressed={turn.verdict === "up"}
+              disabled={busy}
+              onClick={() => void tell({ kind: "up" })}
+            >
+              <ThumbsUp />
+            </button>
+            <button
+              type="button"
+              className="icon"
+              aria-label="Bad answer"
+              aria-pressed={turn.verdict === "down"}
+              disabled={busy}
+              onClick={() => void tell({ kind: "down" })}
+            >
+              <ThumbsDown />
+            </button>
+            <button type="button" className="icon worded" aria-expanded={opened === "words"} onClick={() => toggle("words")}>
+              <MessageSquareQuote aria-hidden /> Correct
+            </button>
+          </>
+        )}
+        {whole && turn.reply && turn.kind === "chat" && (
           <button type="button" className="icon worded" aria-expanded={opened === "edit"} onClick={() => toggle("edit")}>
             <PenLine aria-hidden /> Edit
           </button>
         )}
-        <button
-          type="button"
-          className="icon worded"
-          aria-expanded={opened === "regenerate"}
-          onClick={() => toggle("regenerate")}
-        >
-          <RefreshCw aria-hidden /> Again
-        </button>
+        {(last || turn.kind === "sql") && (
+          <button
+            type="button"
+            className="icon worded"
+            aria-expanded={opened === "regenerate"}
+            onClick={() => toggle("regenerate")}
+          >
+            <RefreshCw aria-hidden /> Again
+          </button>
+        )}
         <CopyButton text={turn.reply || turn.sql} />
         <Spent turn={turn} />
       </div>

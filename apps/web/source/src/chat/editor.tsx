@@ -34,7 +34,15 @@ const LOOK = EditorView.theme({
   "&.cm-focused > .cm-scroller > .cm-selectionLayer .cm-selectionBackground, .cm-selectionBackground": {
     backgroundColor: "var(--chosen)",
   },
-  ".cm-tooltip": { backgroundColor: "var(--paper)", border: "1px solid var(--line)", borderRadius: "8px" },
+  ".cm-tooltip": {
+    backgroundColor: "var(--raised)",
+    border: "1px solid var(--line)",
+    borderRadius: "8px",
+    boxShadow: "var(--shadow)",
+    overflow: "hidden",
+  },
+  ".cm-tooltip.cm-tooltip-autocomplete > ul": { fontFamily: "var(--mono)", fontSize: "13px" },
+  ".cm-tooltip.cm-tooltip-autocomplete > ul > li": { padding: "4px 12px" },
   ".cm-tooltip-autocomplete ul li[aria-selected]": { backgroundColor: "var(--accent)", color: "var(--on-accent)" },
 });
 
@@ -74,7 +82,7 @@ export default function Editor({ start, tables, onChange, onRun, onClose }: Prop
           history(),
           bracketMatching(),
           closeBrackets(),
-          autocompletion(),
+          autocompletion({ icons: false }),
           syntaxHighlighting(COLOURS),
           sql({ dialect: StandardSQL, schema: Object.fromEntries(JSON.parse(schema) as [string, string[]][]) }),
           EditorView.lineWrapping,

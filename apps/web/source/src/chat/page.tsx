@@ -1,7 +1,7 @@
 // One conversation: its turns, the answer under way, the box to write in. Without an id: where a chat starts.
 import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { ArrowDown, Download, Pencil, Trash2 } from "lucide-react";
-import { useEffect, useRef, useState } from "react";
+import { useCallback, useEffect, useRef, useState } from "react";
 import { Failure, get, send } from "../api";
 import { Loading, Notice } from "../parts/bits";
 import { Dialog } from "../parts/dialog";
@@ -20,15 +20,19 @@ export function ChatPage({ id, me }: { id: string; me: Me }) {
 
 function Conversation({ id, me }: { id: string; me: Me }) {
   const client = useQueryClient();
-  const live = useLive(id);
+  const following = useLive(id);
   const chat = useQuery({
     queryKey: ["chat", id],
     queryFn: ({ signal }) => get<ChatFull>(`/api/chats/${id}`, signal),
     // Another tab is being answered here: look again until it is.
-    refetchInterval: (query) => (query.state.data?.busy && !live?.busy ? 1_500 : false),
+    refetchInterval: (query) => (query.state.data?.busy && !following?.busy ? 1_500 : false),
   });
   const [draft, setDraft] = useState("");
   const { turns: seen, away, down } = useBottom(chat.data !== undefined);
+  const asked = following?.busy ?? false;
+  useEffect(() => {
+    if (asked) down();
+  }, [asked, down]);
 
   useEffect(() => {
     document.title = `${chat.data?.title || "Chat"} · verbal`;
@@ -37,6 +41,9 @@ function Conversation({ id, me }: { id: string; me: Me }) {
   if (chat.error && !chat.data) return <Unreadable failure={chat.error} />;
   if (!chat.data) return <Loading what="Opening the chat" />;
   const { kind, turns, etag } = chat.data;
+  // What was stopped is shown once: as the server kept it, when it did.
+  const kept = following?.stopped && turns.at(-1)?.text === following.turn.text;
+  const live = kept ? null : following;
   const stale = live?.failure?.code === "stale";
 
   function ask(text: string): void {
@@ -54,7 +61,7 @@ function Conversation({ id, me }: { id: string; me: Me }) {
         {turns.length === 0 && !live && <p className="muted first-words">Nothing was said here yet.</p>}
         {live && <TurnView turn={live.turn} chat={chat.data} last busy={live.busy} />}
         {chat.data.busy && !live && <Loading what="Another tab is being answered in this chat" />}
-        {live?.stopped && <p className="stopped">Stopped. What the model had not done yet was not paid for.</p>}
+        {following?.stopped && <p className="stopped">Stopped. What the model had not done yet was not paid for.</p>}
         {live?.failure && (
           <Notice failure={stale ? STALE : live.failure}>
             <div className="row">
@@ -124,10 +131,11 @@ function useBottom(ready: boolean) {
   const turns = useRef<HTMLDivElement>(null);
   const [away, setAway] = useState(false);
   const near = useRef(true);
-  const down = (): void => {
+  const down = useCallback((): void => {
+    near.current = true;
     const main = document.getElementById("main");
     if (main) main.scrollTop = main.scrollHeight;
-  };
+  }, []);
   useEffect(() => {
     const main = document.getElementById("main");
     const list = turns.current;
@@ -145,13 +153,14 @@ function useBottom(ready: boolean) {
       grown.disconnect();
       main.removeEventListener("scroll", moved);
     };
-  }, [ready]);
+  }, [ready, down]);
   return { turns, away, down };
 }
 
 function Unreadable({ failure }: { failure: unknown }) {
   return (
     <div className="page">
+      <h1 className="unseen">Chat</h1>
       <Notice failure={failure}>
         <button type="button" className="button" onClick={() => go("chat")}>
           Start a new chat

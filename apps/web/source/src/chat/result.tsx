@@ -46,7 +46,7 @@ export function Result({ turn }: { turn: Turn }) {
   if (single) return <Figure name={given.columns[0] ?? ""} value={first[0] ?? null} />;
   const chart = turn.chart;
   return (
-    <section className={chart ? "result with-chart" : "result"} aria-label="Result">
+    <div role="group" className={chart ? "result with-chart" : "result"} aria-label="Result">
       <div className="result-table">
         <Suspense fallback={<div className="grid-wait" />}>
           <Grid result={given} />
@@ -68,7 +68,7 @@ export function Result({ turn }: { turn: Turn }) {
           </Suspense>
         </figure>
       )}
-    </section>
+    </div>
   );
 }
 

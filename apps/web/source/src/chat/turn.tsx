@@ -32,7 +32,7 @@ export function TurnView({ turn, chat, last, busy }: Props) {
 
   function choose(number: number): void {
     const path = `/api/turns/${turn.id}/feedback`;
-    void follow({ client, chat: chat.id, kind: turn.kind, path, body: { kind: "choose", number }, text: turn.text });
+    void follow({ client, chat: chat.id, kind: turn.kind, path, body: { kind: "choose", number }, text: "" });
   }
 
   if (turn.replaced) return <Earlier turn={turn} />;
@@ -87,6 +87,7 @@ export function TurnView({ turn, chat, last, busy }: Props) {
         <TurnActions
           turn={turn}
           chat={chat}
+          last={last}
           opened={opened}
           onOpen={setOpened}
           onLearned={(says, card) => setLearned({ says, card })}
@@ -141,9 +142,11 @@ function onlyFigure(turn: Turn): boolean {
 function Outcome({ turn }: { turn: Turn }) {
   const word = WITHOUT[turn.status];
   if (!word || (turn.kind === "chat" && !turn.reason)) return null;
+  const why = turn.kind === "sql" && turn.reply ? turn.reply : turn.reason;
   return (
     <p className={`outcome outcome-${turn.status}`}>
-      <strong>{word}.</strong> {turn.kind === "sql" && turn.reply ? turn.reply : turn.reason}
+      <strong>{word}.</strong> {why.charAt(0).toUpperCase() + why.slice(1)}
+      {turn.status === "failed" && `${/[.?!]$/.test(why) ? "" : "."} Ask again, or in other words.`}
     </p>
   );
 }
@@ -161,7 +164,7 @@ function Working({ turn }: { turn: Turn }) {
 
 function Readings(props: { turn: Turn; disabled: boolean; onChoose: (number: number) => void }) {
   return (
-    <section className="readings" aria-label="Which one is meant?">
+    <div role="group" className="readings" aria-label="Which one is meant?">
       <h2 className={props.turn.reply ? "unseen" : ""}>Which one is meant?</h2>
       <ol>
         {props.turn.readings.map((reading) => (
@@ -173,7 +176,7 @@ function Readings(props: { turn: Turn; disabled: boolean; onChoose: (number: num
           </li>
         ))}
       </ol>
-    </section>
+    </div>
   );
 }
 

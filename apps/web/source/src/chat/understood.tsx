@@ -63,7 +63,7 @@ export function UnderstoodCard({ of, undone = false, onChanged }: Props) {
   }
 
   return (
-    <section className="understood" aria-label="What I understood">
+    <div role="group" className="understood" aria-label="What I understood">
       <Lightbulb aria-hidden className="understood-sign" />
       <div className="understood-words">
         <p className="understood-lesson">{shown.lesson}</p>
@@ -135,6 +135,6 @@ export function UnderstoodCard({ of, undone = false, onChanged }: Props) {
           </form>
         )}
       </div>
-    </section>
+    </div>
   );
 }

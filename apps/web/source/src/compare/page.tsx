@@ -5,12 +5,16 @@ import { type FormEvent, useRef, useState } from "react";
 import { get, isAbort, stream } from "../api";
 import { Choice, Empty, Notice } from "../parts/bits";
 import type { CompareEvent, Me, Policy, Turn } from "../types";
-import { count, money, seconds } from "../words";
+import { count, modelName, money, seconds } from "../words";
 
 type Pair = Extract<CompareEvent, { type: "pair" }>;
 type Done = Extract<CompareEvent, { type: "done" }>;
 
 const MOST = 50;
+
+function labelOf(policy: Policy | undefined, otherwise = ""): string {
+  return policy ? policy.label.replace(policy.model, modelName(policy.model)) : otherwise;
+}
 
 function chosen(policies: Policy[], key: string): { model?: string; memory?: string } {
   const policy = policies[Number(key)];
@@ -60,7 +64,7 @@ export default function ComparePage({ me }: { me: Me }) {
     }
   }
 
-  const labels = [offered[Number(a)]?.label ?? "A", offered[Number(b)]?.label ?? "B"] as const;
+  const labels = [labelOf(offered[Number(a)], "A"), labelOf(offered[Number(b)], "B")] as const;
   const shown = pairs.filter((pair) => only === "all" || !pair.same);
   const differ = pairs.filter((pair) => !pair.same).length;
   return (
@@ -73,8 +77,8 @@ export default function ComparePage({ me }: { me: Me }) {
       <form className="compare-form" onSubmit={(event) => void start(event)}>
         <div className="compare-picks">
           <Pick label="Database" value={db} onChange={setDb} options={me.databases.map((d) => [d.name, d.title || d.name])} />
-          <Pick label="A" value={a} onChange={setA} options={offered.map((p, i) => [String(i), p.label])} />
-          <Pick label="B" value={b} onChange={setB} options={offered.map((p, i) => [String(i), p.label])} />
+          <Pick label="A" value={a} onChange={setA} options={offered.map((p, i) => [String(i), labelOf(p)])} />
+          <Pick label="B" value={b} onChange={setB} options={offered.map((p, i) => [String(i), labelOf(p)])} />
         </div>
         <label>
           Questions, one a line
@@ -175,13 +179,13 @@ const FIRST = 6;
 
 function SideView({ label, turn }: { label: string; turn: Turn }) {
   return (
-    <section className="pair-side" aria-label={label}>
+    <div className="pair-side" role="group" aria-label={label}>
       <h2>{label}</h2>
       {turn.sql && <pre tabIndex={0}>{turn.sql}</pre>}
       {turn.reason && <p className="muted">{turn.reason}</p>}
       {turn.reply && !turn.sql && <p className="plain">{turn.reply}</p>}
       {turn.columns.length > 0 && (
-        <div className="wide" tabIndex={0} role="region" aria-label={`Rows of ${label}`}>
+        <div className="wide" tabIndex={0} role="group" aria-label={`Rows of ${label}`}>
           <table className="table small">
             <thead>
               <tr>
@@ -207,6 +211,6 @@ function SideView({ label, turn }: { label: string; turn: Turn }) {
         </div>
       )}
       {(turn.row_count ?? 0) > FIRST && <p className="muted">{count(turn.row_count ?? 0)} rows</p>}
-    </section>
+    </div>
   );
 }

@@ -1,4 +1,5 @@
 // Learning curves of the arms, with intervals.
+import { useEffect, useRef, useState } from "react";
 import type { Arm, Point } from "../types";
 import { percent } from "../words";
 
@@ -7,11 +8,11 @@ interface Curve {
   points: Point[];
 }
 
-const W = 720;
-const H = 260;
+const H = 300;
 const LEFT = 44;
-const RIGHT = 150;
 const TOP = 14;
+/** Narrower than this the names stand in the table below only, beside their colours. */
+const NARROW = 560;
 const BOTTOM = 34;
 
 /** Lowest and highest share of the axis, and its marks at round places. */
@@ -35,9 +36,27 @@ function apart(places: number[]): number[] {
   return moved;
 }
 
-export function Curves({ curves, arms }: { curves: Curve[]; arms: Arm[] }) {
+/** Which colour an arm has: the first one is of the arm that learned. */
+export function tones(names: string[]): (arm: string) => number {
+  const main = names.find((name) => name === "memory" || name === "within") ?? names.at(-1);
+  const others = names.filter((name) => name !== main);
+  return (arm) => (arm === main ? 0 : (Math.max(others.indexOf(arm), 0) % 5) + 1);
+}
+
+export function Curves({ curves, arms, says }: { curves: Curve[]; arms: Arm[]; says: string }) {
+  const place = useRef<HTMLElement>(null);
+  const [width, setWidth] = useState(760);
   const drawn = curves.filter((curve) => curve.points.length > 0);
+  const any = drawn.length > 0;
+  useEffect(() => {
+    const host = place.current;
+    if (!host) return;
+    const resized = new ResizeObserver(() => setWidth(Math.min(Math.max(host.clientWidth, 280), 900)));
+    resized.observe(host);
+    return () => resized.disconnect();
+  }, [any]);
   if (drawn.length === 0) return <p className="none">The curves come with the first measured round.</p>;
+  const [W, RIGHT] = [width, width < NARROW ? 12 : 150];
   const all = drawn.flatMap((curve) => curve.points);
   const xs = all.map((point) => point.x);
   const [x0, x1] = [Math.min(...xs), Math.max(...xs)];
@@ -46,14 +65,14 @@ export function Curves({ curves, arms }: { curves: Curve[]; arms: Arm[] }) {
   const [y0, y1, steps] = scale(Math.min(...bottoms), Math.max(...tops));
   const x = (value: number): number => LEFT + ((value - x0) / Math.max(x1 - x0, 1e-9)) * (W - LEFT - RIGHT);
   const y = (value: number): number => H - BOTTOM - ((value - y0) / Math.max(y1 - y0, 1e-9)) * (H - TOP - BOTTOM);
-  const colour = (arm: string): number => Math.max(arms.findIndex((one) => one.name === arm), 0) % 6;
+  const colour = tones((arms.length ? arms : drawn.map(({ arm }) => ({ name: arm }))).map(({ name }) => name));
   const label = (arm: string): string => arms.find((one) => one.name === arm)?.label || arm;
   const ends = apart(drawn.map((curve) => y(curve.points.at(-1)?.y ?? 0)));
   const ticks = [...new Set(xs)].sort((a, b) => a - b).filter((_, i, list) => i % Math.ceil(list.length / 8) === 0);
   const words = drawn.map((curve) => `${label(curve.arm)} ends at ${percent(curve.points.at(-1)?.y)}`).join("; ");
   return (
-    <figure className="curves">
-      <svg viewBox={`0 0 ${W} ${H}`} role="img" aria-label={`Learning curves. ${words}`}>
+    <figure className="curves" ref={place}>
+      <svg viewBox={`0 0 ${W} ${H}`} width={W} height={H} role="img" aria-label={`Learning curves. ${words}`}>
         {steps.map((step) => (
           <g key={step}>
             <line className="gridline" x1={LEFT} x2={W - RIGHT} y1={y(step)} y2={y(step)} />
@@ -86,7 +105,7 @@ export function Curves({ curves, arms }: { curves: Curve[]; arms: Arm[] }) {
               {curve.points.map((point) => (
                 <circle key={point.x} cx={x(point.x)} cy={y(point.y)} r={3} />
               ))}
-              {last && (
+              {last && W >= NARROW && (
                 <text className="curve-name" x={W - RIGHT + 12} y={(ends[i] ?? 0) + 4}>
                   {label(curve.arm)}
                 </text>
@@ -95,7 +114,7 @@ export function Curves({ curves, arms }: { curves: Curve[]; arms: Arm[] }) {
           );
         })}
       </svg>
-      <figcaption className="muted">Solved on held-out tasks, by round. Bands are 95 % intervals.</figcaption>
+      <figcaption className="muted">{says} Bands are 95 % intervals.</figcaption>
     </figure>
   );
 }

@@ -10,8 +10,13 @@ import { sayFailure } from "../parts/toasts";
 import type { CostRow, Gate, RunFull, RunListed } from "../types";
 import { count, fullTime, many, modelName, money, percent, seconds } from "../words";
 import { Attempts } from "./attempts";
-import { Curves } from "./curves";
+import { Curves, tones } from "./curves";
 import { Diff } from "./diff";
+
+const SAYS: Record<string, string> = {
+  learn: "Share of questions solved, by how many were learned from.",
+  eval: "Share of held-out questions solved within so many attempts.",
+};
 
 interface Progress {
   done: number;
@@ -50,6 +55,7 @@ export function RunView({ id }: { id: string }) {
   if (run.error) {
     return (
       <div className="page">
+        <h1 className="unseen">Run</h1>
         <Notice failure={run.error}>
           <a href={to("runs")}>All runs</a>
         </Notice>
@@ -76,7 +82,7 @@ export function RunView({ id }: { id: string }) {
       {(running || data.arms.length > 0 || data.curves.length > 0 || data.lessons?.added) && (
         <section className="block">
           <h2>What was learned</h2>
-          <Curves curves={data.curves} arms={data.arms} />
+          <Curves curves={data.curves} arms={data.arms} says={SAYS[data.command] ?? SAYS.eval ?? ""} />
           {data.claim && (
             <p>
               {data.claim} {data.claim_holds === false && <span className="muted">(not shown)</span>}
@@ -117,6 +123,7 @@ function Going({ progress, data }: { progress: Progress | null; data: Full }) {
 
 function Arms({ data }: { data: Full }) {
   if (data.arms.length === 0) return null;
+  const tone = tones(data.arms.map((arm) => arm.name));
   return (
     <div className="wide" tabIndex={0} role="region" aria-label="Arms">
       <table className="table">
@@ -129,10 +136,10 @@ function Arms({ data }: { data: Full }) {
           </tr>
         </thead>
         <tbody>
-          {data.arms.map((arm, i) => (
+          {data.arms.map((arm) => (
             <tr key={arm.name}>
               <td>
-                <span className={`key key-${i % 6}`} aria-hidden /> {arm.label || arm.name}
+                <span className={`key key-${tone(arm.name)}`} aria-hidden /> {arm.label || arm.name}
               </td>
               <td className="right">{percent(arm.mean, 1)}</td>
               <td className="right muted">
