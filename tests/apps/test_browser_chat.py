@@ -107,6 +107,16 @@ def test_an_answer_under_way_goes_on_while_one_looks_elsewhere(world: Served) ->
         say(page, "Write to my boss that all is well")
 
 
+def test_a_model_that_breaks_down_says_what_to_do(world: Served) -> None:
+    with world.at() as page:
+        page.get_by_role("textbox", name="Write a message").fill("break down, please")
+        page.keyboard.press("Enter")
+        page.get_by_text("Failed. Scripted model error. Ask again, or in other words.").wait_for()
+        assert page.get_by_role("button", name="Again").count() == 1
+        assert page.get_by_role("button", name="Good answer").count() == 0
+        say(page, "Write to my boss that it is back")
+
+
 def test_a_screen_reader_hears_an_answer_once(world: Served) -> None:
     with world.at() as page:
         say(page, "Write to my boss that the launch moves by a week")

@@ -75,6 +75,10 @@ def test_lessons_are_approved_narrowed_edited_retired_and_taken_back(world: Serv
         item.get_by_role("button", name="Approve").click()
         item.get_by_text("believed", exact=True).wait_for()
         page.get_by_role("radio", name="Believed 1").wait_for()
+        item.get_by_role("button", name="Share").click()
+        page.get_by_role("dialog").get_by_text("starts there on trial").wait_for()
+        assert page.get_by_role("dialog").get_by_role("button", name="Share").is_disabled()  # eve is in no team
+        page.keyboard.press("Escape")
         item.get_by_role("button", name="Retire").click()
         page.get_by_role("radio", name="Retired 1").wait_for()
         page.get_by_role("button", name="Undo the last change").click()

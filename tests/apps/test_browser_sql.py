@@ -234,4 +234,4 @@ def test_a_chat_is_renamed_exported_and_deleted(world: Served) -> None:
         page.get_by_role("button", name="Delete this chat").click()
         page.get_by_role("dialog").get_by_role("button", name="Delete", exact=True).click()
         page.get_by_text("off your list").wait_for()
-        assert page.get_by_role("navigation").get_by_text("Counting").count() == 0
+        page.get_by_role("navigation").get_by_text("Counting").wait_for(state="detached")

@@ -45,7 +45,7 @@ _TALK = [
         "KIND: none\nWISH:\nWHEN:\nNOT FOR:\nABOUT:\nASKS: yes",
     ),
     (rf"{_TALKS}.*hostile words", _HOSTILE),
-    (rf"{_TALKS}(?!.*(hostile words|take your time))", _MAIL),
+    (rf"{_TALKS}(?!.*(hostile words|take your time|break down))", _MAIL),
 ]
 
 
@@ -53,6 +53,7 @@ def _script(folder: Path) -> str:
     """The model, as `--model` takes it; what is slow never ends by itself."""
     slow = rf"(?s)\A(?!.*{_READS}).*take your time"
     rows: list[dict[str, Any]] = [{"match": slow, "reply": "never", "delay": 600.0}]
+    rows.append({"match": slow.replace("take your time", "break down"), "error": "model"})
     rows += [{"match": f"(?s){match}", "reply": text} for match, text in _TALK]
     for match, sql in _QUERIES:
         texts = [f"```sql\n{s}\n```" for s in ([sql] if isinstance(sql, str) else sql)]
@@ -86,13 +87,13 @@ class Served:
         self.complaints: list[str] = []
         """What the browser said of the page: errors, refused styles and scripts."""
         self._entered: dict[str, Any] = {}
-        self._shared: dict[str, Any] = {}
+        self._kept: dict[str, Any] = {}
 
     def open(self, user: str = "ann", place: str = "", **options: Any) -> Any:
         """A page of somebody who is logged in (or of nobody), in a browser context of its own."""
         options = {"viewport": {"width": 1280, "height": 860}, "reduced_motion": "reduce", **options}
         context = self.browser.new_context(base_url=self.url, storage_state=self._entered.get(user), **options)
-        context.set_default_timeout(5_000)
+        context.set_default_timeout(15_000)
         if user and user not in self._entered:
             headers = {"X-Verbal": "1", "Origin": self.url}
             told = context.request.post("/api/login", headers=headers, data={"user": user, "password": PASSWORD})
@@ -117,24 +118,29 @@ class Served:
     def at(self, place: str = "", user: str = "ann", **options: Any) -> Iterator[Any]:
         """`open`, closed afterwards; the browser must not have complained.
 
-        Without options all pages of a person share a context, and so what the browser keeps of the page's files.
+        Without options a person's page stays open for the next test that needs it, as people leave a tab open.
         """
-        if options or not user:
+        kept = not options and bool(user)
+        page = self._kept.pop(user, None) if kept else None
+        if page is None:
             page = self.open(user, place, **options)
-        elif user in self._shared:
-            page = self.tab(self._shared[user], place)
         else:
-            page = self.open(user, place)
-            self._shared[user] = page.context
-        shared = self._shared.get(user) is page.context
+            page.goto("/#/runs")  # whatever was being written is put away
+            page.get_by_role("heading", name="Runs").wait_for()
+            page.goto(f"/#/{place}")
         self.complaints.clear()
         try:
             yield page
-        finally:
-            for each in list(page.context.pages):
-                each.close()
-            if not shared:
-                page.context.close()
+        except BaseException:
+            page.context.close()
+            raise
+        if kept:
+            for other in page.context.pages:
+                if other is not page:
+                    other.close()
+            self._kept[user] = page
+        else:
+            page.context.close()
         assert not self.complaints, self.complaints
 
     def call(self, work: Any) -> Any:
