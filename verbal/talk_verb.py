@@ -52,7 +52,7 @@ def run_talk(
     budget: int | None = None,
     quiet: bool,
 ) -> dict[str, Any]:
-    """Talks until the input ends; gives the conversation and its turns.
+    """Talks until the input ends; gives the conversation, its turns, and what went wrong.
 
     Args:
         options: Recipe, model, overrides (`verbal.options`).
@@ -88,11 +88,10 @@ def run_talk(
                 except KeyboardInterrupt:
                     talk.stopped()
                 except STOPS as error:
-                    talk.stopped("")
-                    screen.print(error_panel(error))
+                    talk.failed(error)
         finally:
             runner.run(agent.__aexit__(None, None, None))
-        return {"chat": agent.chat, "turns": talk.told}
+        return {"chat": agent.chat, "turns": talk.told, "errors": talk.errors}
 
 
 class Talk:
@@ -107,6 +106,7 @@ class Talk:
         self.agent, self.screen = agent, screen
         self.over = False
         self.told: list[dict[str, Any]] = []
+        self.errors: list[str] = []
         self._flow, self._status = Flow(quiet=screen.quiet), Waiting(quiet=screen.quiet)
         self._commands: dict[str, Callable[[str], Awaitable[None]]] = {
             "up": self._up, "down": self._down, "again": self._again, "edit": self._edit, "correct": self._correct,
@@ -134,6 +134,12 @@ class Talk:
         if words:
             self.screen.print(words)
 
+    def failed(self, error: VerbalError) -> None:
+        """Tells what went wrong."""
+        self.stopped("")
+        self.errors.append(error.what)
+        self.screen.print(error_panel(error))
+
     async def say(self, line: str) -> None:
         """Does what a line means; what goes wrong is told, and the conversation goes on.
 
@@ -151,8 +157,7 @@ class Talk:
         except STOPS:
             raise
         except VerbalError as error:
-            self.stopped("")
-            self.screen.print(error_panel(error))
+            self.failed(error)
 
     async def _show(self, events: Any) -> None:
         """A turn as it comes."""

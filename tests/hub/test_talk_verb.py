@@ -127,6 +127,8 @@ def test_a_limit_of_money_is_told_and_the_conversation_goes_on(world, verbal):
     prices = ("--set", "model.price_in=100", "--set", "model.price_out=100")
     code, out, err = verbal("chat", *MINE, *prices, "--max-cost", "0.01", stdin="hello\n/history\n/quit\n")
     assert code == 0 and "limit" in out and "stopped" in out, err
+    code, out, _ = verbal("chat", *MINE, *prices, "--max-cost", "0.01", "--json", stdin="hello\n/forget u9\n")
+    assert ["limit" in e or "unknown lesson" in e for e in json.loads(out)["errors"]] == [True, True]
 
 
 def test_ctrl_c_drops_the_answer_and_nothing_else(world, monkeypatch, capsys):
