@@ -90,7 +90,6 @@ def quoted(text: str) -> str:
 def _checked(fields: dict[str, str], text: str, before: Before, known: Sequence[Reflection]) -> Understanding | None:
     """What a reply says, or None where it says more than the person did."""
     kind, asks = cast(Kind, fields["KIND"]), fields["ASKS"].lower().startswith("y")
-    complains = kind == "complaint" or (bool(before.reply) and asks and kind == "teach")
     if kind in ("none", "complaint"):
         return Understanding(kind=kind, asks=True, complains=kind == "complaint" and bool(before.reply))
     wish, when = fields["WISH"], fields["WHEN"]
@@ -103,7 +102,7 @@ def _checked(fields: dict[str, str], text: str, before: Before, known: Sequence[
         bounds = by_rule.boundary or _bounds(fields["NOT FOR"], wish, when)
         return Understanding(
             kind="teach", lesson=wish, when=when, boundary=bounds, polarity=by_rule.polarity, asks=asks,
-            complains=by_rule.complains or (complains and by_rule.kind != "teach"),
+            complains=by_rule.complains,
         )  # fmt: skip
     about = fields["ABOUT"].strip("[]`. ")
     item = next((r for r in known if r.id == about and r.status != "retired"), None)
