@@ -12,7 +12,7 @@ from verbal.options import DEFAULT_STORE, Json, MaxCost, Store
 # Verbs about the people who may log in.
 users_app = typer.Typer(help="People who may log in to `verbal ui`.", no_args_is_help=True, rich_markup_mode=None)
 
-_Name = Annotated[str, typer.Argument(help="Small letters, digits and ._-")]
+_Name = Annotated[str, typer.Argument(help="Small letters, digits and ._- inside.")]
 
 
 def ui(
@@ -59,6 +59,14 @@ def add(
     from verbal.ui import add_user
 
     emit(add_user(store, name, team=team, admin=admin, quiet=json_), json_)
+
+
+@users_app.command("password")
+def password(name: _Name, store: Store = DEFAULT_STORE, json_: Json = False) -> None:
+    """Give somebody another password and log them out everywhere."""
+    from verbal.ui import change_password
+
+    emit(change_password(store, name, quiet=json_), json_)
 
 
 @users_app.command("list")

@@ -35,11 +35,13 @@ KEY_PREFIX = "sk-verbal-"
 """How a key begins: as scanners for secrets, and `redact`, know keys."""
 SHORTEST_PASSWORD = 8
 """Characters of a password."""
+LONGEST_PASSWORD = 1024
+"""The most of them."""
 SESSION_SECONDS = 30 * 86400.0
 """How long a session lasts when nobody says otherwise."""
 
 _KEY = "id, project, made, expires, revoked, record"
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_NAME = re.compile(r"[a-z0-9](?:(?!.*\.\.)[a-z0-9._-]{0,62}[a-z0-9])?")
 _SCRYPT = {"n": 2**15, "r": 8, "p": 1}  # 32 MB and about a tenth of a second for each guess
 _NOBODY = f"scrypt${_SCRYPT['n']}${_SCRYPT['r']}${_SCRYPT['p']}${'00' * 16}${'00' * 32}"
 
@@ -197,11 +199,11 @@ def hash_password(password: str) -> str:
     """A password as it is kept: scrypt, its numbers, a salt of its own and the hash.
 
     Raises:
-        ConfigError: it is short.
+        ConfigError: it is short, or longer than what is taken.
     """
-    if len(password) < SHORTEST_PASSWORD:
-        what = f"the password has {len(password)} characters"
-        raise ConfigError(what, todo=f"take one of at least {SHORTEST_PASSWORD}")
+    if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
+        what = f"the password has {len(password):,} characters"
+        raise ConfigError(what, todo=f"take one of {SHORTEST_PASSWORD} to {LONGEST_PASSWORD:,}")
     salt = secrets.token_bytes(16)
     numbers = f"{_SCRYPT['n']}${_SCRYPT['r']}${_SCRYPT['p']}"
     return f"scrypt${numbers}${salt.hex()}${_scrypt(password, salt, **_SCRYPT).hex()}"
@@ -210,12 +212,15 @@ def hash_password(password: str) -> str:
 def checked_name(name: str, what: str) -> str:
     """The name of a user, a team or a project: it becomes part of the names of memories and runs.
 
+    It is one that the chat agent takes, too.
+
     Raises:
-        ConfigError: it holds something else than small letters, digits and `._-`, or is empty or long.
+        ConfigError: it holds something else than small letters, digits and `._-`, does not begin and end with a letter
+            or digit, has two dots in a row, or is empty or long.
     """
     if _NAME.fullmatch(name):
         return name
-    todo = "take small letters, digits, dots, dashes and underscores, a letter or digit first, at most 64"
+    todo = "take small letters, digits, dots, dashes and underscores, a letter or digit first and last, at most 64"
     raise ConfigError(f"the {what} {name[:80]!r} is no name", todo=todo)
 
 
@@ -231,6 +236,6 @@ def _scrypt(password: str, salt: bytes, *, n: int, r: int, p: int) -> bytes:
 
 
 __all__ = [
-    "ACCESS_TABLES", "KEY_PREFIX", "SESSION_SECONDS", "SHORTEST_PASSWORD", "AccessRecords", "checked_name", "digest_of",
-    "hash_password",
+    "ACCESS_TABLES", "KEY_PREFIX", "LONGEST_PASSWORD", "SESSION_SECONDS", "SHORTEST_PASSWORD", "AccessRecords",
+    "checked_name", "digest_of", "hash_password",
 ]  # fmt: skip

@@ -20,7 +20,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from verbal.errors import ConfigError
+from verbal.errors import ConfigError, UnknownName
 from verbal.parts import load_function
 from verbal.store import Store
 
@@ -194,7 +194,9 @@ def add_user(path: str, name: str, *, team: str, admin: bool, quiet: bool) -> di
         if name == _ALONE:
             raise ConfigError(f"{name!r} is the one person of a server without accounts", todo="take another name")
         if store.user(name) is not None:
-            raise ConfigError(f"there is a user {name!r} already", where=store.where, todo="verbal users remove first")
+            raise ConfigError(
+                f"there is a user {name!r} already", where=store.where, todo="verbal users password, or remove first"
+            )
         first = not store.users()
         store.add_user(name, _password(name), team=team, admin=admin)
         if not quiet:
@@ -202,6 +204,23 @@ def add_user(path: str, name: str, *, team: str, admin: bool, quiet: bool) -> di
             if first and not admin:
                 print("nobody is an admin yet: verbal users add NAME --admin")
         return {"name": name, "team": team, "admin": admin}
+
+
+def change_password(path: str, name: str, *, quiet: bool) -> dict[str, Any]:
+    """Gives a person another password, asked for as in `add_user`, and ends their sessions.
+
+    Raises:
+        UnknownName: nobody of that name. ConfigError: the password is short, or the two do not agree.
+    """
+    from verbal.verbs import open_store
+
+    with open_store(path) as store:
+        if store.user(name) is None:
+            raise UnknownName.of("user", name, [u["name"] for u in store.users()], where=store.where)
+        store.set_password(name, _password(name))
+    if not quiet:
+        print(f"{name} has a new password and is logged out everywhere")
+    return {"changed": name}
 
 
 def _password(name: str) -> str:
@@ -240,4 +259,4 @@ def remove_user(path: str, name: str, *, quiet: bool) -> dict[str, Any]:
     return {"removed": name}
 
 
-__all__ = ["add_user", "list_users", "remove_user", "run_ui"]
+__all__ = ["add_user", "change_password", "list_users", "remove_user", "run_ui"]

@@ -94,9 +94,15 @@ def check_place(site: Site, request: web.Request) -> None:
 
 
 def host_of(value: str) -> str:
-    """The host's name in a Host header or an origin, without its port; empty where there is none."""
+    """The host's name in a Host header or an origin, without its port; empty where there is none.
+
+    >>> [host_of(x) for x in ("Verbal.Example.org:8443", "https://a.org", "::1", "[::1]:8600", "a@b.org", "")]
+    ['verbal.example.org', 'a.org', '::1', '::1', '', '']
+    """
     try:
-        return (urlsplit(value if "//" in value else f"//{value}").hostname or "").rstrip(".")
+        parts = urlsplit(value if "//" in value else f"//[{value}]" if value.count(":") > 1 and "[" not in value
+                         else f"//{value}")  # fmt: skip
+        return "" if "@" in parts.netloc else (parts.hostname or "").rstrip(".")
     except ValueError:
         return ""
 

@@ -8,18 +8,20 @@ keeps its hash. It ends twelve hours after it was last used, and a week after it
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
+import ipaddress
 import secrets
 import time
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from verbal.store import Store
-from verbal.store_access import digest_of
+from verbal.store_access import LONGEST_PASSWORD, digest_of
 
 from .faults import Fault
 
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from .site import Site
 
 COOKIE = "verbal_session"
-"""Name of the cookie."""
+"""How the name of the cookie begins; the port follows, for browsers give a cookie to all ports of a host."""
 IDLE, LONGEST = 12 * 3600.0, 7 * 86400.0
 """Seconds that a session lasts unused, and at all."""
 _TOUCH = 60.0
@@ -36,6 +38,8 @@ _RENEW = 30.0
 """Seconds between two addresses that are printed because nobody is logged in."""
 _GUESSING = 2
 """Passwords that are checked at once: each takes 32 MB."""
+_MOST_TRYING = 50
+"""Passwords of one address that wait to be checked."""
 _MOST_KEPT = 10_000
 
 
@@ -71,7 +75,7 @@ class Tries:
         count, last = self._failed.get(key, (0, 0.0))
         if count < self._free:
             return 0.0
-        return max(0.0, last + min(2.0 ** (count - self._free), 900.0) - self._clock())
+        return max(0.0, last + min(2.0 ** min(count - self._free, 10), 900.0) - self._clock())
 
     def failed(self, key: str) -> None:
         """Notes a failure; those of an hour ago are forgotten."""
@@ -100,6 +104,7 @@ class People:
         self._touched: OrderedDict[str, float] = OrderedDict()
         self._tries = {"both": Tries(5), "address": Tries(20), "name": Tries(50)}
         self._checking = asyncio.Semaphore(_GUESSING)
+        self._trying: Counter[str] = Counter()
 
     def new_token(self) -> str:
         """A token that lets the one person in, once; the one before is good no more."""
@@ -117,7 +122,7 @@ class People:
         Raises:
             Fault: nobody who is logged in (401).
         """
-        token = request.cookies.get(COOKIE, "")
+        token = request.cookies.get(cookie_name(request), "")
         found = await asyncio.to_thread(self._known, token) if token else None
         if found is not None:
             return found
@@ -147,10 +152,11 @@ class People:
 
     async def let_in(self, token: str) -> str | None:
         """A session for the one-time token, or None when it is not the one that is good now."""
-        good = bool(self._token) and hmac.compare_digest(digest_of(token), self._token)
-        if not good or await self.accounts():
+        if not (self._token and hmac.compare_digest(digest_of(token), self._token)):
             return None
-        self._token = ""
+        self._token = ""  # before anything is waited for: two who come at once are not both let in
+        if await self.accounts():
+            return None
         return await asyncio.to_thread(self._store.open_session, LOCAL.name, IDLE)
 
     async def log_in(self, name: str, password: str, address: str) -> str:
@@ -160,30 +166,73 @@ class People:
             Fault: it is wrong (401), or was tried too often (429).
         """
         keys = {"both": f"{name}\0{address}", "address": address, "name": name}
-        if (wait := max(self._tries[k].wait(v) for k, v in keys.items())) > 0:
-            headers = {"retry-after": str(int(wait) + 1)}
-            todo = f"wait {int(wait) + 1} s and try again"
-            raise Fault(429, "tries", "a password was tried too often", todo, headers=headers)
-        async with self._checking:
-            right = await asyncio.to_thread(self._store.check_password, name, password)
-        if not right:
-            for kind, key in keys.items():
-                self._tries[kind].failed(key)
-            raise Fault(401, "login", "the name or the password is wrong", more={"form": True})
+        self._check_tries(keys)
+        if self._trying[address] >= _MOST_TRYING:
+            raise _too_often(1.0)
+        self._trying[address] += 1
+        try:
+            async with self._checking:
+                self._check_tries(keys)  # those who waited here with this one have failed meanwhile
+                right = await asyncio.to_thread(self._store.check_password, name, password)
+                if not right:
+                    for kind, key in keys.items():
+                        self._tries[kind].failed(key)
+                    raise Fault(401, "login", "the name or the password is wrong", more={"form": True})
+        finally:
+            self._trying[address] -= 1
+            if not self._trying[address]:
+                del self._trying[address]
         self._tries["both"].clear(keys["both"])
         return await asyncio.to_thread(self._store.open_session, name, IDLE)
 
+    def _check_tries(self, keys: Mapping[str, str]) -> None:
+        if (wait := max(self._tries[k].wait(v) for k, v in keys.items())) > 0:
+            raise _too_often(wait)
+
     async def log_out(self, request: web.Request) -> None:
         """Ends the session of a request."""
-        if token := request.cookies.get(COOKIE, ""):
+        if token := request.cookies.get(cookie_name(request), ""):
             self._touched.pop(digest_of(token), None)
             await asyncio.to_thread(self._store.close_session, token)
+
+
+def _too_often(wait: float) -> Fault:
+    seconds = int(wait) + 1
+    told = f"wait {seconds} s and try again"
+    return Fault(429, "tries", "a password was tried too often", told, headers={"retry-after": str(seconds)})
+
+
+def address_of(request: web.Request) -> str:
+    """From where a request comes, for counting: what a server in front of this one, on this machine, says; IPv6 by
+    its network, of which one person has all addresses.
+    """
+    found = request.remote or ""
+    with contextlib.suppress(ValueError):
+        if ipaddress.ip_address(found).is_loopback:
+            found = request.headers.get("X-Forwarded-For", found).rpartition(",")[2].strip()
+        address = ipaddress.ip_address(found)
+        if isinstance(address, ipaddress.IPv6Address) and not address.ipv4_mapped:
+            return str(ipaddress.ip_network((address, 64), strict=False))
+    return found[:64]
+
+
+def cookie_name(request: web.Request) -> str:
+    """The name of this server's cookie; with TLS one that no other host of the domain can set."""
+    own = request.transport.get_extra_info("sockname") if request.transport is not None else None
+    port = f"_{own[1]}" if isinstance(own, tuple) else ""
+    return f"{'__Host-' if _over_tls(request) else ''}{COOKIE}{port}"
 
 
 def set_cookie(request: web.Request, response: web.StreamResponse, token: str) -> None:
     """Gives a browser its session."""
     response.set_cookie(
-        COOKIE, token, max_age=int(LONGEST), path="/", httponly=True, samesite="Strict", secure=_over_tls(request)
+        cookie_name(request),
+        token,
+        max_age=int(LONGEST),
+        path="/",
+        httponly=True,
+        samesite="Strict",
+        secure=_over_tls(request),
     )
 
 
@@ -214,8 +263,11 @@ async def log_in(site: Site, person: Person, request: web.Request) -> web.Stream
     from .door import read_json, text_of
 
     body = await read_json(request)
-    name, password = text_of(body, "user", most=64, need=True), text_of(body, "password", most=1024, need=True)
-    token = await site.people.log_in(name, password, request.remote or "")
+    name, password = (
+        text_of(body, "user", most=64, need=True),
+        text_of(body, "password", most=LONGEST_PASSWORD, need=True),
+    )
+    token = await site.people.log_in(name, password, address_of(request))
     row = await asyncio.to_thread(site.store.user, name)
     who = Person(name, row["team"], row["admin"]) if row else NOBODY
     await site.people.log_out(request)  # a session that was open in this browser
@@ -228,11 +280,11 @@ async def log_out(site: Site, person: Person, request: web.Request) -> web.Strea
     """POST /api/logout."""
     await site.people.log_out(request)
     response = web.json_response({})
-    response.del_cookie(COOKIE, path="/", httponly=True, samesite="Strict", secure=_over_tls(request))
+    response.del_cookie(cookie_name(request), path="/", httponly=True, samesite="Strict", secure=_over_tls(request))
     return response
 
 
 __all__ = [
-    "COOKIE", "IDLE", "LOCAL", "LONGEST", "NOBODY", "People", "Person", "Tries", "log_in", "log_out", "set_cookie",
-    "show_me", "told",
+    "COOKIE", "IDLE", "LOCAL", "LONGEST", "NOBODY", "People", "Person", "Tries", "address_of", "cookie_name", "log_in",
+    "log_out", "set_cookie", "show_me", "told",
 ]  # fmt: skip

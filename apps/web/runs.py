@@ -36,6 +36,8 @@ MOST_ATTEMPTS = 200
 """Attempts of a run that a page gets."""
 _POLL = 1.0
 _LONGEST_WATCH = 6 * 3600.0
+_STILL_IN = 30.0
+"""Seconds between two looks at whether who watches is still logged in."""
 _REPLAYING = 300.0
 _LONG = 20_000
 _NO_GOLD = "of the sealed test: its gold is not shown"
@@ -276,6 +278,7 @@ async def watch_run(site: Site, person: Person, request: web.Request) -> web.Str
     run = await asyncio.to_thread(run_of, site, person, request.match_info["id"])
     name, before = str(run["id"]), None
     progress = site.watched.setdefault(name, Progress(site.store, name))
+    looked = time.monotonic()
     async with streaming(request) as events:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LONGEST_WATCH):
@@ -288,6 +291,9 @@ async def watch_run(site: Site, person: Person, request: web.Request) -> web.Str
                         site.watched.pop(name, None)
                         break
                     await asyncio.sleep(_POLL)
+                    if time.monotonic() - looked >= _STILL_IN:
+                        await site.people.person(request)
+                        looked = time.monotonic()
         await events.send({"type": "done", **{k: v for k, v in (before or {}).items() if k != "type"}})
     return events.response
 

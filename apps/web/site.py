@@ -13,6 +13,7 @@ from verbal.store import Store
 from verbal.verbs import resolve_checkpoint
 
 from .databases import Databases, Source
+from .door import host_of
 from .faults import shown_model
 from .people import People, Person
 from .results import Results
@@ -62,7 +63,7 @@ class Site:
             self.shown[name] = spec
         self.chats_too = self._chats_too()
         """Whether the chat agent answers here."""
-        self.hosts, self.max_cost = frozenset(hosts), max_cost
+        self.hosts, self.max_cost = frozenset(host_of(h) for h in hosts), max_cost
         self.people = People(store, tell)
         self.databases = Databases(places, store.folder / f"{Path(str(store.where)).stem or 'store'}.brought")
         self.results = Results()

@@ -15,6 +15,10 @@ from verbal.store import Store
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
+def cookie_of(server) -> str:
+    return f"{COOKIE}_{server.url.rpartition(':')[2]}"
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def alone(tmp_path_factory):
     told = []
@@ -38,7 +42,7 @@ async def test_a_token_lets_the_one_person_in_once(alone):
     async with browser.session.get(f"{alone.url}/?token={token}", allow_redirects=False) as answer:
         assert (answer.status, answer.headers["location"]) == (303, "/")
         cookie = answer.headers["set-cookie"]
-        assert cookie.startswith(f"{COOKIE}=") and "HttpOnly" in cookie and "SameSite=Strict" in cookie
+        assert cookie.startswith(f"{cookie_of(alone)}=") and "HttpOnly" in cookie and "SameSite=Strict" in cookie
         assert "Path=/" in cookie and "Secure" not in cookie and token not in cookie
     me = await browser.get("/api/me")
     assert (me["user"], me["admin"], me["login"], me["databases"][0]["name"]) == ("local", True, False, "shop")
@@ -78,10 +82,10 @@ async def test_people_log_in_with_passwords(many):
 
 async def test_a_session_that_is_over_asks_to_log_in(many):
     token = await asyncio.to_thread(many.site.store.open_session, "ann", -1.0)
-    status, found = await many.browser().ask("GET", "/api/chats", headers={"Cookie": f"{COOKIE}={token}"})
+    status, found = await many.browser().ask("GET", "/api/chats", headers={"Cookie": f"{cookie_of(many)}={token}"})
     assert status == 401 and found["error"]["code"] == "login"
     live = await asyncio.to_thread(many.site.store.open_session, "gone", 100.0)  # of somebody who was removed
-    assert (await many.browser().ask("GET", "/api/me", headers={"Cookie": f"{COOKIE}={live}"}))[0] == 401
+    assert (await many.browser().ask("GET", "/api/me", headers={"Cookie": f"{cookie_of(many)}={live}"}))[0] == 401
 
 
 async def test_a_session_lasts_on_while_it_is_used_but_not_for_ever(tmp_path):

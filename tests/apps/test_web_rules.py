@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from verbal.apps.chat.session import memory_of
 from verbal.apps.web import databases, faults, results, scopes
 from verbal.apps.web.chats import markdown
 from verbal.apps.web.databases import split_name
@@ -18,6 +19,8 @@ from verbal.apps.web.people import Person, Tries
 from verbal.apps.web.results import Result, Results, cell, csv_text, guarded
 from verbal.apps.web.scopes import may_read, may_write, own_memory
 from verbal.apps.web.talks import chat_of
+from verbal.errors import ConfigError
+from verbal.store_access import checked_name
 
 NAMES = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,8}", fullmatch=True)
 
@@ -162,3 +165,18 @@ def test_an_exported_chat_keeps_words_and_data_apart():
     assert made.startswith("# a # title\n") and "> two\n> lines" in made and "````sql\nSELECT '```'\n````" in made
     assert "| a\\|b |" in made and "| x\\|y # z |" in made and "and 10 more rows" in made
     assert "* used r1: t" in made and "* said: up" in made and "down" not in made
+
+
+@given(st.from_regex(r"[a-z0-9._-]{1,66}", fullmatch=True) | st.text(max_size=8))
+def test_whoever_has_an_account_can_chat(name):
+    try:
+        checked_name(name, "user")
+    except ConfigError:
+        return
+    assert memory_of("user", name) == f"chat-user-{name}" and name not in (".", "..") and "\n" not in name
+
+
+@pytest.mark.parametrize("name", ["a.", "a..", "a..b", "..", ".", "-a", "a-", "", "a" * 65, "Ann", "ann\n", "änn"])
+def test_names_that_nobody_gets(name):
+    with pytest.raises(ConfigError):
+        checked_name(name, "user")

@@ -47,6 +47,11 @@ def test_people_are_added_listed_and_removed(tmp_path, said):
     with Store(store) as opened:
         assert opened.check_password("ann", "long enough") and not opened.check_password("ann", "long enough ")
         token = opened.open_session("ann")
+        assert "logged out everywhere" in said("users", "password", "ann", "--store", store, password="quite another\n")
+        assert opened.session_user(token) is None and opened.check_password("ann", "quite another")
+        assert "unknown user" in said("users", "password", "cid", "--store", store, password="x\n", status=2)
+        assert "characters" in said("users", "password", "ann", "--store", store, password="x" * 1025, status=2)
+        token = opened.open_session("ann")
         said("users", "remove", "ann", "--store", store)
         assert opened.session_user(token) is None
     assert "unknown user" in said("users", "remove", "ann", "--store", store, status=2)
