@@ -46,7 +46,7 @@ class ChatAgent(Keeping):
         user: Whose conversations and lessons these are: letters, digits and `._@-`.
         team: The person's team, if any.
         tools: Plain functions with types, or `./mine.py:function`.
-        mcp: MCP servers: a command line (stdio) or a URL.
+        mcp: MCP servers: a command (stdio; a line, or a list of words) or a URL.
         budget: Tokens of a prompt at most; older turns are summarised.
         max_cost: US dollars for one conversation; the call that could exceed it is not made.
         recipe: The shipped `chat` when None.
@@ -129,7 +129,9 @@ class ChatAgent(Keeping):
         earlier = kept.read(self.store, chat)
         self._known[chat] = len(earlier)  # whoever is told that it went on elsewhere may say it again
         info = {"user": self.user, "team": self.team, "model": self.roles(chat)("solver").name}
-        record = kept.begin(self.store, chat, self.recipe.to_dict(), info, text, expect)
+        # The person judges: what is exported, reported or compared reads their verdict.
+        plain = {**self.recipe.to_dict(), "critics": {"names": ["user"], "verdict": "user", "options": {}}}
+        record = kept.begin(self.store, chat, plain, info, text, expect)
         self._known[chat], self.chat = len(earlier) + 1, chat
         if replaces:
             kept.change(self.store, replaces, lambda r: r.update(replaced=record["id"]))

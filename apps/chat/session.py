@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -74,7 +75,7 @@ class Session:
         user: str = "me",
         team: str = "",
         tools: Sequence[Callable[..., Any] | str] = (),
-        mcp: Sequence[str] = (),
+        mcp: Sequence[str | Sequence[str]] = (),
         budget: int = BUDGET,
         max_cost: float | None = None,
         recipe: Recipe | None = None,
@@ -161,8 +162,8 @@ class Session:
             self.memories[name] = open_trials(self._store, name, self.recipe.memory.options)
             self._stack.callback(self.memories[name].close)
         self.credit = make_credit(self.recipe)
-        for spec in self._given_mcp:
-            server = McpServer(spec)
+        for command in self._given_mcp:
+            server = McpServer(command if isinstance(command, str) else shlex.join(command))
             self._stack.push_async_callback(server.aclose)
             for tool in await server.open():
                 self.toolbox.add(tool)

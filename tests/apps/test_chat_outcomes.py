@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import json
 
 import pytest
 from chat_world import BOSS, TAUGHT, agent, follows, turn
 
 from verbal.errors import ConfigError, DataError, UnknownName
+from verbal.parts import load_function
 from verbal.store import Store
 from verbal.types import MemoryOp
 
@@ -116,6 +118,22 @@ async def test_words_and_edits_become_lessons_about_the_request(store):
         assert not made.history(made.chat)[0].edited and "🎉" in made.history(made.chat)[0].reply
         facts = await made.edit(other, other.reply + " 330 m")
         assert facts.lesson is None and "no lesson" in facts.says and facts.kept
+
+
+async def test_a_conversation_becomes_a_training_set(store, tmp_path):
+    async with agent(store) as made:
+        await turn(made, TAUGHT)
+        await made.edit(await turn(made, "Write a mail to customers"), "Dear customers, hello.")
+        await made.thumbs(await turn(made, "Tell me a joke"), True)
+    export = load_function("trainers", "data", "export")
+    rows = {}
+    for form in ("sft", "preference", "kto"):
+        export(store, tmp_path / form, format=form)
+        text = "".join(p.read_text("utf-8") for p in (tmp_path / form).glob("*.jsonl"))
+        rows[form] = [json.loads(line) for line in text.splitlines()]
+    assert {r["completion"][0]["content"].split(",")[0] for r in rows["sft"]} == {"Hello 🎉", "Dear customers"}
+    assert rows["preference"][0]["chosen"][0]["content"] == "Dear customers, hello."
+    assert sorted(r["label"] for r in rows["kto"])[-1] is True and all(r["critic"] == "user" for r in rows["kto"])
 
 
 async def test_an_edited_answer_stands_in_the_conversation(store):

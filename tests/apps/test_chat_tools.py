@@ -150,7 +150,7 @@ async def test_long_results_are_cut_to_the_budget_and_too_many_tools_are_refused
 async def test_a_real_mcp_server_is_used_and_ends(tmp_path, believe):
     with Store(tmp_path / "other.db") as store:
         await believe(store, "main", {"like": "compare names with LIKE"})
-    spec = f"{sys.executable} -m verbal.cli mcp --store {tmp_path}/other.db --read-only"
+    spec = [sys.executable, "-m", "verbal.cli", "mcp", "--store", f"{tmp_path}/other.db", "--read-only"]
     model = calls_then("Found", ("memory_search", {"query": "compare names"}))
     with Store(tmp_path / "v.db") as store:
         async with agent(store, model, mcp=[spec], tools=[add]) as made:
