@@ -128,6 +128,7 @@ def told(store: Store, person: Person, memory: str, read: Any, item: Reflection)
         "source": {"author": author or (added.author if added else ""), "reason": added.reason if added else "",
                    "attempt": attempt, "chat": _chat_of(attempt), "task": item.task},
         "writable": may_write(person, memory) or bool(author and author == person.name),
+        "approvable": may_write(person, memory),
     }  # fmt: skip
 
 

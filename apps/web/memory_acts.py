@@ -1,8 +1,9 @@
 """What a person does to lessons: approve, narrow, retire, edit, share, undo. Operations in the log, by `user:NAME`.
 
 The log only grows: taking back appends the opposite of what was done. A lesson of a shared memory is changed by admins
-and by whom it is from; what is shared to others is on trial there. A person answers for what they write, so it counts
-at once in a memory of theirs; words that hold a secret or speak to the model are refused everywhere.
+and by whom it is from; what is shared to others is on trial there, and again when its author changes it: only outcomes
+and admins let it be believed by all. A person answers for what they write, so it counts at once in a memory of theirs;
+words that hold a secret or speak to the model are refused everywhere.
 """
 
 from __future__ import annotations
@@ -48,13 +49,19 @@ async def act_on_item(site: Site, person: Person, request: web.Request) -> web.S
         item = item_of(read, request.match_info["id"])
         if action != "share" and not told(site.store, person, name, read, item)["writable"]:
             raise Fault(403, "rights", "only its author and admins change this lesson", "tell one of them")
+        if action == "approve" and not may_write(person, name):
+            raise Fault(403, "rights", "only admins approve what all believe", "outcomes decide, or ask an admin")
         rival = read.state.items.get(item.rival)
         return name, item, rival is not None and rival.status != "retired"
 
     name, item, contested = await asyncio.to_thread(look)
     if action == "share":
         return web.json_response(await _share(site, person, name, item, to))
-    await _write(site.store, name, _ops(person, action, item, words, contested=contested))
+    ops = _ops(person, action, item, words, contested=contested)
+    if not may_write(person, name):
+        # In one operation, so that no version of the log has new words that are believed.
+        ops = [op.replace(item=op.item.replace(status="quarantined")) if op.item else op for op in ops]
+    await _write(site.store, name, ops)
 
     def after() -> dict[str, Any]:
         read = site.states.read(name)

@@ -139,9 +139,15 @@ async def test_a_shared_lesson_is_changed_by_its_author_and_admins_alone(world):
     items = {i["id"]: i for i in (await world.ann.get("/api/memories/sql-shop"))["items"]}
     assert items["r1"]["writable"] is True and items["r2"]["writable"] is False
     start = (await world.ann.get("/api/memories/sql-shop"))["version"]
-    assert (await world.ann.post(f"{path}/r1", {"action": "narrow", "boundary": "not for 2020"}))[
-        "version"
-    ] == start + 1
+    made = await world.ann.post(f"{path}/r1", {"action": "narrow", "boundary": "not for 2020"})
+    assert made["version"] == start + 1 and made["item"]["status"] == "quarantined"  # on trial with its new words
+    status, found = await world.ann.ask("POST", f"{path}/r1", {"action": "approve"})
+    assert status == 403 and "admin" in found["error"]["message"] and made["item"]["approvable"] is False
+    for version in range(start, made["version"]):  # no way back leads to new words that are believed
+        await world.ann.post("/api/memories/sql-shop/undo", {"version": version})
+        seen = (await world.ann.get(f"{path}/r1"))["item"]
+        assert (seen["boundary"], seen["status"]) in (("", "active"), ("", "quarantined"))
+    await world.ann.post(f"{path}/r1", {"action": "narrow", "boundary": "not for 2020"})
     await world.root.post(f"{path}/r2", {"action": "edit", "text": "x means z"})
     undone = await world.ann.post("/api/memories/sql-shop/undo", {"version": start})
     assert undone["left"] == ["r2"] and undone["changed"] == 1
