@@ -93,7 +93,7 @@ def _figure(
         for name, (_, points) in zip(names, read, strict=True)
         for x, y, low, high in points
     ]
-    numbers = table("The same numbers as a table", (noun, "Line", "Solved", "Interval"), rows, words=2)
+    numbers = table(f"Share solved by {noun.lower()}, as a table", (noun, "Line", "Solved", "Interval"), rows, words=2)
     return (
         f'<figure class="curve">{svg.legend(list(zip(kinds, names, strict=True)))}{plot}<figcaption>{caption}'
         f"</figcaption></figure><details><summary>All numbers</summary>{numbers}</details>"

@@ -152,12 +152,10 @@ class _Export:
         if "verbal.run" not in wanted:
             return
         for old in self._client.search_runs([self._experiment], wanted):
-            found = self._client.search_traces(
-                locations=[self._experiment], run_id=old.info.run_id, include_spans=False, max_results=500
-            )
-            ids = [trace.info.trace_id for trace in found]
-            for at in range(0, len(ids), 100):
-                self._client.delete_traces(self._experiment, trace_ids=ids[at : at + 100])
+            while found := self._client.search_traces(
+                locations=[self._experiment], run_id=old.info.run_id, include_spans=False, max_results=100
+            ):
+                self._client.delete_traces(self._experiment, trace_ids=[trace.info.trace_id for trace in found])
             self._client.delete_run(old.info.run_id)
 
     def _params(self, name: str, recipe: Mapping[str, Any]) -> None:

@@ -166,6 +166,8 @@ def test_pages_of_every_kind_of_run(tmp_path: Path) -> None:
     assert "lessons" not in found["run"], "they are among the changes"
     for name, results in found.items():
         reader = read(results)
+        regions = [a.get("aria-label") for a in reader.all("div") if a.get("role") == "region"]
+        assert len(set(regions)) == len(regions), "a reader of the screen can tell the tables apart"
         assert len(reader.all("section")) >= (1 if name == "gate-1" else 3), name
     turn = {"attempt": "chat-1a2b3/chat:1/x/0.0", "status": "answered", "offers": {"run": {}}}
     turn["corrections"] = [{"kind": "words", "words": "shorter, please", "memory": "run"}]
