@@ -221,7 +221,7 @@ async def serve(seconds: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("role", choices=["upstream", "load"])
+    parser.add_argument("role", nargs="?", choices=["upstream", "load"])
     parser.add_argument("--seconds", type=float, default=0.02)
     parser.add_argument("--url", default="")
     parser.add_argument("--key", default="")
@@ -230,6 +230,8 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.role == "upstream":
         asyncio.run(serve(asked.seconds))
+    elif asked.role is None:
+        print(__doc__)
     else:
         found = asyncio.run(Load(asked.url, asked.key).run(asked.rps, asked.seconds, asked.seed))
         print(json.dumps(found))
