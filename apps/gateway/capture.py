@@ -230,8 +230,11 @@ class StoreCapture:
 
 
 def _size(exchange: Exchange) -> int:
-    text = len(exchange.reply.text) if exchange.reply is not None else 0
-    return text + sum(len(m.content) for m in exchange.messages)
+    """About the characters that it holds, tools and calls included."""
+    asked = exchange.size or sum(len(m.content) for m in exchange.messages)
+    if (reply := exchange.reply) is None:
+        return asked
+    return asked + len(reply.text) + sum(len(c.arguments) for c in reply.tool_calls) + 8 * len(reply.logprobs or ())
 
 
 __all__ = ["CHARACTERS", "SIZE", "StoreCapture"]

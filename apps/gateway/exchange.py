@@ -58,6 +58,8 @@ class Exchange:
     sampling: Sampling
     n: int = 1
     """Replies that are wanted."""
+    size: int = 0
+    """Bytes of the request."""
     stream: bool = False
     began: float = field(default_factory=time.time)
     memory: str = ""
@@ -75,6 +77,8 @@ class Exchange:
     """Of the HTTP response; 499 when the client hung up."""
     error: str = ""
     """Without keys and places."""
+    guess: Usage | None = None
+    """What it used, estimated (`tokens.py`): where no model said it."""
     first: float | None = None
     """Seconds until the first piece of text."""
     seconds: float = 0.0
@@ -82,7 +86,9 @@ class Exchange:
 
     @property
     def usage(self) -> Usage:
-        """What the model says that it used."""
+        """What the model says that it used; where it says nothing, the estimate."""
+        if self.guess is not None:
+            return self.guess
         return self.reply.usage if self.reply is not None else Usage()
 
 

@@ -18,13 +18,25 @@ MOST_TOKENS = Sampling().max_tokens
 """Of a reply, where a client sets no limit."""
 MOST_STOPS = 16
 """Stop texts of a request."""
+_DEAR = ("model", "n", "stream", "stream_options", "max_tokens", "max_completion_tokens", "max_output_tokens")
+"""Fields that decide what a request costs: they are read here as the server behind reads them, or refused."""
 
 
 def _no_number(name: str) -> float:
     raise ValueError(f"{name} is no JSON number")
 
 
-_READER = json.JSONDecoder(parse_constant=_no_number)
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object in which no name stands twice: of two, another reader of the same bytes might take the other one."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise ValueError(f"{twice[:80]!r} stands twice in an object")
+    return found
+
+
+_READER = json.JSONDecoder(parse_constant=_no_number, object_pairs_hook=_each_once)
 # Escaped: half a surrogate pair, which JSON can hold, has no place in UTF-8.
 _WRITER = json.JSONEncoder(separators=(",", ":"))
 
@@ -59,6 +71,9 @@ def read_body(raw: bytes) -> dict[str, Any]:
         raise Refusal(400, f"the body is not JSON: {said}", code="invalid_json") from None
     if not isinstance(body, dict):
         raise Refusal(400, f"the body is a JSON {type(body).__name__}, not an object", code="invalid_json")
+    for name in body:  # some servers read `Model` as `model`
+        if name not in _DEAR and len(name) < 24 and (meant := name.casefold()) in _DEAR:
+            raise Refusal(400, f"unknown field {name!r}: write {meant!r}", param=name, code="unknown_parameter")
     return body
 
 
@@ -112,9 +127,11 @@ class Fields:
     def __init__(self, body: Mapping[str, Any], *, loose: bool = False) -> None:
         self.body, self.loose = body, loose
 
-    def flag(self, name: str) -> bool:
-        """True or false; false when it is not given."""
+    def flag(self, name: str, *, always: bool = False) -> bool:
+        """True or false; false when it is not given. `always`: another value is refused also where others judge."""
         value = self.body.get(name)
+        if always and value is not None and not isinstance(value, bool):
+            raise wrong(name, "true or false", value)
         return bool(self._checked(name, "true or false", value, value is None or isinstance(value, bool)))
 
     def whole(self, name: str, low: int, high: int) -> int | None:
@@ -124,6 +141,16 @@ class Fields:
         fine = type(value) is int and low <= value <= high
         found: int | None = self._checked(name, f"a whole number from {low} to {high}", value, fine)
         return found
+
+    def count(self, name: str, high: int) -> int | None:
+        """A whole number from 1 on that decides what a request costs: one that nobody could count is always refused.
+
+        Another server may take a number below 1 for no limit: that counts as not given.
+        """
+        value = self.body.get(name)
+        if value is not None and type(value) is not int:
+            raise wrong(name, f"a whole number from 1 to {high}", value)
+        return self.whole(name, 1, high)
 
     def real(self, name: str, low: float, high: float) -> float | None:
         """A number in a range."""

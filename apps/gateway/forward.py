@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import urllib.request
 from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from urllib.parse import urlsplit
 
@@ -41,7 +41,8 @@ class Wire:
 
     urls: Mapping[str, URL]
     """Path below `/v1` -> address."""
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
+    """With its key."""
     model: str
     """What the server calls the model; `*` for the name that the client gave."""
     proxy: str | None = None
@@ -186,7 +187,7 @@ class Events:
             Refusal: an event is too long (502).
         """
         buffer, start = self._rest + piece, 0
-        for match in _BLANK.finditer(buffer):
+        for match in _BLANK.finditer(buffer, max(0, len(self._rest) - 2)):
             event, start = buffer[start : match.end()], match.end()
             yield event, _data(event)
         self._rest = buffer[start:]
@@ -211,7 +212,10 @@ def put_model(raw: bytes, old: str, new: str) -> bytes:
     # A quote inside a text is escaped, so what is found are keys; a single one is the body's own.
     found = _MODEL.findall(raw)
     if len(found) == 1 and found[0] == write_body(old):
-        return _MODEL.sub(lambda _: b'"model":' + write_body(new), raw)
+        made = _MODEL.sub(lambda _: b'"model":' + write_body(new), raw)
+        # The body's own key may be written with escapes, and what was found be another one.
+        if b"\\u" not in raw or read_body(made)["model"] == new:
+            return made
     return write_body({**read_body(raw), "model": new})
 
 

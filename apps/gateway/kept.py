@@ -153,6 +153,7 @@ def _meta(exchange: Exchange) -> dict[str, Any]:
         "project": exchange.caller.project, "key": exchange.caller.key, "memory": exchange.memory,
         "version": exchange.version, "status": exchange.status, "began": exchange.began, "first": exchange.first,
         "seconds": exchange.seconds, "finish": exchange.reply.finish if exchange.reply is not None else None,
+        "usage": "estimated" if exchange.guess is not None else "told",
         "temperature": sampling.temperature, "top_p": sampling.top_p, "max_tokens": sampling.max_tokens,
         "tools": [str((tool.get("function") or tool).get("name", "")) for tool in sampling.tools],
     }  # fmt: skip

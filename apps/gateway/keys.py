@@ -7,15 +7,15 @@ Rules:
 * A limit per minute is a bucket of that many requests, filled evenly, in this process. A limit on cost or tokens is
   for a day or a month (UTC) and counts all servers of the store together: what others used is read, what was used here
   is written, both once a second. A killed process loses the uses of its last second.
-* Before a model is asked, what the request may cost at worst is set aside: requests at once cannot exceed a limit
-  together. The worst is a token for every 2.5 characters of the prompt, and all the completion tokens that were asked.
-* A reply without a report of its usage (a stream that was cut) counts with that estimate for the text that came.
+* Before a model is asked, what the request may cost at worst is set aside (`tokens.py`): requests at once cannot exceed
+  a limit together. The worst counts all the replies and tokens that were asked for.
+* An answer without a report of its usage (a stream that was cut) counts with an estimate.
+* A revoked key begins nothing new; what is under way ends as it would.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import datetime
 import logging
 import time
@@ -29,16 +29,12 @@ from verbal.errors import StoreError
 from verbal.models import Price
 from verbal.store import Store
 from verbal.store_access import digest_of
-from verbal.types import Message, Usage
 
 from .exchange import Caller, Exchange
 from .places import refuse_other_places
 from .refusal import Refusal
+from .tokens import at_worst, estimate
 
-_CHARACTERS = 2.5
-"""Of a token at least, in ordinary text."""
-_OVERHEAD = 8
-"""Tokens around a message at most."""
 _RUN = "run-"
 """How the ids of keys begin that no store has."""
 _log = logging.getLogger("verbal.gateway")
@@ -174,7 +170,7 @@ class Keys:
             todo = "ask for a model whose price is known, or take a key with a limit on tokens (--max-tokens)"
             what = f"the price of {exchange.model[:80]!r} is not known and the key {key.id} has a limit on cost"
             raise Refusal(403, f"{what}. To do: {todo}", param="model", code="price_unknown")
-        prompt, completion = _prompt_tokens(exchange.messages), exchange.sampling.max_tokens
+        prompt, completion = at_worst(exchange)
         cost = price.cost(prompt, completion) if price is not None else 0.0
         self._refuse_beyond(key, prompt + completion, cost, self._clock())
         self._reserved[id(exchange)] = (key.id, prompt + completion, cost, price)
@@ -185,7 +181,9 @@ class Keys:
         key = self._by_id.get(exchange.caller.key)
         if key is None or key.id.startswith(_RUN):
             return
-        usage = _used(exchange)
+        usage = exchange.usage
+        if not usage.tokens and exchange.guess is None:
+            usage = estimate(exchange) or usage
         cost = usage.cost
         if not cost and price is not None:
             cost = price.cost(usage.prompt_tokens, usage.completion_tokens)
@@ -251,21 +249,20 @@ class Keys:
         figures = {name: (u.calls, u.tokens, u.cost) for name, u in written.items()}
         self._dirty.clear()
         try:
-            keys, others = await asyncio.to_thread(self._exchange, figures)
-        except StoreError as error:
+            self._take(*await asyncio.to_thread(self._exchange, figures))
+        except Exception as error:  # whatever it is: a gate that stopped looking would never hear of a revoked key
             self._dirty |= set(figures)
             if not self._failed:
-                _log.error("keys: %s; the known ones go on", error.what)
+                what = error.what if isinstance(error, StoreError) else type(error).__name__
+                _log.error("keys: %s; the known ones go on", what)
             self._failed = True
-            return
-        self._failed = False
-        self._take(keys, others)
+        else:
+            self._failed = False
 
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(self._every)
-            with contextlib.suppress(RuntimeError):  # the pool of threads is closing
-                await self.look()
+            await self.look()
 
     def _exchange(
         self, figures: Mapping[tuple[str, str], tuple[int, int, float]]
@@ -290,23 +287,6 @@ def _given(headers: Mapping[str, str]) -> str:
     if kind.lower() == "bearer" and value.strip():
         return value.strip()
     return headers.get("x-api-key", "").strip()
-
-
-def _prompt_tokens(messages: tuple[Message, ...]) -> int:
-    characters = sum(len(m.content) + sum(len(c.arguments) + len(c.name) for c in m.tool_calls) for m in messages)
-    return int(characters / _CHARACTERS) + _OVERHEAD * len(messages)
-
-
-def _used(exchange: Exchange) -> Usage:
-    """What a model says it used; of one that was cut off before it could say, an estimate."""
-    usage = exchange.usage
-    cut = exchange.status == 499 or (exchange.reply is not None and exchange.reply.finish == "error")
-    if usage.tokens or not cut:
-        return usage
-    text = exchange.reply.text if exchange.reply is not None else ""
-    return Usage(
-        calls=1, prompt_tokens=_prompt_tokens(exchange.messages), completion_tokens=int(len(text) / _CHARACTERS)
-    )
 
 
 def _period(per: str, now: float) -> str:

@@ -54,7 +54,7 @@ def read_messages(body: Mapping[str, Any], *, loose: bool = False) -> ChatReques
     found = Fields(body, loose=loose)
     if not loose:
         found.refuse_others(_READ, _NEUTRAL)
-    most = found.whole("max_tokens", 1, LONGEST)
+    most = found.count("max_tokens", LONGEST)
     if most is None and not loose:
         raise wrong("max_tokens", f"a whole number from 1 to {LONGEST}", None)
     system = body.get("system")
@@ -70,7 +70,7 @@ def read_messages(body: Mapping[str, Any], *, loose: bool = False) -> ChatReques
         model=model_of(body),
         messages=joined((*first, *_messages(body.get("messages"), loose=loose))),
         sampling=sampling,
-        stream=found.flag("stream"),
+        stream=found.flag("stream", always=True),
         usage=True,
         more={} if loose else _more(body),
     )
@@ -148,7 +148,7 @@ def _more(body: Mapping[str, Any]) -> dict[str, Any]:
     kind = choice.get("type") if isinstance(choice, dict) else None
     if kind == "tool" and isinstance(choice.get("name"), str):
         more["tool_choice"] = {"type": "function", "function": {"name": choice["name"]}}
-    elif kind not in _CHOICES:
+    elif not isinstance(kind, str) or kind not in _CHOICES:
         raise wrong("tool_choice", "of type auto, any, tool or none", choice)
     elif kind != "auto":
         more["tool_choice"] = _CHOICES[kind]
@@ -180,17 +180,29 @@ def write_more(more: Mapping[str, Any]) -> dict[str, Any]:
             sent[name] = value
         elif name == "tool_choice":
             names = {v: k for k, v in _CHOICES.items()}
-            named = {"type": "tool", "name": value["function"]["name"]} if isinstance(value, dict) else None
-            sent[name] = named or {"type": names.get(str(value), "auto")}
+            function = value.get("function") if isinstance(value, dict) else None
+            if isinstance(function, dict) and isinstance(function.get("name"), str):
+                sent[name] = {"type": "tool", "name": function["name"]}
+            elif isinstance(value, str) and value in names:
+                sent[name] = {"type": names[value]}
+            else:
+                raise wrong(name, "auto, none, required, or a function with a name", value)
         elif name == "reasoning_effort":
             config["effort"] = value
-        elif name == "response_format" and value.get("type") == "json_schema":
-            config["format"] = {"type": "json_schema", "schema": (value.get("json_schema") or {}).get("schema")}
+        elif name == "response_format" and (schema := _schema(value)) is not None:
+            config["format"] = {"type": "json_schema", "schema": schema}
         elif name != "parallel_tool_calls":
             raise unsupported(name, "is not supported by this model; leave it out")
     if more.get("parallel_tool_calls") is False:
         sent["tool_choice"] = {"type": "auto", **sent.get("tool_choice", {}), "disable_parallel_tool_use": True}
     return sent | ({"output_config": config} if config else {})
+
+
+def _schema(wanted: Any) -> dict[str, Any] | None:
+    """The schema in a response format of chat completions, if it has one."""
+    held = wanted.get("json_schema") if isinstance(wanted, dict) and wanted.get("type") == "json_schema" else None
+    schema = held.get("schema") if isinstance(held, dict) else None
+    return schema if isinstance(schema, dict) else None
 
 
 __all__ = ["read_messages", "teach_messages", "write_more"]

@@ -11,7 +11,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from .keys import Keys
 from .lessons import MemoryLessons
 from .memories import ADOPTED, Memories
 from .places import is_loopback
-from .routes import ANY, Route
+from .routes import ANY, Route, only_route
 from .server import SHORTEST_TOKEN, TOKEN, Gateway
 from .shadow import ShadowAsker
 
@@ -43,7 +43,7 @@ class Opened:
     """A gateway with its doors; it does not listen yet."""
 
     gateway: Gateway
-    key: str = ""
+    key: str = field(default="", repr=False)
     """The key that was made for this run; empty where there are others, or none is needed."""
     open: bool = False
     """Whether no key is needed."""
@@ -91,7 +91,7 @@ async def opened(
     if token and len(token) < SHORTEST_TOKEN:
         what = f"the token has {len(token)} characters, at least {SHORTEST_TOKEN} are needed"
         raise ConfigError(what, where=TOKEN, todo="put a long random text there")
-    routed = tuple(routes) or (Route(name="default", upstream=spec),)
+    routed = tuple(routes) or (only_route(spec),)
     async with AsyncExitStack() as stack:
         store = _open_store(path, routed, keep)
         if store is not None:

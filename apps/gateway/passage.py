@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
@@ -26,12 +27,13 @@ from verbal.types import Message, Usage
 
 from .answers import Head, Writer, cut_off
 from .exchange import Caller, Capture, Exchange, Gate, Lessons, Shadow
-from .fields import with_lessons, write_body
+from .fields import read_body, with_lessons, write_body
 from .forms import CHAT, Form
 from .forward import Events, Forward, late, pieces, put_model, told_error, told_headers, whole
 from .refusal import Refusal, fault, lost, refusal
 from .routes import ANY, Route
 from .served import Served
+from .tokens import estimate
 
 _T = TypeVar("_T")
 VERSION = "x-verbal-version"
@@ -43,6 +45,7 @@ STALLED = 60.0
 _STREAM = {"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"}
 _COUNTED = b'{"stream_options":{"include_usage":true},'
 _DONE = b"[DONE]"
+_NO_ID = re.compile(r"[^A-Za-z0-9._-]")
 _log = logging.getLogger("verbal.gateway")
 
 
@@ -92,12 +95,15 @@ class Passage:
         self.exchange = Exchange(
             id=f"{form.prefix}{uuid.uuid4().hex}", caller=caller, protocol=form.name, route=route.name,
             model=asked.model, messages=asked.messages, sampling=asked.sampling, n=asked.n, stream=asked.stream,
+            size=len(raw),
             answered_by=served.name_of(asked.model), version=served.source.version,
         )  # fmt: skip
         self._began = time.perf_counter()
         self._price = served.price(asked.model)
         self._counts = False
         """Whether a stream is asked for its usage, which the client did not ask for and does not get."""
+        self._asks = False
+        """Whether a model is being asked, or was."""
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """The answer; whatever becomes of it, the doors are told.
@@ -110,6 +116,7 @@ class Passage:
             doors.gate.allow(exchange, self._price)
         try:
             lessons = await doors.lessons.offer(exchange) if doors.lessons is not None else ""
+            self._asks = True
             if self._wire is not None:
                 return await self._forward(request, lessons)
             return await self._ask(request, lessons)
@@ -210,7 +217,9 @@ class Passage:
         assert self._wire is not None
         body, model = self._body, self._wire.model if self._wire.model != ANY else self._asked.model
         streams = self._form is CHAT and self._asked.stream and self._doors.listening
-        self._counts = streams and "stream_options" not in body
+        options = body.get("stream_options") or {}
+        # A client that wants no usage would not be counted.
+        self._counts = streams and isinstance(options, dict) and options.get("include_usage") is not True
         raw = self._raw
         if lessons:
             taught = dict(body)
@@ -218,6 +227,8 @@ class Passage:
             raw = write_body(taught)
         if model != self._asked.model:
             raw = put_model(raw, self._asked.model, model)
+        if self._counts and "stream_options" in body:
+            return write_body({**read_body(raw), "stream_options": {**options, "include_usage": True}})
         return raw.replace(b"{", _COUNTED, 1) if self._counts else raw
 
     async def _failed(self, answer: ClientResponse) -> web.StreamResponse:
@@ -281,7 +292,7 @@ class Passage:
         exchange = self.exchange
         headers = {VERSION: str(exchange.version)} if exchange.version else {}
         if exchange.shown:
-            headers[SHOWN] = ",".join(r.id for r in exchange.shown)
+            headers[SHOWN] = ",".join(_NO_ID.sub("_", r.id) for r in exchange.shown)
         return headers
 
     def _whole(self, status: int, data: bytes, told: Mapping[str, str]) -> web.Response:
@@ -331,6 +342,7 @@ class Passage:
         exchange, doors = self.exchange, self._doors
         exchange.seconds = time.perf_counter() - self._began
         try:
+            self._guess()
             if doors.gate is not None:
                 doors.gate.charge(exchange)
             if doors.capture is not None and self._route.capture:
@@ -339,6 +351,17 @@ class Passage:
                 doors.shadow.begin(exchange, self._same)
         except Exception:
             _log.exception("a door failed")
+
+    def _guess(self) -> None:
+        """Estimates what was used, where no model said it."""
+        guess = estimate(self.exchange)
+        if guess is None:
+            return
+        if not self._asks or (self._served.here and self.exchange.status != 200):  # a turn was waited for, not bought
+            guess = Usage()
+        elif self._price is not None:
+            guess = guess.replace(cost=self._price.cost(guess.prompt_tokens, guess.completion_tokens))
+        self.exchange.guess = guess
 
     async def _same(self, upstream: str, messages: Sequence[Message]) -> Reply:
         """What another upstream of the route says to the same request, with these messages."""

@@ -61,7 +61,9 @@ def read_chat(body: Mapping[str, Any], *, loose: bool = False) -> ChatRequest:
     if not loose:
         found.refuse_others(_READ, _NEUTRAL)
     logprobs = found.flag("logprobs")
-    most = found.whole("max_completion_tokens", 1, LONGEST) or found.whole("max_tokens", 1, LONGEST)
+    new, old = (found.count(name, LONGEST) for name in ("max_completion_tokens", "max_tokens"))
+    # A server behind may know one of the names only: what counts is the larger one.
+    most = (max(new or 0, old or 0) or None) if loose else new or old
     sampling = Sampling(
         temperature=found.real("temperature", 0.0, 2.0),
         top_p=found.real("top_p", 1e-6, 1.0),
@@ -78,9 +80,9 @@ def read_chat(body: Mapping[str, Any], *, loose: bool = False) -> ChatRequest:
     return ChatRequest(
         model=model_of(body),
         messages=_messages(body.get("messages"), loose=loose),
-        n=found.whole("n", 1, _MOST_REPLIES) or 1,
+        n=found.count("n", LONGEST if loose else _MOST_REPLIES) or 1,
         sampling=sampling,
-        stream=found.flag("stream"),
+        stream=found.flag("stream", always=True),
         usage=bool(options.get("include_usage")),
         token_ids=logprobs and found.flag("return_token_ids"),
         more={} if loose else carried(body),

@@ -61,7 +61,7 @@ def read_responses(body: Mapping[str, Any], *, loose: bool = False) -> ChatReque
             if body.get(name):
                 raise unsupported(name, "is not supported here: send the whole conversation as input")
         found.refuse_others(_READ, _NEUTRAL)
-    most = found.whole("max_output_tokens", 1, LONGEST)
+    most = found.count("max_output_tokens", LONGEST)
     instructions = body.get("instructions")
     if instructions is not None and not isinstance(instructions, str):
         raise wrong("instructions", "a text", instructions)
@@ -76,7 +76,7 @@ def read_responses(body: Mapping[str, Any], *, loose: bool = False) -> ChatReque
         model=model_of(body),
         messages=joined((*first, *_messages(body.get("input"), loose=loose))),
         sampling=sampling,
-        stream=found.flag("stream"),
+        stream=found.flag("stream", always=True),
         usage=True,
         more={} if loose else _more(body),
     )

@@ -211,7 +211,9 @@ def break_responses(refused: Refusal) -> bytes:
 
 def _read_usage(usage: Any) -> Usage:
     found = usage if isinstance(usage, Mapping) else {}
-    prompt, completion = (v if type(v := found.get(k)) is int else 0 for k in ("input_tokens", "output_tokens"))
+    prompt, completion = (
+        v if type(v := found.get(k)) is int and v >= 0 else 0 for k in ("input_tokens", "output_tokens")
+    )
     return Usage(calls=1, prompt_tokens=prompt, completion_tokens=completion, cost=None)
 
 

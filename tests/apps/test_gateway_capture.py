@@ -292,4 +292,4 @@ async def test_what_a_client_heard_before_it_hung_up_is_kept_and_charged(forward
         (attempt,) = store.attempts("gateway-shop")
         ((calls, tokens, _),) = store.key_uses().values()
     assert attempt.answer.startswith("the first words") and attempt.stop == StopReason.ERROR and attempt.error
-    assert calls == 1 and 10 < tokens < 5000
+    assert calls == 1 and 8 <= tokens < 5000

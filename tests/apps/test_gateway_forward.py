@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import socket
 
 import aiohttp
 import pytest
 from aiohttp import web
-from gateway_upstream import KEY, Kept, Provider, between
+from gateway_upstream import KEY, Kept, Provider, any_, between, post
 from gateway_world import ASK, until
 from protocol_servers import cuts, drops, fails, hangs, says, streams
 
@@ -55,24 +54,10 @@ def body_for(protocol, **more):
     return {"model": protocol, "max_tokens": 9, **asked, **more}
 
 
-async def post(gateway, body, path="chat/completions", **options):
-    """Status, headers and bytes of a plain request."""
-    data = io.BytesIO(body if isinstance(body, bytes) else json.dumps(body).encode())
-    async with (
-        aiohttp.ClientSession() as session,
-        session.post(f"{gateway.url}/v1/{path}", data=data, **options) as answer,
-    ):
-        return answer.status, answer.headers, await answer.read()
-
-
 async def get(gateway, path, **headers):
     async with aiohttp.ClientSession() as session, session.get(gateway.url + path, headers=headers) as answer:
         assert answer.status == 200
         return await answer.text()
-
-
-def any_(**more):
-    return {"model": "any", "messages": ASK, **more}
 
 
 # as they are ----------------------------------------------------------------------------------------------------------

@@ -182,7 +182,7 @@ def test_a_stream_that_was_cut_counts_with_an_estimate(store):
     made.status, made.reply = 499, Reply(text="b" * 250, finish="error")
     gate.charge(made)
     (used,) = gate._used.values()
-    assert (used.calls, used.tokens) == (1, 100 + 8 + 100)
+    assert (used.calls, used.tokens) == (1, 62 + 4 + 62)  # four characters each, four around a message
 
 
 async def test_a_store_that_fails_changes_nothing(store, tmp_path):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from contextlib import asynccontextmanager
 from typing import Any
 
+import aiohttp
 from aiohttp import web
+from gateway_world import ASK
 from protocol_servers import AnthropicServer, OpenAIServer, streams
 
 from verbal.apps.gateway.exchange import Caller
@@ -130,3 +133,18 @@ async def between(provider: Any, upstream: str, *, door: Kept | None = None, **m
     async with Gateway(routes=[route], gate=door, lessons=door, capture=door) as gateway:
         gateway.door = door
         yield gateway
+
+
+async def post(gateway: Any, body: Any, path: str = "chat/completions", **options: Any) -> tuple[int, Any, bytes]:
+    """Status, headers and bytes of a plain request."""
+    data = io.BytesIO(body if isinstance(body, bytes) else json.dumps(body).encode())
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{gateway.url}/v1/{path}", data=data, **options) as answer,
+    ):
+        return answer.status, answer.headers, await answer.read()
+
+
+def any_(**more: Any) -> dict[str, Any]:
+    """A request for the route `any`."""
+    return {"model": "any", "messages": ASK, **more}
