@@ -66,13 +66,13 @@ export function Shell({ me, gone, children }: { me: Me; gone: boolean; children:
         Skip to the content
       </a>
       <header className="topbar">
-        <button type="button" className="icon" aria-label="Menu" onClick={() => setOpen("menu")}>
+        <button type="button" className="icon" aria-label="Menu" title="Menu" onClick={() => setOpen("menu")}>
           <Menu />
         </button>
         <a className="brand" href={to("chat")}>
           <Mark /> verbal
         </a>
-        <a className="icon" href={to("chat")} aria-label="New chat">
+        <a className="icon" href={to("chat")} aria-label="New chat" title="New chat">
           <Plus />
         </a>
       </header>
@@ -156,6 +156,7 @@ function Side({ me, chats, onOpen }: { me: Me; chats: Chat[]; onOpen: (what: "pa
           className="icon"
           onClick={switchTheme}
           aria-label={theme === "dark" ? "Light theme" : "Dark theme"}
+          title={theme === "dark" ? "Light theme" : "Dark theme"}
         >
           {theme === "dark" ? <Sun /> : <Moon />}
         </button>

@@ -72,6 +72,7 @@ export function TurnActions({ turn, chat, last, opened, onOpen, onLearned }: Pro
               type="button"
               className="icon"
               aria-label="Good answer"
+              title="Good answer"
               aria-pressed={turn.verdict === "up"}
               disabled={busy}
               onClick={() => void tell({ kind: "up" })}
@@ -82,19 +83,30 @@ export function TurnActions({ turn, chat, last, opened, onOpen, onLearned }: Pro
               type="button"
               className="icon"
               aria-label="Bad answer"
+              title="Bad answer"
               aria-pressed={turn.verdict === "down"}
               disabled={busy}
               onClick={() => void tell({ kind: "down" })}
             >
               <ThumbsDown />
             </button>
-            <button type="button" className="icon worded" aria-expanded={opened === "words"} onClick={() => toggle("words")}>
+            <button
+              type="button"
+              className="icon worded"
+              aria-expanded={opened === "words"}
+              onClick={() => toggle("words")}
+            >
               <MessageSquareQuote aria-hidden /> Correct
             </button>
           </>
         )}
         {whole && turn.reply && turn.kind === "chat" && (
-          <button type="button" className="icon worded" aria-expanded={opened === "edit"} onClick={() => toggle("edit")}>
+          <button
+            type="button"
+            className="icon worded"
+            aria-expanded={opened === "edit"}
+            onClick={() => toggle("edit")}
+          >
             <PenLine aria-hidden /> Edit
           </button>
         )}
@@ -167,6 +179,7 @@ function CopyButton({ text }: { text: string }) {
       type="button"
       className="icon"
       aria-label={done ? "Copied" : "Copy the answer"}
+      title={done ? "Copied" : "Copy the answer"}
       onClick={() => {
         navigator.clipboard.writeText(text).then(
           () => {

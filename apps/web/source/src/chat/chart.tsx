@@ -14,9 +14,17 @@ function coloursOf(element: HTMLElement): (name: string) => string {
 function looks(colour: (name: string) => string): TopLevelSpec["config"] {
   const font = "system-ui, sans-serif";
   const axis = {
-    labelColor: colour("--muted"), titleColor: colour("--muted"), gridColor: colour("--line"),
-    domainColor: colour("--line-strong"), tickColor: colour("--line-strong"), labelFont: font, titleFont: font,
-    titleFontWeight: 500 as const, labelFontSize: 11, titleFontSize: 11, labelLimit: 120,
+    labelColor: colour("--muted"),
+    titleColor: colour("--muted"),
+    gridColor: colour("--line"),
+    domainColor: colour("--line-strong"),
+    tickColor: colour("--line-strong"),
+    labelFont: font,
+    titleFont: font,
+    titleFontWeight: 500 as const,
+    labelFontSize: 11,
+    titleFontSize: 11,
+    labelLimit: 120,
   };
   return {
     background: "transparent",

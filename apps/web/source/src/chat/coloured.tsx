@@ -10,7 +10,12 @@ export default function Coloured({ sql }: { sql: string }) {
     sql,
     tree,
     classHighlighter,
-    (text, classes) => parts.push(<span key={parts.length} className={classes}>{text}</span>),
+    (text, classes) =>
+      parts.push(
+        <span key={parts.length} className={classes}>
+          {text}
+        </span>,
+      ),
     () => parts.push("\n"),
   );
   return <code>{parts}</code>;

@@ -62,11 +62,11 @@ export function Composer({ kind, draft, onDraft, busy, onSend, onStop, focus = t
         }}
       />
       {busy && onStop ? (
-        <button type="button" className="send" aria-label="Stop" onClick={onStop}>
+        <button type="button" className="send" aria-label="Stop" title="Stop" onClick={onStop}>
           <Square />
         </button>
       ) : (
-        <button type="submit" className="send" aria-label="Send" disabled={!draft.trim() || busy}>
+        <button type="submit" className="send" aria-label="Send" title="Send" disabled={!draft.trim() || busy}>
           <ArrowUp />
         </button>
       )}

@@ -35,9 +35,30 @@ export function useLive(chat: string): Live | null {
 /** A turn of which only the question is known. */
 export function emptyTurn(kind: Kind, text: string): Turn {
   return {
-    id: "", kind, text, status: "", reply: "", lessons: [], understood: null, tools: [], sql: "", columns: [],
-    rows: [], row_count: 0, truncated: false, chart: null, explanation: "", limits: [], readings: [], reason: "",
-    agreement: null, asked: "", corrections: [], verdict: null, usage: null, at: null,
+    id: "",
+    kind,
+    text,
+    status: "",
+    reply: "",
+    lessons: [],
+    understood: null,
+    tools: [],
+    sql: "",
+    columns: [],
+    rows: [],
+    row_count: 0,
+    truncated: false,
+    chart: null,
+    explanation: "",
+    limits: [],
+    readings: [],
+    reason: "",
+    agreement: null,
+    asked: "",
+    corrections: [],
+    verdict: null,
+    usage: null,
+    at: null,
   };
 }
 

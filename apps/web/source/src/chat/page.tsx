@@ -18,6 +18,9 @@ export function ChatPage({ id, me }: { id: string; me: Me }) {
   return id ? <Conversation id={id} me={me} /> : <Start me={me} />;
 }
 
+/** What was being written where, for whoever looks elsewhere meanwhile. */
+const drafts = new Map<string, string>();
+
 function Conversation({ id, me }: { id: string; me: Me }) {
   const client = useQueryClient();
   const following = useLive(id);
@@ -27,7 +30,7 @@ function Conversation({ id, me }: { id: string; me: Me }) {
     // Another tab is being answered here: look again until it is.
     refetchInterval: (query) => (query.state.data?.busy && !following?.busy ? 1_500 : false),
   });
-  const [draft, setDraft] = useState("");
+  const [draft, setDraft] = useState(() => drafts.get(id) ?? "");
   const { turns: seen, away, down } = useBottom(chat.data !== undefined);
   const asked = following?.busy ?? false;
   useEffect(() => {
@@ -37,6 +40,7 @@ function Conversation({ id, me }: { id: string; me: Me }) {
   useEffect(() => {
     document.title = `${chat.data?.title || "Chat"} · verbal`;
   }, [chat.data?.title]);
+  useEffect(() => void drafts.set(id, draft), [id, draft]);
 
   if (chat.error && !chat.data) return <Unreadable failure={chat.error} />;
   if (!chat.data) return <Loading what="Opening the chat" />;
@@ -83,7 +87,13 @@ function Conversation({ id, me }: { id: string; me: Me }) {
       </div>
       <div className="foot">
         {away && (
-          <button type="button" className="icon down" aria-label="To the newest answer" onClick={down}>
+          <button
+            type="button"
+            className="icon down"
+            aria-label="To the newest answer"
+            title="To the newest answer"
+            onClick={down}
+          >
             <ArrowDown />
           </button>
         )}
@@ -200,13 +210,31 @@ function ChatHead({ chat, me }: { chat: ChatFull; me: Me }) {
           {chat.kind === "sql" ? `Asks ${db?.title || chat.db}, read-only` : `Chat with ${modelName(me.model)}`}
         </p>
       </div>
-      <button type="button" className="icon" aria-label="Rename this chat" onClick={() => setAsking("rename")}>
+      <button
+        type="button"
+        className="icon"
+        aria-label="Rename this chat"
+        title="Rename this chat"
+        onClick={() => setAsking("rename")}
+      >
         <Pencil />
       </button>
-      <a className="icon" aria-label="Export this chat as Markdown" href={`/api/chats/${chat.id}/export`} download>
+      <a
+        className="icon"
+        aria-label="Export this chat as Markdown"
+        title="Export this chat as Markdown"
+        href={`/api/chats/${chat.id}/export`}
+        download
+      >
         <Download />
       </a>
-      <button type="button" className="icon" aria-label="Delete this chat" onClick={() => setAsking("delete")}>
+      <button
+        type="button"
+        className="icon"
+        aria-label="Delete this chat"
+        title="Delete this chat"
+        onClick={() => setAsking("delete")}
+      >
         <Trash2 />
       </button>
       {asking === "delete" && (
@@ -246,4 +274,3 @@ function ChatHead({ chat, me }: { chat: ChatFull; me: Me }) {
     </header>
   );
 }
-

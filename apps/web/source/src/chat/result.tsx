@@ -73,7 +73,8 @@ export function Result({ turn }: { turn: Turn }) {
 }
 
 function Figure({ name, value }: { name: string; value: Cell }) {
-  const shown = value === null ? "NULL" : typeof value === "number" && Number.isInteger(value) ? count(value) : String(value);
+  const shown =
+    value === null ? "NULL" : typeof value === "number" && Number.isInteger(value) ? count(value) : String(value);
   return (
     <p className="figure">
       <span className={shown.length > 24 ? "figure-value long" : "figure-value"}>{shown}</span>

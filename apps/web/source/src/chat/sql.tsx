@@ -68,7 +68,13 @@ export function SqlBlock({ turn, chat, busy, onLearned }: Props) {
             <button type="button" className="icon worded" onClick={() => setEditing(true)}>
               <Pencil aria-hidden /> Edit
             </button>
-            <button type="button" className="icon" aria-label="Copy the query" onClick={() => copy(turn.sql)}>
+            <button
+              type="button"
+              className="icon"
+              aria-label="Copy the query"
+              title="Copy the query"
+              onClick={() => copy(turn.sql)}
+            >
               <Copy />
             </button>
           </div>

@@ -31,15 +31,39 @@ const BEGINNINGS = [
 const FORMS = ".csv,.sqlite,.db,.duckdb,.parquet";
 const MOST_BYTES = 50 * 1024 * 1024;
 
+const KEPT = "verbal.kind";
+
+/** What to talk to first: what was asked for, else as the last time. */
+function firstKind(me: Me, wanted: string | null): Kind {
+  if (wanted || me.features.chat === false) return "sql";
+  try {
+    return me.features.sql !== false && localStorage.getItem(KEPT) === "sql" ? "sql" : "chat";
+  } catch {
+    return "chat";
+  }
+}
+
+function keepKind(kind: Kind): void {
+  try {
+    localStorage.setItem(KEPT, kind);
+  } catch {
+    // A browser that keeps nothing starts with the agent.
+  }
+}
+
 export function Start({ me }: { me: Me }) {
   const client = useQueryClient();
   const wanted = sessionStorage.getItem("verbal.start");
   const both = me.features.chat !== false && me.features.sql !== false;
-  const [kind, setKind] = useState<Kind>(wanted || me.features.chat === false ? "sql" : "chat");
+  const [kind, setKind] = useState<Kind>(() => firstKind(me, wanted));
   const [db, setDb] = useState(wanted ?? me.databases[0]?.name ?? "");
   const [draft, setDraft] = useState("");
   const [busy, setBusy] = useState(false);
-  const known = useQuery({ queryKey: ["databases"], queryFn: () => get<Known[]>("/api/databases"), enabled: kind === "sql" });
+  const known = useQuery({
+    queryKey: ["databases"],
+    queryFn: () => get<Known[]>("/api/databases"),
+    enabled: kind === "sql",
+  });
 
   useEffect(() => {
     sessionStorage.removeItem("verbal.start");
@@ -69,10 +93,27 @@ export function Start({ me }: { me: Me }) {
           <Choice<Kind>
             label="Talk to"
             value={kind}
-            onChange={setKind}
+            onChange={(next) => {
+              setKind(next);
+              keepKind(next);
+            }}
             options={[
-              { value: "chat", label: <><MessageSquare aria-hidden /> Agent</> },
-              { value: "sql", label: <><Database aria-hidden /> Database</> },
+              {
+                value: "chat",
+                label: (
+                  <>
+                    <MessageSquare aria-hidden /> Agent
+                  </>
+                ),
+              },
+              {
+                value: "sql",
+                label: (
+                  <>
+                    <Database aria-hidden /> Database
+                  </>
+                ),
+              },
             ]}
           />
         )}
@@ -124,8 +165,11 @@ function Databases(props: {
   async function take(file: File | undefined): Promise<void> {
     if (!file) return;
     if (file.size > MOST_BYTES) {
-      say(`${file.name} has ${Math.ceil(file.size / 1048576)} MB; at most 50 MB can be uploaded.`, true,
-        "Start the server with the file instead: verbal ui --db FILE");
+      say(
+        `${file.name} has ${Math.ceil(file.size / 1048576)} MB; at most 50 MB can be uploaded.`,
+        true,
+        "Start the server with the file instead: verbal ui --db FILE",
+      );
       return;
     }
     setBusy(file.name);
@@ -187,7 +231,11 @@ function Databases(props: {
           <ul>
             {tables.map((table) => (
               <li key={table.name}>
-                <button type="button" className="link" onClick={() => props.onPick(`How many rows of ${table.name} are there?`)}>
+                <button
+                  type="button"
+                  className="link"
+                  onClick={() => props.onPick(`How many rows of ${table.name} are there?`)}
+                >
                   {table.name}
                 </button>
                 <span className="muted">

@@ -41,7 +41,9 @@ export function TurnView({ turn, chat, last, busy }: Props) {
       {turn.text && turn.text !== turn.sql && !turn.replaces && <p className="said">{turn.text}</p>}
       {turn.sql && turn.text === turn.sql && <p className="said">My own query</p>}
       {turn.understood && <UnderstoodCard of={turn.understood} undone={undone} onChanged={reload} />}
-      {turn.asked && turn.asked !== turn.text && turn.asked !== turn.sql && <p className="asked">Read as: {turn.asked}</p>}
+      {turn.asked && turn.asked !== turn.text && turn.asked !== turn.sql && (
+        <p className="asked">Read as: {turn.asked}</p>
+      )}
       <Named words={turn.named} />
       <Tools tools={turn.tools} />
       {spoken && (

@@ -89,14 +89,21 @@ export function UnderstoodCard({ of, undone = false, onChanged }: Props) {
           <p className="muted">{shown.gone}</p>
         ) : (
           <div className="row">
-            <button type="button" className="button small" onClick={() => setNarrowing(!narrowing)} aria-expanded={narrowing}>
+            <button
+              type="button"
+              className="button small"
+              onClick={() => setNarrowing(!narrowing)}
+              aria-expanded={narrowing}
+            >
               Narrow
             </button>
             <button
               type="button"
               className="button small"
               onClick={() =>
-                void act({ action: "retire" }, "Forgotten.").then((done) => done && setNow({ ...now, gone: "Forgotten." }))
+                void act({ action: "retire" }, "Forgotten.").then(
+                  (done) => done && setNow({ ...now, gone: "Forgotten." }),
+                )
               }
             >
               Forget

@@ -35,7 +35,10 @@ export default function ComparePage({ me }: { me: Me }) {
   const [only, setOnly] = useState<"all" | "differ">("all");
   const abort = useRef<AbortController | null>(null);
   const [busy, setBusy] = useState(false);
-  const questions = typed.split("\n").map((line) => line.trim()).filter(Boolean);
+  const questions = typed
+    .split("\n")
+    .map((line) => line.trim())
+    .filter(Boolean);
 
   async function start(event: FormEvent): Promise<void> {
     event.preventDefault();
@@ -76,7 +79,12 @@ export default function ComparePage({ me }: { me: Me }) {
       {policies.error && <Notice failure={policies.error} />}
       <form className="compare-form" onSubmit={(event) => void start(event)}>
         <div className="compare-picks">
-          <Pick label="Database" value={db} onChange={setDb} options={me.databases.map((d) => [d.name, d.title || d.name])} />
+          <Pick
+            label="Database"
+            value={db}
+            onChange={setDb}
+            options={me.databases.map((d) => [d.name, d.title || d.name])}
+          />
           <Pick label="A" value={a} onChange={setA} options={offered.map((p, i) => [String(i), labelOf(p)])} />
           <Pick label="B" value={b} onChange={setB} options={offered.map((p, i) => [String(i), labelOf(p)])} />
         </div>
@@ -91,14 +99,20 @@ export default function ComparePage({ me }: { me: Me }) {
         </label>
         <div className="row end-row">
           <span className={questions.length > MOST ? "bad" : "muted"}>
-            {questions.length > MOST ? `${questions.length} questions; at most ${MOST} at once` : `${questions.length} of ${MOST}`}
+            {questions.length > MOST
+              ? `${questions.length} questions; at most ${MOST} at once`
+              : `${questions.length} of ${MOST}`}
           </span>
           {busy ? (
             <button type="button" className="button" onClick={() => abort.current?.abort()}>
               <Square aria-hidden /> Stop
             </button>
           ) : (
-            <button type="submit" className="button primary" disabled={!questions.length || questions.length > MOST || !db}>
+            <button
+              type="submit"
+              className="button primary"
+              disabled={!questions.length || questions.length > MOST || !db}
+            >
               <Play aria-hidden /> Compare
             </button>
           )}
@@ -190,7 +204,11 @@ function SideView({ label, turn }: { label: string; turn: Turn }) {
             <thead>
               <tr>
                 {turn.columns.map((name, i) => (
-                  <th key={`${name} ${i}`} scope="col" className={typeof turn.rows?.[0]?.[i] === "number" ? "right" : ""}>
+                  <th
+                    key={`${name} ${i}`}
+                    scope="col"
+                    className={typeof turn.rows?.[0]?.[i] === "number" ? "right" : ""}
+                  >
                     {name}
                   </th>
                 ))}

@@ -35,7 +35,11 @@ export function Change({ act, item, memory, onClose, onDone }: Props) {
     event.preventDefault();
     setBusy(true);
     const body: Record<string, string> =
-      act === "edit" ? { text, when, boundary } : act === "narrow" ? { boundary } : { to: to || (wider[0]?.name ?? "") };
+      act === "edit"
+        ? { text, when, boundary }
+        : act === "narrow"
+          ? { boundary }
+          : { to: to || (wider[0]?.name ?? "") };
     void onDone(body).finally(() => setBusy(false));
   }
 
@@ -92,7 +96,9 @@ export function Change({ act, item, memory, onClose, onDone }: Props) {
           <button
             type="submit"
             className="button primary"
-            disabled={busy || (act === "share" && wider.length === 0) || (act === "narrow" && boundary === item.boundary)}
+            disabled={
+              busy || (act === "share" && wider.length === 0) || (act === "narrow" && boundary === item.boundary)
+            }
           >
             {act === "share" ? "Share" : act === "narrow" ? "Narrow" : "Save"}
           </button>

@@ -7,7 +7,13 @@ import type { HistoryEntry, Item } from "../types";
 import { fullTime, plain } from "../words";
 
 const OPS: Record<string, string> = {
-  ADD: "added", UPDATE: "changed", MERGE: "merged", RETIRE: "retired", TAG: "marked", VALUE: "valued", NOOP: "left",
+  ADD: "added",
+  UPDATE: "changed",
+  MERGE: "merged",
+  RETIRE: "retired",
+  TAG: "marked",
+  VALUE: "valued",
+  NOOP: "left",
 };
 
 interface Props {
@@ -53,13 +59,16 @@ function Difference({ before, after }: { before: unknown; after: unknown }) {
     if (before === null && after === null) return null;
     return before === undefined && after === undefined ? null : (
       <p className="history-change">
-        {before !== null && before !== undefined && <del>{plain(before)}</del>} {after !== null && <ins>{plain(after)}</ins>}
+        {before !== null && before !== undefined && <del>{plain(before)}</del>}{" "}
+        {after !== null && <ins>{plain(after)}</ins>}
       </p>
     );
   }
   const [was, is] = [isRecord(before) ? before : {}, isRecord(after) ? after : {}];
   const names = [...new Set([...Object.keys(was), ...Object.keys(is)])];
-  const changed = names.filter((name) => JSON.stringify(was[name]) !== JSON.stringify(is[name]) && said(was[name], is[name]));
+  const changed = names.filter(
+    (name) => JSON.stringify(was[name]) !== JSON.stringify(is[name]) && said(was[name], is[name]),
+  );
   return (
     <>
       {changed.map((name) => (

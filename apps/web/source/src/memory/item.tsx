@@ -57,7 +57,13 @@ export function ItemCard({ item, memory, open, version, onChanged }: Props) {
   const { evidence, source } = item;
   const untitled = !item.title || item.title === item.text;
   return (
-    <li ref={card} className={open ? "item item-open" : "item"} data-row tabIndex={-1} aria-label={item.title || item.text}>
+    <li
+      ref={card}
+      className={open ? "item item-open" : "item"}
+      data-row
+      tabIndex={-1}
+      aria-label={item.title || item.text}
+    >
       <div className="item-words">
         {!untitled && <h2>{item.title}</h2>}
         <p className={untitled ? "item-text item-only" : "item-text"}>{item.text}</p>
@@ -146,7 +152,13 @@ export function ItemCard({ item, memory, open, version, onChanged }: Props) {
         {evidence && evidence.trials > 0 && <span className="muted">{many(evidence.trials, "trial")}</span>}
       </div>
       {changing && (
-        <Change act={changing} item={item} memory={memory} onClose={() => setChanging("")} onDone={(body) => act(changing, body)} />
+        <Change
+          act={changing}
+          item={item}
+          memory={memory}
+          onClose={() => setChanging("")}
+          onDone={(body) => act(changing, body)}
+        />
       )}
       {history && <History item={item} memory={memory.name} onClose={() => setHistory(false)} />}
     </li>

@@ -35,7 +35,7 @@ export default function MemoryPage({ name, item }: { name: string; item: string 
           <Tabs.List className="tabs" aria-label="Memories">
             {memories.data.map((memory) => (
               <Tabs.Trigger key={memory.name} value={memory.name} className="tab">
-                {memory.title || memory.name}
+                {titleOf(memory)}
                 <span className="tab-count">{memory.counts.active + memory.counts.quarantined}</span>
               </Tabs.Trigger>
             ))}
@@ -56,12 +56,18 @@ export default function MemoryPage({ name, item }: { name: string; item: string 
   );
 }
 
+/** Memories of people begin with a capital letter, others have the names that their runs gave them. */
+function titleOf({ title, name, scope }: MemoryListed): string {
+  if (!title || !["user", "team", "global"].includes(scope)) return title || name;
+  return title.charAt(0).toUpperCase() + title.slice(1);
+}
+
 function Nothing() {
   return (
     <Empty title="Nothing was learned yet">
       <p>
-        Correct an answer in a chat, in plain words. The lesson comes here on trial: it is shown to the model by lot, and
-        believed when answers that saw it were better than answers that did not.
+        Correct an answer in a chat, in plain words. The lesson comes here on trial: it is shown to the model by lot,
+        and believed when answers that saw it were better than answers that did not.
       </p>
     </Empty>
   );
@@ -75,7 +81,13 @@ function OneMemory({ listed, item }: { listed: MemoryListed; item: string }) {
   const memory = useQuery({ queryKey: ["memory", listed.name], queryFn: ({ signal }) => get<Full>(path, signal) });
   const items = memory.data?.items ?? [];
   const wanted = items.find((one) => one.id === item);
-  const fullest: Standing = listed.counts.active ? "active" : listed.counts.quarantined ? "quarantined" : listed.counts.retired ? "retired" : "active";
+  const fullest: Standing = listed.counts.active
+    ? "active"
+    : listed.counts.quarantined
+      ? "quarantined"
+      : listed.counts.retired
+        ? "retired"
+        : "active";
   const [standing, setStanding] = useState<Standing>(fullest);
   const [typed, setTyped] = useState("");
   const [undoable, setUndoable] = useState<number | null>(null);
@@ -86,7 +98,9 @@ function OneMemory({ listed, item }: { listed: MemoryListed; item: string }) {
 
   const words = typed.toLowerCase();
   const of = (status: Standing): Item[] => items.filter((one) => one.status === status);
-  const found = of(standing).filter((one) => `${one.title} ${one.text} ${one.when} ${one.id}`.toLowerCase().includes(words));
+  const found = of(standing).filter((one) =>
+    `${one.title} ${one.text} ${one.when} ${one.id}`.toLowerCase().includes(words),
+  );
 
   async function undo(): Promise<void> {
     try {
@@ -146,7 +160,8 @@ function OneMemory({ listed, item }: { listed: MemoryListed; item: string }) {
         ))}
       </ul>
       <p className="muted foot-note">
-        Version {memory.data.version}; {many(items.length, "lesson")} in all. Every change is kept and can be taken back.
+        Version {memory.data.version}; {many(items.length, "lesson")} in all. Every change is kept and can be taken
+        back.
       </p>
     </>
   );

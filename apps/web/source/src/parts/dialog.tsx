@@ -37,7 +37,7 @@ export function Dialog({ title, onClose, children, form = "middle" }: Props) {
         <header className={form === "bare" ? "unseen" : "dialog-head"}>
           <h2 id={heading}>{title}</h2>
           {form !== "bare" && (
-            <button type="button" className="icon" onClick={onClose} aria-label="Close">
+            <button type="button" className="icon" onClick={onClose} aria-label="Close" title="Close">
               <X />
             </button>
           )}

@@ -16,14 +16,25 @@ export function Interval({ effect, low, high, says }: Props) {
   const tone = low !== null && low > 0 ? "good" : high !== null && high < 0 ? "bad" : "open";
   const words = `effect ${points(effect)}${low !== null && high !== null ? `, between ${points(low)} and ${points(high)}` : ""}`;
   return (
-    <svg className={`interval interval-${tone}`} viewBox="0 0 200 34" role="img" aria-label={says ? `${words}: ${says}` : words}>
+    <svg
+      className={`interval interval-${tone}`}
+      viewBox="0 0 200 34"
+      role="img"
+      aria-label={says ? `${words}: ${says}` : words}
+    >
       <line className="interval-axis" x1="6" x2="194" y1="14" y2="14" />
       <line className="interval-zero" x1="100" x2="100" y1="5" y2="23" />
       {low !== null && high !== null && <line className="interval-range" x1={x(low)} x2={x(high)} y1="14" y2="14" />}
       <circle className="interval-point" cx={x(effect)} cy="14" r="4.5" />
-      <text x="6" y="32">{points(-reach)}</text>
-      <text x="100" y="32" textAnchor="middle">0</text>
-      <text x="194" y="32" textAnchor="end">{points(reach)}</text>
+      <text x="6" y="32">
+        {points(-reach)}
+      </text>
+      <text x="100" y="32" textAnchor="middle">
+        0
+      </text>
+      <text x="194" y="32" textAnchor="end">
+        {points(reach)}
+      </text>
     </svg>
   );
 }

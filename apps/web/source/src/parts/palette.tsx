@@ -102,9 +102,12 @@ export function Shortcuts({ onClose }: { onClose: () => void }) {
         {KEYS.map(([keys, what]) => (
           <div key={keys}>
             <dt>
-              {keys.split(" ").filter(Boolean).map((key) => (
-                <kbd key={key}>{key}</kbd>
-              ))}
+              {keys
+                .split(" ")
+                .filter(Boolean)
+                .map((key) => (
+                  <kbd key={key}>{key}</kbd>
+                ))}
             </dt>
             <dd>{what}</dd>
           </div>

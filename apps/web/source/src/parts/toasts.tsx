@@ -50,7 +50,7 @@ export function Toasts() {
             <p>{toast.text}</p>
             {toast.todo && <p className="muted">{toast.todo}</p>}
           </div>
-          <button type="button" className="icon" aria-label="Dismiss" onClick={() => drop(toast.id)}>
+          <button type="button" className="icon" aria-label="Dismiss" title="Dismiss" onClick={() => drop(toast.id)}>
             <X />
           </button>
         </div>

@@ -92,7 +92,11 @@ export function Curves({ curves, arms, says }: { curves: Curve[]; arms: Arm[]; s
           const down = [...banded].reverse().map((point) => `${x(point.x)},${y(point.low ?? 0)}`);
           return (
             banded.length > 1 && (
-              <polygon key={curve.arm} className={`band tone-${colour(curve.arm)}`} points={[...up, ...down].join(" ")} />
+              <polygon
+                key={curve.arm}
+                className={`band tone-${colour(curve.arm)}`}
+                points={[...up, ...down].join(" ")}
+              />
             )
           );
         })}
@@ -101,7 +105,10 @@ export function Curves({ curves, arms, says }: { curves: Curve[]; arms: Arm[]; s
           const last = curve.points.at(-1);
           return (
             <g key={curve.arm} className={tone}>
-              <polyline className="curve" points={curve.points.map((point) => `${x(point.x)},${y(point.y)}`).join(" ")} />
+              <polyline
+                className="curve"
+                points={curve.points.map((point) => `${x(point.x)},${y(point.y)}`).join(" ")}
+              />
               {curve.points.map((point) => (
                 <circle key={point.x} cx={x(point.x)} cy={y(point.y)} r={3} />
               ))}

@@ -15,8 +15,7 @@ export function Diff({ id, runs }: { id: string; runs: RunListed[] }) {
   const [other, setOther] = useState("");
   const told = useQuery({
     queryKey: ["diff", id, other],
-    queryFn: ({ signal }) =>
-      get<Told>(`/api/diff?a=${encodeURIComponent(id)}&b=${encodeURIComponent(other)}`, signal),
+    queryFn: ({ signal }) => get<Told>(`/api/diff?a=${encodeURIComponent(id)}&b=${encodeURIComponent(other)}`, signal),
     enabled: other !== "",
   });
   if (runs.length === 0) return null;

@@ -42,9 +42,15 @@ function List() {
                 <th scope="col">Run</th>
                 <th scope="col">State</th>
                 <th scope="col">Model</th>
-                <th scope="col" className="right">Tasks</th>
-                <th scope="col" className="right">Cost</th>
-                <th scope="col" className="right">Started</th>
+                <th scope="col" className="right">
+                  Tasks
+                </th>
+                <th scope="col" className="right">
+                  Cost
+                </th>
+                <th scope="col" className="right">
+                  Started
+                </th>
               </tr>
             </thead>
             <tbody data-list>

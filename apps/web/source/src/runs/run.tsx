@@ -130,9 +130,15 @@ function Arms({ data }: { data: Full }) {
         <thead>
           <tr>
             <th scope="col">Arm</th>
-            <th scope="col" className="right">Solved</th>
-            <th scope="col" className="right">Interval</th>
-            <th scope="col" className="right">Tasks</th>
+            <th scope="col" className="right">
+              Solved
+            </th>
+            <th scope="col" className="right">
+              Interval
+            </th>
+            <th scope="col" className="right">
+              Tasks
+            </th>
           </tr>
         </thead>
         <tbody>
@@ -165,10 +171,18 @@ function Costs({ rows }: { rows: CostRow[] }) {
           <thead>
             <tr>
               <th scope="col">Role</th>
-              <th scope="col" className="right">Calls</th>
-              <th scope="col" className="right">Tokens</th>
-              <th scope="col" className="right">Time</th>
-              <th scope="col" className="right">Cost</th>
+              <th scope="col" className="right">
+                Calls
+              </th>
+              <th scope="col" className="right">
+                Tokens
+              </th>
+              <th scope="col" className="right">
+                Time
+              </th>
+              <th scope="col" className="right">
+                Cost
+              </th>
             </tr>
           </thead>
           <tbody>
@@ -247,7 +261,9 @@ function Proof({ id, finished }: { id: string; finished: boolean }) {
   return (
     <section className="block">
       <h2>Prove it</h2>
-      <p className="muted">A replay repeats the run from its record, without calling a model, and compares every answer.</p>
+      <p className="muted">
+        A replay repeats the run from its record, without calling a model, and compares every answer.
+      </p>
       <div className="row">
         <button type="button" className="button" disabled={busy || !finished} onClick={() => void replay()}>
           <RotateCcw aria-hidden /> {busy ? "Replaying" : "Replay"}
