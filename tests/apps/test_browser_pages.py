@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
-from browser_world import EVIL, PASSWORD, Served, world
+from browser_world import EVIL, PASSWORD, Served, served_in_a_thread, world
 
 from verbal.parts import make_part
 from verbal.types import MemoryOp, Reflection
@@ -46,6 +47,17 @@ def test_people_come_in_with_a_password_and_sessions_end(world: Served) -> None:
         page.get_by_role("heading", name="Runs").wait_for()  # where one was
         page.get_by_role("button", name="Sign out").click()
         page.get_by_role("button", name="Sign in").wait_for()
+
+
+def test_one_person_comes_in_by_the_link_that_was_printed(world: Served, tmp_path: Path) -> None:
+    with served_in_a_thread(tmp_path, alone=True) as (server, loop):
+        one = Served(world.browser, server, loop)
+        with one.at(user="") as page:
+            page.get_by_text("Open the link that").wait_for()
+            assert page.get_by_label("Password").count() == 0
+            page.goto(f"/?token={server.site.people.new_token()}")
+            page.get_by_role("heading", name="What are we working on?").wait_for()
+            assert "token" not in page.url and page.get_by_role("button", name="Sign out").count() == 0
 
 
 def test_a_person_sees_only_their_own(world: Served) -> None:
@@ -103,7 +115,7 @@ def test_what_a_run_learned_is_not_everybodys_to_change(world: Served) -> None:
         page.locator(".item").first.wait_for()
         assert page.get_by_role("button", name="Retire").count() == 0
         assert page.locator(".interval, .interval-none").count() > 0
-        page.get_by_role("tab", name="yours").focus()
+        page.get_by_role("tab", name="Yours").focus()
         page.keyboard.press("ArrowRight")
         page.get_by_role("tab", name="run", exact=False).first.wait_for()
 

@@ -160,8 +160,8 @@ async def _learn(folder: Path) -> None:
 
 
 @contextmanager
-def served_in_a_thread(folder: Path) -> Iterator[tuple[Any, asyncio.AbstractEventLoop]]:
-    """The server, in an event loop of its own."""
+def served_in_a_thread(folder: Path, alone: bool = False) -> Iterator[tuple[Any, asyncio.AbstractEventLoop]]:
+    """The server, in an event loop of its own: with people and runs, or (alone) for the one who started it."""
     loop, ready, over = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
     found: list[Any] = []
 
@@ -171,7 +171,10 @@ def served_in_a_thread(folder: Path) -> Iterator[tuple[Any, asyncio.AbstractEven
             ("root", "", True),
             *((name, "", False) for name in ("bob", "eve", "max", "zoe")),
         ]
-        await _learn(folder)
+        if alone:
+            people = []
+        else:
+            await _learn(folder)
         async with served(folder, models=[_script(folder)], places=[], page=PAGE, people=people) as server:
             found.append(server)
             ready.set()
