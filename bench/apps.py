@@ -4,9 +4,9 @@
 
 Counts are of tests that ran and passed: the gateway under the SDKs (tests/apps/test_gateway_sdk_*.py) and the page in
 a browser (test_browser_*.py, chromium). Starts are cold processes, the median of some: `verbal ui` until a browser has
-the page and knows who it is (`ui_start.py`), `verbal --help` until it has ended. The rest is read from what `gateway.py`
-and `load.py` wrote; `--run` runs them before (`--venv` is the first one's). A figure that was not measured is null, with
-the reason under `missing`.
+the page and knows who it is (`ui_start.py`), `verbal --help` until it has ended. The rest is what `gateway.py` and
+`load.py` wrote; `--run` runs them before (`--venv` is the first one's). A figure that was not measured is null, and
+`missing` says why.
 """
 
 from __future__ import annotations
