@@ -84,7 +84,6 @@ def test_any_numbers_make_json_without_nan(text: str, points: list[tuple[float, 
 
 
 def test_files_of_a_run(tmp_path: Path) -> None:
-    pytest.importorskip("vl_convert", reason="vl-convert-python draws")
     world = told_world(tmp_path)
     results = {**RESULTS, **run_results(world.store, world.store.run("run") or {})}
     results["arms"][0]["label"] = "</text><script>alert(1)</script>"
