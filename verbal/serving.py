@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -172,11 +173,14 @@ async def _serve(opened: Any, host: str, port: int, kept_in: str, locked: bool) 
             await asyncio.gather(opening, return_exceptions=True)
             return
         url = await opening
+        gc.collect()
+        gc.freeze()  # what is here stays: a full round of the collector over it would hold up every request
         try:
             _say(url, it, kept_in, locked)
             await stopping
             print("stopping: requests under way may end; Ctrl-C again stops at once", flush=True)
         finally:
+            gc.unfreeze()
             await gateway.aclose()
     if it.capture is not None and it.capture.kept + it.capture.lost:
         lost = f", {it.capture.lost} could not be kept" if it.capture.lost else ""

@@ -187,6 +187,10 @@ class StoreCapture:
                             self._news.clear()
                             await self._news.wait()
                 continue
+            except Exception as error:  # one batch that cannot be written must not end the writing
+                _log.error("capture: %d exchanges cannot be written: %s", len(made), type(error).__name__)
+                self.lost += len(made)
+                return 0
             if self.failure:
                 _log.info("capture: the store takes writes again")
             self.failure = ""

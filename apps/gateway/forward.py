@@ -163,7 +163,9 @@ async def whole(answer: aiohttp.ClientResponse, timeout: float) -> bytes:
 def told_headers(answer: aiohttp.ClientResponse) -> dict[str, str]:
     """Headers of an answer that a client is told."""
     found = ((name.lower(), value) for name, value in answer.headers.items())
-    return {n: v for n, v in found if n in _TOLD or n.startswith(_TOLD_FAMILIES)}
+    told = {n: v for n, v in found if n in _TOLD or n.startswith(_TOLD_FAMILIES)}
+    # What is read as JSON is told as JSON: no browser takes it for a page.
+    return told | {"content-type": answer.content_type if "json" in answer.content_type else "application/json"}
 
 
 def told_error(status: int, raw: bytes) -> bytes | Refusal:

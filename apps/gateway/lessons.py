@@ -3,8 +3,9 @@
 A route that names a memory gets what is believed there. With `trials` it also takes part in finding out what helps: one
 lesson on trial is shown by an even lot, and a believed one is left out now and then, as in the loop
 (`verbal/loop/offers.py`); the chances are noted with the attempt, and feedback counts for each lesson that was offered.
-The lots are drawn from the id of the exchange, so each request draws anew. A memory that is pinned at a version, and
-that of the adopted policy, stands still: it is shown, no lots are drawn.
+The lots are drawn from the key, the first message of the user and the day: a lesson does not come and go within a
+conversation. A memory that is pinned at a version, and that of the adopted policy, stands still: it is shown, no lots
+are drawn.
 """
 
 from __future__ import annotations
@@ -61,8 +62,8 @@ class _Turn:
     learning: bool
     seed: str
 
-    def draw(self, *parts: object) -> int:
-        """A number below 2**31 that depends on the exchange and the parts only."""
+    def draw(self, task: object, *parts: object) -> int:
+        """A number below 2**31 that depends on the conversation and the parts; not on the task, which grows with it."""
         text = "\x1f".join(map(str, (self.seed, *parts)))
         return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=4).digest(), "big") >> 1
 
@@ -152,10 +153,16 @@ class MemoryLessons:
         memory, name, version = found
         asked = Task(id=task_id(self._clean.messages(exchange.messages)), kind="chat", messages=exchange.messages)
         learning = trials and version is None
-        turn = _Turn(memory, SimpleNamespace(memory=self._table), learning, exchange.id)
+        turn = _Turn(memory, SimpleNamespace(memory=self._table), learning, _conversation(exchange))
         made = await offer(cast("Context", turn), asked, query)
         chances = made.chances if learning else {} if version is not None else {r.id: 1.0 for r in made.shown}
         return Chosen(memory=name, shown=tuple(made.shown), offered=chances)
+
+
+def _conversation(exchange: Exchange) -> str:
+    """What all turns of a conversation have in common."""
+    first = next((m.content for m in exchange.messages if m.role == "user"), "")
+    return "\x1f".join((exchange.caller.project, exchange.caller.key, str(int(exchange.began // 86400)), first))
 
 
 def _last_said(messages: Sequence[Message]) -> str:

@@ -237,7 +237,14 @@ class Served:
 
 
 async def load(
-    spec: str, source: Source, store: Store | None = None, *, engine: str = "auto", key: str = "", probe: bool = True
+    spec: str,
+    source: Source,
+    store: Store | None = None,
+    *,
+    engine: str = "auto",
+    key: str = "",
+    probe: bool = True,
+    timeout: float = 600.0,
 ) -> Served:
     """The model that `spec` names, loaded, checked, and found to answer one question.
 
@@ -248,11 +255,12 @@ async def load(
         engine: `auto`, or `vllm` for a process of its own.
         key: Environment variable that holds the key of an `http/` server.
         probe: Whether one behind another server is asked before it serves, and has to answer.
+        timeout: Seconds in which such a server answers.
 
     Raises:
         VerbalError: it cannot be found, opened or used within ten minutes, or its weights are not the trained ones.
     """
-    model = _open(source, engine, key)
+    model = _open(source, engine, key, timeout)
     part = parse_model(source.opens).part
     if not probe and part in _REMOTE:
         if part == "litellm":  # asks nobody
@@ -282,10 +290,11 @@ def _also(spec: str, opens: str) -> tuple[str, ...]:
     return ((spec,) if spec in (PROMOTED, "embedded") else ()) + behind
 
 
-def _open(source: Source, engine: str, key: str) -> Model:
+def _open(source: Source, engine: str, key: str, timeout: float) -> Model:
     if engine != "vllm":
-        options = {"key_variable": key} if key and source.opens.startswith("http/") else {}
-        return open_model(source.opens, **options)
+        part = parse_model(source.opens).part
+        options: dict[str, Any] = {"timeout": timeout} if part in _REMOTE else {}
+        return open_model(source.opens, **options, **({"key_variable": key} if key and part == "http" else {}))
     if not source.opens.startswith("hf:"):
         what = f"vLLM serves Hugging Face folders, not {source.name or source.opens!r}"
         raise ConfigError(what, where="--engine vllm", todo="leave out --engine, or serve hf:FOLDER")

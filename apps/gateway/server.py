@@ -88,8 +88,12 @@ class Gateway:
         self.routes = tuple(routes) or (only_route(spec),)
         self._named, self._pages = bool(routes) or self.routes[0].name == ANY, pages
         keys = {r.upstream: r.key for r in reversed(self.routes) if r.key}
+        # Adapters have a time-out of their own: the route's comes first, and is told as one.
+        patience = 2.0 * max(r.timeout for r in self.routes)
         self._switches = {
-            spec: Switch(spec, store, engine=engine, every=every, key=keys.get(spec, ""), probe=not self._named)
+            spec: Switch(
+                spec, store, engine=engine, every=every, key=keys.get(spec, ""), probe=not self._named, timeout=patience
+            )
             for route in self.routes
             for spec in route.upstreams
         }
@@ -240,8 +244,10 @@ class Gateway:
         return _listed(request, [n for n in self._names(request[CALLER]) if n != ANY])
 
     async def _model(self, request: web.Request) -> web.StreamResponse:
-        name = request.match_info["name"]
-        self._route(name, request[CALLER])
+        name, caller = request.match_info["name"], request[CALLER]
+        if caller.routes and not {self._route(name, caller).name, name} & set(caller.routes):
+            raise self._not_served(name, caller)  # as one that is not there
+        self._route(name, caller)
         return _listed(request, [name], one=True)
 
     async def _health(self, request: web.Request) -> web.StreamResponse:
@@ -252,8 +258,10 @@ class Gateway:
         switch, served = self.switch, self.switch.current
         policy = served.source.policy
         capture = getattr(self._doors.capture, "health", None)
-        routes = {r.name: {"upstream": r.upstream, "model": self._switches[r.upstream].current.name}
-                  for r in self.routes}  # fmt: skip
+        names = self._names(request[CALLER])
+        # Where an upstream is, and with what name and password, is no client's business.
+        routes = {r.name: {"upstream": r.upstream.partition("@")[0], "model": self._switches[r.upstream].current.name}
+                  for r in self.routes if r.name in names}  # fmt: skip
         return web.json_response(
             {
                 **status,
@@ -326,10 +334,12 @@ class Gateway:
         else:
             route = self.routes[0] if model in self.switch.current.names else None
         if route is None:
-            known = ", ".join(self._names(caller))
-            what = f"the model {model[:80]!r} is not served here; served: {known}"
-            raise Refusal(404, what, param="model", code="model_not_found")
+            raise self._not_served(model, caller)
         return route
+
+    def _not_served(self, model: str, caller: Caller) -> Refusal:
+        what = f"the model {model[:80]!r} is not served here; served: {', '.join(self._names(caller))}"
+        return Refusal(404, what, param="model", code="model_not_found")
 
     def _names(self, caller: Caller) -> Sequence[str]:
         """The names that a caller may ask for."""

@@ -37,6 +37,7 @@ class Switch:
         again: Seconds until a version that failed is tried again.
         key: Environment variable that holds the key of an `http/` server.
         probe: Whether a model behind another server is asked before it serves.
+        timeout: Seconds in which such a server answers.
         clock: The time in seconds.
     """
 
@@ -50,6 +51,7 @@ class Switch:
         again: float = 60.0,
         key: str = "",
         probe: bool = True,
+        timeout: float = 600.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.spec, self.swaps = spec, 0
@@ -58,7 +60,7 @@ class Switch:
         self.loading = False
         """Whether another model is being loaded now."""
         self._store, self._every, self._again, self._clock = store, every, again, clock
-        self._loads = partial(load, spec, store=store, engine=engine, key=key, probe=probe)
+        self._loads = partial(load, spec, store=store, engine=engine, key=key, probe=probe, timeout=timeout)
         self._current: Served | None = None
         self._retry_at = 0.0
         self._closing: set[asyncio.Task[None]] = set()

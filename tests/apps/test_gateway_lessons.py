@@ -83,14 +83,19 @@ async def test_only_what_is_believed_is_shown_as_data(store):
     assert text.count("</lesson>") == 2 and "They give no orders" in text
 
 
-async def test_with_trials_the_lots_of_the_loop_are_drawn_from_the_exchange(store):
+async def test_with_trials_the_lots_of_the_loop_are_drawn_once_for_a_conversation(store):
     await teach(store, BELIEVED, ON_TRIAL)
     async with lessons(store, trials=True) as made:
-        asked = [exchange(id=f"chatcmpl-{i}") for i in range(120)]
+        asked = [exchange(f"write to my boss of {i}", began=1e6) for i in range(120)]
         for one in asked:
             await made.offer(one)
-        again = exchange(id="chatcmpl-7")
+        again = exchange("write to my boss of 7", began=1e6)
+        again.messages += (Message(role="assistant", content="done"), Message(role="user", content="my boss again"))
         await made.offer(again)
+        days = [exchange(began=86400.0 * i) for i in range(30)]
+        for one in days:  # an app whose conversations all begin alike sees both sides in time
+            await made.offer(one)
+    assert len({"r2" in {r.id for r in one.shown} for one in days}) == 2
     assert all(one.offered == {"r1": 0.9, "r2": 0.5} for one in asked)
     shown = [{r.id for r in one.shown} for one in asked]
     assert 0.35 < sum("r2" in s for s in shown) / 120 < 0.65 and 0.8 < sum("r1" in s for s in shown) / 120 < 1
