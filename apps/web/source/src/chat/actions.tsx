@@ -62,6 +62,7 @@ export function TurnActions({ turn, chat, last, opened, onOpen, onLearned }: Pro
   }
 
   const whole = turn.status !== "failed" && turn.status !== "stopped";
+  const noted = turn.status === "noted";
   const toggle = (what: Opened): void => onOpen(opened === what ? "" : what);
   return (
     <footer className="actions">
@@ -100,7 +101,7 @@ export function TurnActions({ turn, chat, last, opened, onOpen, onLearned }: Pro
             </button>
           </>
         )}
-        {whole && turn.reply && turn.kind === "chat" && (
+        {whole && !noted && turn.reply && turn.kind === "chat" && (
           <button
             type="button"
             className="icon worded"
@@ -110,7 +111,7 @@ export function TurnActions({ turn, chat, last, opened, onOpen, onLearned }: Pro
             <PenLine aria-hidden /> Edit
           </button>
         )}
-        {(last || turn.kind === "sql") && (
+        {!noted && (last || turn.kind === "sql") && (
           <button
             type="button"
             className="icon worded"

@@ -26,7 +26,7 @@ export function TurnView({ turn, chat, last, busy }: Props) {
   const [opened, setOpened] = useState<Opened>("");
   const [learned, setLearned] = useState<{ says: string; card: Understood | null } | null>(null);
   const reload = (): void => void client.invalidateQueries({ queryKey: ["chat", chat.id] });
-  const undone = turn.corrections.length > 0 && turn.corrections.every((correction) => correction.undone);
+  const taught = turn.corrections.find((one) => one.id === turn.understood?.correction);
 
   const spoken = turn.reply && !(turn.kind === "sql" && (WITHOUT[turn.status] || onlyFigure(turn)));
 
@@ -40,7 +40,7 @@ export function TurnView({ turn, chat, last, busy }: Props) {
     <article className="turn" data-row tabIndex={-1} aria-label={`Turn: ${turn.text.slice(0, 80)}`}>
       {turn.text && turn.text !== turn.sql && !turn.replaces && <p className="said">{turn.text}</p>}
       {turn.sql && turn.text === turn.sql && <p className="said">My own query</p>}
-      {turn.understood && <UnderstoodCard of={turn.understood} undone={undone} onChanged={reload} />}
+      {turn.understood && <UnderstoodCard of={turn.understood} undone={taught?.undone ?? false} onChanged={reload} />}
       {turn.asked && turn.asked !== turn.text && turn.asked !== turn.sql && (
         <p className="asked">Read as: {turn.asked}</p>
       )}
@@ -192,7 +192,9 @@ const KINDS: Record<string, string> = {
 
 function Corrections({ turn, onChanged }: { turn: Turn; onChanged: () => void }) {
   const client = useQueryClient();
-  if (turn.corrections.length === 0) return null;
+  // What the message itself taught stands in the card above.
+  const told = turn.corrections.filter((one) => one.id !== turn.understood?.correction);
+  if (told.length === 0) return null;
 
   async function undo(id: string): Promise<void> {
     try {
@@ -206,7 +208,7 @@ function Corrections({ turn, onChanged }: { turn: Turn; onChanged: () => void })
 
   return (
     <ul className="corrections" aria-label="Your corrections">
-      {turn.corrections.map((one) => (
+      {told.map((one) => (
         <li key={one.id} className={one.undone ? "undone" : ""}>
           <span>
             {KINDS[one.kind] ?? "You said"}

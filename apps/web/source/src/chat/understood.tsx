@@ -24,8 +24,8 @@ export function UnderstoodCard({ of, undone = false, onChanged }: Props) {
   const client = useQueryClient();
   const [narrowing, setNarrowing] = useState(false);
   const [boundary, setBoundary] = useState("");
-  const [now, setNow] = useState<Partial<Understood> & { gone?: string }>(undone ? { gone: "Taken back." } : {});
-  const shown = { ...of, ...now };
+  const [now, setNow] = useState<Partial<Understood> & { gone?: string }>({});
+  const shown = { ...of, ...(undone && { gone: "Taken back." }), ...now };
 
   async function act(body: Record<string, string>, said: string): Promise<boolean> {
     try {
