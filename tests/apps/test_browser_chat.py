@@ -48,6 +48,8 @@ def test_a_correction_is_understood_used_narrowed_and_undone(world: Served) -> N
         card.get_by_text(re.compile("birthday wishes")).wait_for()
         card.get_by_role("button", name="Undo").click()
         card.get_by_role("button", name="Undo").wait_for(state="detached")
+        page.reload()
+        page.get_by_label("What I understood").get_by_text("Taken back.").wait_for()
 
 
 def test_a_lesson_is_forgotten_on_request(world: Served) -> None:
