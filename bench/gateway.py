@@ -1,6 +1,6 @@
 """What the gateway adds to a call: latency at fixed rates, beside LiteLLM's proxy and a direct call, in one run.
 
-    python bench/gateway.py --venv DIR [--install] [--rates 100,200,500,1000] [--out bench/results/gateway.json]
+    python bench/gateway.py --venv DIR [--install] [--rates 50,100,200,500,1000] [--out bench/results/gateway.json]
 
 `--venv` names an environment of LiteLLM's own (or VERBAL_LITELLM_VENV); `--install` makes it with pip. Behind all three
 is the same server on loopback that answers after 20 ms; `gateway_load.py` has it and the open-loop load, each a process
@@ -9,7 +9,8 @@ keeps what passes in its store (`serve` as it comes), the proxy keeps nothing; w
 sent to a collector on loopback, ours is measured apart. Sides take turns in rounds; nothing is pinned to a core.
 
 A side holds a rate when 99.5 % of the requests are answered well and in the time of the load. Ratios are of what is
-added to the direct call, at the highest rate that both hold. `capture_lost` counts answers that are not in the store.
+added to the direct call, at the highest rate that both hold. `capture_lost` counts answers that are not in the store,
+up to the highest rate that ours holds; what is lost beyond stands in the rows.
 """
 
 from __future__ import annotations
@@ -97,9 +98,17 @@ def ours(behind: str, folder: Path, *options: str, keyed: bool = True) -> Iterat
         found["url"] = process.stdout.readline().split()[0].removesuffix("/v1")
         threading.Thread(target=process.stdout.read, daemon=True).start()
         yield found
-    if store.exists():
-        with closing(sqlite3.connect(store)) as db:
-            found["kept"] = db.execute("SELECT count(*) FROM attempts").fetchone()[0]
+
+
+def kept(side: dict[str, Any]) -> int:
+    """Exchanges in the store, once all that were answered are there or nothing more comes."""
+    found, last = 0, -1
+    with closing(sqlite3.connect(side["store"])) as db:
+        while found != side["good"] and found != last:
+            last = found
+            time.sleep(1.5)
+            found = int(db.execute("SELECT count(*) FROM attempts").fetchone()[0])
+    return found
 
 
 @contextmanager
@@ -184,6 +193,9 @@ def compare(
         for name in left:
             if name != "direct":
                 row[name]["added"] = {q: round(row[name][q] - row["direct"][q], 2) for q in SHARES}
+        if "ours" in left:  # of all answers up to here
+            row["captured"] = kept(sides["ours"])
+            row["capture_lost"] = sides["ours"]["good"] - row["captured"]
         if {"ours", "litellm"} <= set(left):
             row["ratio_added"] = {q: ratio(row["ours"]["added"][q], row["litellm"]["added"][q]) for q in SHARES}
             row["ratio_whole"] = {q: ratio(row["ours"][q], row["litellm"][q]) for q in SHARES}
@@ -219,12 +231,12 @@ def variants(behind: str, folder: Path, rps: float, seconds: float) -> dict[str,
     return found
 
 
-def headline(rows: Sequence[dict[str, Any]], kept: int, good: int) -> dict[str, Any]:
+def headline(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The figures that stand for the rest."""
     held = [row for row in rows if row.get("ours", {}).get("holds")]
     both = [row for row in held if row.get("litellm", {}).get("holds")]
     failed = next((row for row in rows if "litellm" in row and not row["litellm"]["holds"]), None)
-    return {
+    found = {
         "gateway_rps": held[-1]["rps"] if held else None,
         "gateway_p50_added_ms": held[-1]["ours"]["added"]["p50"] if held else None,
         "gateway_p95_added_ms": held[-1]["ours"]["added"]["p95"] if held else None,
@@ -233,9 +245,12 @@ def headline(rows: Sequence[dict[str, Any]], kept: int, good: int) -> dict[str, 
         "gateway_p95_ratio_litellm": both[-1]["ratio_added"]["p95"] if both else None,
         "litellm_does_not_hold_rps": failed["rps"] if failed else None,
         "litellm_answered_per_s_then": failed["litellm"]["answered_per_s"] if failed else None,
-        "captured": kept,
-        "capture_lost": good - kept,
+        "captured": held[-1]["captured"] if held else None,
+        "capture_lost": held[-1]["capture_lost"] if held else None,
     }
+    why = "no rate that both hold" if any("litellm" in row for row in rows) else "LiteLLM was not there"
+    missing = {k: why for k in ("gateway_p50_ratio_litellm", "gateway_p95_ratio_litellm") if found[k] is None}
+    return {**found, **({"missing": missing} if missing else {})}
 
 
 def peer(venv: str, install: bool) -> tuple[Path | None, str]:
@@ -261,8 +276,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--venv", default=os.environ.get("VERBAL_LITELLM_VENV", ""))
     parser.add_argument("--install", action="store_true")
-    parser.add_argument("--rates", default="100,200,500,1000")
-    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--rates", default="50,100,200,500,1000")
+    parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--out", type=Path, default=HERE / "results" / "gateway.json")
     asked = parser.parse_args()
@@ -276,7 +291,7 @@ def main() -> None:
             if venv is not None:
                 sides["litellm"] = stack.enter_context(litellm(behind, folder / "litellm", venv))
             rows = compare(sides, rates, asked.seconds, asked.rounds)
-        found = headline(rows, sides["ours"]["kept"], sides["ours"]["good"])
+        found = headline(rows)
         around = variants(behind, folder, min(500.0, found["gateway_rps"] or rates[0]), asked.seconds)
     settings = {
         "upstream_ms": 1000 * WAIT, "seconds": asked.seconds, "rounds": asked.rounds, "arrivals": "Poisson, open loop",
