@@ -34,6 +34,7 @@ class AgentTalk:
     def __init__(self, site: Site, person: Person, chat: str) -> None:
         self._site, self._person, self.chat = site, person, chat
         self._agent: ChatAgent | None = None
+        self._opening = asyncio.Lock()
 
     async def open(self) -> ChatAgent:
         """The agent, opened when it is first needed.
@@ -41,22 +42,24 @@ class AgentTalk:
         Raises:
             VerbalError: the model cannot be used.
         """
-        if self._agent is None:
-            made = ChatAgent(
-                model=await self._site.model(self._site.models[0]), store=self._site.store, user=self._person.name,
-                team=self._person.team, admin=self._person.admin, max_cost=self._site.max_cost,
-            )  # fmt: skip
-            await made.__aenter__()
-            self._agent = made
-            if await asyncio.to_thread(self._site.store.run, self.chat) is None:
-                made.new_chat(self.chat)
-        return self._agent
+        async with self._opening:  # two tabs that look at it get one agent
+            if self._agent is None:
+                made = ChatAgent(
+                    model=await self._site.model(self._site.models[0]), store=self._site.store, user=self._person.name,
+                    team=self._person.team, admin=self._person.admin, max_cost=self._site.max_cost,
+                )  # fmt: skip
+                await made.__aenter__()
+                self._agent = made
+                if await asyncio.to_thread(self._site.store.run, self.chat) is None:
+                    made.new_chat(self.chat)
+            return self._agent
 
     async def aclose(self) -> None:
         """Lets the agent go; the conversation can be gone on with."""
-        if self._agent is not None:
-            agent, self._agent = self._agent, None
-            await agent.__aexit__(None, None, None)
+        async with self._opening:
+            if self._agent is not None:
+                agent, self._agent = self._agent, None
+                await agent.__aexit__(None, None, None)
 
     async def etag(self) -> int:
         """Number of its turns."""

@@ -22,7 +22,7 @@ from verbal.types import Usage
 from ..text2sql.answer import Answer
 from ..text2sql.assistant import Assistant
 from .databases import Source
-from .door import read_json, text_of
+from .door import read_json, text_of, whole_of
 from .events import stream_all
 from .faults import Fault, clean
 from .people import Person
@@ -90,6 +90,7 @@ async def compare(site: Site, person: Person, request: web.Request) -> web.Strea
         raise Fault(400, "body", "`questions` must be a list of texts")
     if not 1 <= len(questions) <= MOST_QUESTIONS:
         raise Fault(400, "many", f"1 to {MOST_QUESTIONS} questions are compared at once")
+    asked = [text_of({"question": q.strip()}, "question", most=4_000) for q in questions]
     source = site.databases.find(person, text_of(body, "db", most=100))
     sides = [await _side(site, person, body.get(k) or {}) for k in ("a", "b")]
     if site.comparing >= AT_ONCE:
@@ -99,7 +100,6 @@ async def compare(site: Site, person: Person, request: web.Request) -> web.Strea
     def ended() -> None:
         site.comparing -= 1
 
-    asked = [q.strip()[:4_000] for q in questions]
     return await stream_all(request, _pairs(site, person, source, asked, (sides[0], sides[1])), ended)
 
 
@@ -116,13 +116,13 @@ async def _side(site: Site, person: Person, wanted: Any) -> Choice:
     if model not in site.shown:
         raise Fault(400, "model", f"the model {model[:80]!r} is not offered here", f"one of: {', '.join(site.shown)}")
     name, _, version = memory.partition("@")
-    version = version or str(wanted.get("version") or "")
+    number = whole_of(version or wanted.get("version"), "version", 0, 2**53, -1)
     if not name or name == "none":
         return Choice(model, label=model)
     known = await asyncio.to_thread(site.store.memories)
     if name not in known or not may_read(person, name):
         raise Fault(404, "unknown", "there is no such memory")
-    at = int(version) if version.isdecimal() else known[name]
+    at = number if number >= 0 else known[name]
     if at > known[name]:
         raise Fault(400, "version", f"this memory has the versions 0 to {known[name]}")
     return Choice(model, name, at, f"{model}, {name} at version {at}")

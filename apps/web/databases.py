@@ -12,12 +12,14 @@ import re
 import secrets
 import shutil
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import BodyPartReader, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from verbal.errors import DataError, VerbalError
 from verbal.parts import load_part
@@ -130,6 +132,8 @@ class Databases:
             name = _free(_slug(title), self._shared)
             self._shared[name] = Source(name, title, place)
         self._brought: dict[str, dict[str, Source]] = {}
+        self.coming: Counter[str] = Counter()
+        """Files that are on their way, by person."""
 
     def of(self, person: Person) -> list[Source]:
         """Those a person may ask: everybody's, then their own."""
@@ -175,12 +179,12 @@ class Databases:
         return made
 
     async def drop(self, person: Person, source: Source) -> None:
-        """Removes a file that turned out to be none that can be asked."""
+        """Removes a file that a person brought."""
         self._own(person).pop(source.name, None)
         await source.aclose()
         if source.place:
-            for path in (Path(source.place), Path(f"{source.place}-wal"), Path(f"{source.place}.wal")):
-                path.unlink(missing_ok=True)
+            for path in (source.place, *(f"{source.place}{e}" for e in ("-wal", "-shm", ".wal"))):
+                Path(path).unlink(missing_ok=True)
 
     async def aclose(self) -> None:
         """Stops all workers."""
@@ -264,25 +268,46 @@ async def bring_database(site: Site, person: Person, request: web.Request) -> we
     if not request.content_type.startswith("multipart/"):
         raise Fault(415, "body", "the body must be multipart/form-data with a field `file`")
     databases = site.databases
-    if sum(bool(s.owner) for s in databases.of(person)) >= MOST_FILES:
-        raise Fault(409, "many", f"you brought {MOST_FILES} files already")
-    folder = databases.folder(person)
-    part = folder / f".{secrets.token_hex(8)}.part"
+    if sum(bool(s.owner) for s in databases.of(person)) + databases.coming[person.name] >= MOST_FILES:
+        raise Fault(409, "many", f"you brought {MOST_FILES} files already", "remove one first")
+    databases.coming[person.name] += 1
     try:
-        given = await _received(request, folder, part)
-        source = await asyncio.to_thread(databases.add, person, part, given)
-    except TimeoutError:
-        raise Fault(408, "slow", f"the file did not come within {_UPLOADING:g} s") from None
-    except OSError as error:
-        raise Fault(507, "disk", "the file cannot be kept", "ask who runs this server") from error
+        source = await _taken(databases, person, request)
     finally:
-        part.unlink(missing_ok=True)
+        databases.coming[person.name] -= 1
     try:
         await _proved(source)
     except BaseException:
         await databases.drop(person, source)
         raise
     return web.json_response({"name": source.name, "title": source.title}, status=201)
+
+
+async def remove_database(site: Site, person: Person, request: web.Request) -> web.StreamResponse:
+    """DELETE /api/databases/{name}: a file that the person brought; chats about it can be read on, without rows."""
+    source = site.databases.find(person, request.match_info["name"])
+    if not source.owner:
+        raise Fault(403, "rights", "this database is everybody's", "whoever started the server leaves it out")
+    await site.talks.leave(person, source)
+    await site.databases.drop(person, source)
+    return web.json_response({})
+
+
+async def _taken(databases: Databases, person: Person, request: web.Request) -> Source:
+    """The file of a request, under its name."""
+    folder = databases.folder(person)
+    part = folder / f".{secrets.token_hex(8)}.part"
+    try:
+        given = await _received(request, folder, part)
+        return databases.add(person, part, given)  # at once: two of one name must not become one
+    except TimeoutError:
+        raise Fault(408, "slow", f"the file did not come within {_UPLOADING:g} s") from None
+    except (ValueError, AssertionError, HttpProcessingError) as error:
+        raise Fault(400, "body", "the body is no form with a file") from error
+    except OSError as error:
+        raise Fault(507, "disk", "the file cannot be kept", "ask who runs this server") from error
+    finally:
+        part.unlink(missing_ok=True)
 
 
 async def _received(request: web.Request, folder: Path, part: Path) -> str:
@@ -353,5 +378,5 @@ def _too_large() -> Fault:
 
 __all__ = [
     "CANDIDATE_ROWS", "ENDINGS", "LARGEST_FILE", "MOST_FILES", "MOST_ROWS", "Databases", "Source", "bring_database",
-    "list_databases", "split_name",
+    "list_databases", "remove_database", "split_name",
 ]  # fmt: skip

@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aiohttp import web
 
@@ -18,7 +17,7 @@ from verbal.parts import load_function
 from verbal.store import Store
 from verbal.types import MemoryOp, Reflection
 
-from .door import attached
+from .door import attached, whole_of
 from .faults import Fault, missing
 from .people import Person
 from .scopes import author_of, may_read, may_write, own_memory, scope_of
@@ -26,8 +25,10 @@ from .scopes import author_of, may_read, may_write, own_memory, scope_of
 if TYPE_CHECKING:
     from .site import Site
 
-MOST_ITEMS = 5_000
-"""Items of a memory that a page gets; the newest ones."""
+MOST_ITEMS = 1_000
+"""Items of a memory that a page gets at once."""
+MOST_HISTORY = 1_000
+"""Operations on an item that a page gets: the latest."""
 FORMATS = {
     "jsonl": ("jsonl", "application/jsonl"),
     "skill": ("zip", "application/zip"),
@@ -48,39 +49,66 @@ class States:
     def __init__(self, store: Store) -> None:
         self._store, self._lock = store, threading.Lock()
         self._kept: OrderedDict[str, _Read] = OrderedDict()
+        self._counts: dict[str, tuple[int, dict[str, int]]] = {}
 
     def read(self, memory: str) -> _Read:
         """The state of a memory now; a thread that waits may read it."""
         with self._lock:
             read = self._kept.pop(memory, None) or _Read()
+            self._kept[memory] = read
+            while len(self._kept) > _MOST_STATES:
+                self._kept.popitem(last=False)
+        with read.lock:
             after = read.state.version
             ops = self._store.ops(memory, after)
             if ops:
                 read.times.update(self._store.op_times(memory, after))
             for version, op in ops:
                 read.take(version, op)
-            self._kept[memory] = read
-            while len(self._kept) > _MOST_STATES:
-                self._kept.popitem(last=False)
-            return read
+        return read
+
+    def counts(self, memory: str, version: int) -> dict[str, int]:
+        """How many lessons of a memory have which standing; counted once for a version."""
+        known = self._counts.get(memory)
+        if known is None or known[0] != version:
+            counts = dict.fromkeys(("active", "quarantined", "retired"), 0)
+            if version:
+                for item in list(self.read(memory).state.items.values()):
+                    counts[item.status] += 1
+            known = self._counts[memory] = version, counts
+        return known[1]
+
+
+class _Row(NamedTuple):
+    """An operation on an item, and the item's words and standing after it."""
+
+    version: int
+    op: MemoryOp
+    after: dict[str, Any] | None
 
 
 class _Read:
     """A log as far as it was read."""
 
     def __init__(self) -> None:
+        self.lock = threading.Lock()
         self.state: Any = load_function("memory", "log", "LogState")()
         self.times: dict[int, float] = {}
         self.added: dict[str, MemoryOp] = {}
-        self.touched: dict[str, list[int]] = {}
-        """Item -> versions of the operations on it."""
+        self.rows: dict[str, list[_Row]] = {}
+        """Item -> the operations on it."""
         self.authors: dict[str, str] = {}
+        self.said: dict[str, tuple[int, int, dict[str, Any]]] = {}
+        """Item -> since when its words stand, number of its trials, and what these say."""
 
     def take(self, version: int, op: MemoryOp) -> None:
         counted = self.state.apply(op)
         for name in (counted.reflection, *counted.others):
             if name:
-                self.touched.setdefault(name, []).append(version)
+                rows, words = self.rows.setdefault(name, []), _words(self.state.items.get(name))
+                same = rows and rows[-1].after == words
+                # Without its vector and its item: those are in the state, as they are now.
+                rows.append(_Row(version, counted.replace(item=None), rows[-1].after if same else words))
         if counted.op == "ADD":
             self.added[counted.reflection] = counted
 
@@ -89,6 +117,14 @@ class _Read:
         if item.id not in self.authors:
             self.authors[item.id] = author_of(store, item, self.added.get(item.id))
         return self.authors[item.id]
+
+    def evidence(self, item: str) -> dict[str, Any]:
+        """What outcomes say of an item, reckoned anew when there are more."""
+        mark = self.state.since.get(item, 0), len(self.state.trials.get(item, ()))
+        known = self.said.get(item)
+        if known is None or known[:2] != mark:
+            known = self.said[item] = (*mark, evidence(self.state, item))
+        return known[2]
 
 
 def readable(person: Person, memory: str, store: Store) -> str:
@@ -124,7 +160,7 @@ def told(store: Store, person: Person, memory: str, read: Any, item: Reflection)
         "scope": item.scope, "polarity": item.polarity, "status": item.status, "kind": item.kind,
         "since": {"version": since, "at": read.times.get(since)}, "shown": item.counters.shown,
         "helped": item.counters.helped, "harmed": item.counters.harmed, "value": item.value,
-        "evidence": evidence(read.state, item.id), "rival": item.rival or None,
+        "evidence": read.evidence(item.id), "rival": item.rival or None,
         "source": {"author": author or (added.author if added else ""), "reason": added.reason if added else "",
                    "attempt": attempt, "chat": _chat_of(attempt), "task": item.task},
         "writable": may_write(person, memory) or bool(author and author == person.name),
@@ -151,20 +187,17 @@ def evidence(state: Any, item: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def history(read: Any, ops: Mapping[int, MemoryOp], item: str) -> list[dict[str, Any]]:
+def history(read: Any, item: str) -> list[dict[str, Any]]:
     """Every operation on an item, with its words and standing before and after."""
-    state, rows = load_function("memory", "log", "LogState")(), []
-    wanted = set(read.touched.get(item, ()))
-    for version, op in sorted(ops.items()):
-        before = state.items.get(item)
-        counted = state.apply(op)
-        if version in wanted:
-            rows.append(
-                {"version": version, "op": counted.op, "author": op.author, "reason": op.reason,
-                 "at": read.times.get(version), "before": _words(before), "after": _words(state.items.get(item)),
-                 "tag": op.tag, "outcome": op.outcome}
-            )  # fmt: skip
-    return rows
+    told_: list[dict[str, Any]] = []
+    before = None
+    for version, op, after in list(read.rows.get(item, ())):
+        told_.append(
+            {"version": version, "op": op.op, "author": op.author, "reason": op.reason, "at": read.times.get(version),
+             "before": before, "after": after, "tag": op.tag, "outcome": op.outcome}
+        )  # fmt: skip
+        before = after
+    return told_
 
 
 def _words(item: Reflection | None) -> dict[str, Any] | None:
@@ -187,20 +220,19 @@ async def list_memories(site: Site, person: Person, request: web.Request) -> web
 
 
 def _summary(site: Site, person: Person, name: str, version: int) -> dict[str, Any]:
-    counts = dict.fromkeys(("active", "quarantined", "retired"), 0)
-    if version:
-        for item in site.states.read(name).state.items.values():
-            counts[item.status] += 1
     scope = scope_of(name)
     title = _TITLES.get(scope, name) if name == own_memory(person, scope) else name
     return {
         "name": name, "title": f"{title} {person.team}" if scope == "team" and title == "team" else title,
-        "scope": scope, "counts": counts, "version": version, "writable": may_write(person, name),
+        "scope": scope, "counts": site.states.counts(name, version), "version": version,
+        "writable": may_write(person, name),
     }  # fmt: skip
 
 
 async def show_memory(site: Site, person: Person, request: web.Request) -> web.StreamResponse:
-    """GET /api/memories/{name}: what it holds, what is believed first."""
+    """GET /api/memories/{name}: what it holds, what is believed first; from `offset`, at most `limit`."""
+    offset = whole_of(request.query.get("offset"), "offset", 0, 10**9, 0)
+    limit = whole_of(request.query.get("limit"), "limit", 1, MOST_ITEMS, MOST_ITEMS)
 
     def work() -> dict[str, Any]:
         name = request.match_info["name"]
@@ -208,9 +240,10 @@ async def show_memory(site: Site, person: Person, request: web.Request) -> web.S
             return {"name": name, "version": 0, "items": [], "more": 0}
         read = site.states.read(readable(person, name, site.store))
         order = {"active": 0, "quarantined": 1, "retired": 2}
-        items = sorted(reversed(read.state.items.values()), key=lambda i: order[i.status])
-        rows = [told(site.store, person, name, read, item) for item in items[:MOST_ITEMS]]
-        return {"name": name, "version": read.state.version, "items": rows, "more": max(0, len(items) - MOST_ITEMS)}
+        items = sorted(reversed(list(read.state.items.values())), key=lambda i: order[i.status])
+        rows = [told(site.store, person, name, read, item) for item in items[offset : offset + limit]]
+        more = max(0, len(items) - offset - limit)
+        return {"name": name, "version": read.state.version, "items": rows, "more": more, "offset": offset}
 
     return web.json_response(await asyncio.to_thread(work))
 
@@ -222,8 +255,9 @@ async def show_item(site: Site, person: Person, request: web.Request) -> web.Str
         name = readable(person, request.match_info["name"], site.store)
         read = site.states.read(name)
         item = item_of(read, request.match_info["id"])
-        rows = history(read, dict(site.store.ops(name)), item.id)
-        return {"item": told(site.store, person, name, read, item), "history": rows}
+        rows = history(read, item.id)
+        shown = {"history": rows[-MOST_HISTORY:], "earlier": max(0, len(rows) - MOST_HISTORY)}
+        return {"item": told(site.store, person, name, read, item), **shown}
 
     return web.json_response(await asyncio.to_thread(work))
 
@@ -248,7 +282,7 @@ def _exported(site: Site, name: str, format_: str, everything: bool) -> bytes:
 
     items = [
         i
-        for i in site.states.read(name).state.items.values()
+        for i in list(site.states.read(name).state.items.values())
         if i.status == "active" or (everything and i.status != "retired")
     ]
     if not items:
@@ -266,6 +300,6 @@ def _exported(site: Site, name: str, format_: str, everything: bool) -> bytes:
 
 
 __all__ = [
-    "FORMATS", "MOST_ITEMS", "States", "evidence", "export_memory", "history", "item_of", "list_memories", "readable",
-    "show_item", "show_memory", "told",
+    "FORMATS", "MOST_HISTORY", "MOST_ITEMS", "States", "evidence", "export_memory", "history", "item_of",
+    "list_memories", "readable", "show_item", "show_memory", "told",
 ]  # fmt: skip

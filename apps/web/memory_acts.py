@@ -132,7 +132,7 @@ async def _share(site: Site, person: Person, memory: str, item: Reflection, to: 
     )
 
     def known() -> Reflection | None:
-        there = site.states.read(target).state.items.values() if target in site.store.memories() else ()
+        there = list(site.states.read(target).state.items.values()) if target in site.store.memories() else []
         said = (item.text, item.when, item.boundary)
         return next((i for i in there if (i.text, i.when, i.boundary) == said and i.status != "retired"), None)
 

@@ -48,6 +48,7 @@ ROUTES = (
     Route("GET", "/api/turns/{id}/rows.csv", results.save_rows),
     Route("GET", "/api/databases", databases.list_databases),
     Route("POST", "/api/databases", databases.bring_database),
+    Route("DELETE", "/api/databases/{name}", databases.remove_database),
     Route("GET", "/api/memories", _later("memories", "list_memories")),
     Route("GET", "/api/memories/{name}", _later("memories", "show_memory")),
     Route("GET", "/api/memories/{name}/items/{id}", _later("memories", "show_item")),

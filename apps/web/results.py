@@ -19,7 +19,7 @@ from aiohttp import web
 
 from .databases import MOST_ROWS, Source
 from .door import attached, whole_of
-from .faults import Fault
+from .faults import Fault, clean
 from .people import Person
 
 if TYPE_CHECKING:
@@ -37,7 +37,9 @@ _SECONDS, _SIZE = 15.0, 64 * 2**20
 _LARGEST_WHOLE = 2**53 - 1
 _DATE = re.compile(r"\d{4}-\d\d(-\d\d([ T]\d\d:\d\d(:\d\d(\.\d+)?)?)?)?\Z")
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\Z")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+_BLANK = ("\t", "\r", "\n")
+_LEFT_OUT = r"[\s\x00-\x20\x7f-\xa0\xad\u200b-\u200f\u2028-\u202f\u2060-\u206f\ufeff]*"
+_STARTS = re.compile(rf"{_LEFT_OUT}[=+\-@＝＋－＠﹦﹢﹣﹫]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +142,7 @@ async def run_again(source: Source, sql: str) -> Result:
     """
     info = await source.asked(sql, seconds=_SECONDS, rows=MOST_ROWS, size=_SIZE)
     if info.get("error"):
-        raise Fault(409, "gone", f"the query does not run any more: {info['error']}", "ask again")
+        raise Fault(409, "gone", f"the query does not run any more: {clean(str(info['error']))}", "ask again")
     return await asyncio.to_thread(Result.of, info["columns"], info["rows"], truncated=bool(info.get("truncated")))
 
 
@@ -189,10 +191,13 @@ def csv_text(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def guarded(value: Any) -> Any:
-    """A cell that no spreadsheet takes for a formula: text that begins like one gets an apostrophe, numbers do not."""
-    if not isinstance(value, str) or not value.lstrip(" ").startswith(_FORMULA) or _NUMBER.match(value):
+    """A cell that no spreadsheet takes for a formula: text that begins like one gets an apostrophe, numbers do not.
+
+    What is not seen at its start (spaces, control characters, marks of direction) is not what it begins with.
+    """
+    if not isinstance(value, str) or _NUMBER.match(value):
         return value
-    return f"'{value}"
+    return f"'{value}" if value.startswith(_BLANK) or _STARTS.match(value) else value
 
 
 __all__ = [

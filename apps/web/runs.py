@@ -27,7 +27,7 @@ from verbal.types import Attempt, Feedback, Usage
 from .events import streaming
 from .faults import Fault, clean, missing, shown_model
 from .people import Person
-from .scopes import is_chat, may_see_run
+from .scopes import is_chat, may_read, may_see_run
 
 if TYPE_CHECKING:
     from .site import Site
@@ -91,7 +91,7 @@ async def show_run(site: Site, person: Person, request: web.Request) -> web.Stre
 
     def work() -> dict[str, Any]:
         run = run_of(site, person, request.match_info["id"])
-        return details(site.store, run, site.finished)
+        return details(site.store, person, run, site.finished)
 
     return web.json_response(await asyncio.to_thread(work), dumps=_plain)
 
@@ -109,8 +109,10 @@ def _finite(value: Any) -> Any:
     return [_finite(v) for v in value] if isinstance(value, list | tuple) else value
 
 
-def details(store: Store, run: Mapping[str, Any], known: dict[str, tuple[int, float | None]]) -> dict[str, Any]:
-    """All that the page of a run shows."""
+def details(
+    store: Store, person: Person, run: Mapping[str, Any], known: dict[str, tuple[int, float | None]]
+) -> dict[str, Any]:
+    """All that the page of a run shows to a person."""
     results = run_results(store, dict(run))
     parts = [r for i in run["info"].get("parts", ()) if (r := store.run(i)) is not None]
     cost = [
@@ -124,12 +126,20 @@ def details(store: Store, run: Mapping[str, Any], known: dict[str, tuple[int, fl
         "differences": results.get("differences") or [],
         "curves": results.get("attempt_curves") or results.get("learning_curves") or [],
         "learning": results.get("learning_curves") or [],
-        "lesson_counts": results.get("lesson_counts") or [], "cost": cost, "gates": _cleaned(decisions(store)[-20:]),
+        "lesson_counts": results.get("lesson_counts") or [], "cost": cost,
+        "gates": _cleaned(_seen(store, person, decisions(store))[-20:]),
         "changes": results.get("changes") or {}, "instructive": results.get("instructive") or [],
-        "versions": _cleaned(results.get("versions") or []), "lessons": _lessons(store, run),
+        "versions": _cleaned(_seen(store, person, results.get("versions") or [])), "lessons": _lessons(store, run),
         "memory": _memory_of(run).get("name"),
         "parts": [p["id"] for p in parts], "attempts": _attempts(store, [run, *parts]),
     }  # fmt: skip
+
+
+def _seen(store: Store, person: Person, records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Decisions and adopted versions, without those on a memory that the person does not see."""
+    hidden = [] if person.admin else [json.dumps(n)[1:-1] for n in store.memories() if not may_read(person, n)]
+    told = [(r, json.dumps(r, default=str)) for r in records]
+    return [r for r, text in told if not any(name in text for name in hidden)]
 
 
 def _cleaned(value: Any) -> Any:

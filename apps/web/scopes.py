@@ -67,7 +67,8 @@ def author_of(store: Store, item: Reflection, added: MemoryOp | None) -> str:
     """Name of the person a lesson is from, empty where it is nobody's: who filed it, or whose conversation it is of."""
     if added is not None and added.author.startswith("user:"):
         return added.author.removeprefix("user:")
-    runs = [attempt.run for name in item.attempts[:4] if (attempt := store.attempt(name)) is not None]
+    # The id of an attempt begins with its run; what no conversation led to is nobody's.
+    runs = [run for name in item.attempts[:4] if (run := name.partition("/")[0]).startswith(CHATS)]
     if added is not None and added.author == "user":
         # A lesson that was shared names no attempts, but the turn in which its author said so.
         runs += [f"{kind or 'ask-'}{name}" for kind, name in _TURN.findall(added.reason)[:1]]
@@ -88,9 +89,11 @@ def may_see_run(person: Person, run: Mapping[str, Any]) -> bool:
     info = run["info"]
     if person.admin or (info.get("user") and info["user"] == person.name):
         return True
-    memory = info.get("memory")
-    name = (memory.get("name") if isinstance(memory, Mapping) else memory) or ""
-    return not is_chat(run) and info.get("command") in SHARED and not info.get("user") and may_read(person, str(name))
+    memory, more = info.get("memory"), info.get("memories")
+    names = [memory.get("name") if isinstance(memory, Mapping) else memory]
+    names += [name for name, _ in more.values()] if isinstance(more, Mapping) else []  # one for each seed
+    shared = not is_chat(run) and info.get("command") in SHARED and not info.get("user")
+    return shared and all(may_read(person, str(name)) for name in names if name)
 
 
 __all__ = [

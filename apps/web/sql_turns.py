@@ -149,7 +149,8 @@ async def turns_of(
                 return {**turn, **_NO_ROWS, "limits": [*turn["limits"], clean(str(error))]}
         if result is None:
             return turn
-        chart = choose_chart(result.columns, result.rows, turn["asked"]) if len(result.rows) <= 50_000 else None
+        few = len(result.rows) <= 50_000
+        chart = await asyncio.to_thread(choose_chart, result.columns, result.rows, turn["asked"]) if few else None
         return {**turn, **result.first(), "chart": chart}
 
     return list(await asyncio.gather(*map(filled, turns)))

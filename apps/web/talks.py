@@ -33,7 +33,6 @@ IDLE = 15 * 60.0
 """Seconds after which a chat that nobody speaks to is closed."""
 _LOOK = 20.0
 """Seconds between two looks at the store for chats that another process began."""
-_LOOK_AGAIN = 0.5
 _MOST_FRESH = 50
 MOST_AT_ONCE = 8
 """Turns of one person that are under way at once."""
@@ -105,6 +104,8 @@ class Chat:
 @dataclass(slots=True)
 class _Held:
     talk: Talk
+    person: Person
+    """Who it was opened for: of a team, and an admin or not, as they were then."""
     busy: bool = False
     used: float = field(default_factory=time.monotonic)
 
@@ -119,7 +120,8 @@ class Talks:
     def __init__(self, site: Site) -> None:
         self._site = site
         self._chats: dict[str, Chat] = {}
-        self._looked = -_LOOK
+        self._looked = -1e9
+        self._looking = asyncio.Lock()
         self._open: OrderedDict[str, _Held] = OrderedDict()
 
     # what there is ------------------------------------------------------------------------------------------------
@@ -142,7 +144,9 @@ class Talks:
             Fault: there is none that this person may see (404).
         """
         if name not in self._chats and name.startswith(CHATS):
-            await self._look(again=True)
+            run = await asyncio.to_thread(self._site.store.run, name)  # another process may have begun it
+            if run is not None and name not in self._chats:
+                self._note(run)
         chat = self._chats.get(name)
         if chat is None or (chat.owner != person.name and (speak or not person.admin)):
             raise missing("chat")
@@ -206,14 +210,14 @@ class Talks:
                 return source
         return None
 
-    async def _look(self, *, again: bool = False) -> None:
-        now = time.monotonic()
-        if now - self._looked < (_LOOK_AGAIN if again else _LOOK):
-            return
-        self._looked = now
-        for run in await asyncio.to_thread(self._site.store.runs):
-            if is_chat(run):
-                self._note(run)
+    async def _look(self) -> None:
+        async with self._looking:  # who comes meanwhile waits for what is found
+            if time.monotonic() - self._looked < _LOOK:
+                return
+            for run in await asyncio.to_thread(self._site.store.runs):
+                if is_chat(run):
+                    self._note(run)
+            self._looked = time.monotonic()
 
     def _note(self, run: Mapping[str, Any]) -> None:
         """What a run tells of its chat."""
@@ -234,13 +238,16 @@ class Talks:
     async def talk(self, person: Person, chat: Chat) -> Talk:
         """The chat, ready to be spoken in."""
         held = self._open.get(chat.id)
+        if held is not None and held.person != person and not held.busy:
+            await self._close([chat.id])
+            held = self._open.get(chat.id)
         if held is None:
             source = await self.source(person, chat) if chat.kind == "sql" else None
             if chat.kind == "sql" and source is None:
                 raise Fault(409, "database", "the database of this chat is not served here any more")
             held = self._open.get(chat.id)  # somebody may have been faster
             if held is None:
-                held = self._open[chat.id] = _Held(self._site.make_talk(person, chat, source))
+                held = self._open[chat.id] = _Held(self._site.make_talk(person, chat, source), person)
         held.used = time.monotonic()
         self._open.move_to_end(chat.id)
         idle = [i for i, h in self._open.items() if not h.busy and i != chat.id]
@@ -254,8 +261,8 @@ class Talks:
             Fault: it is answering (409, `busy`), or another tab said something since (409, `stale`).
         """
         talk = await self.talk(person, chat)
-        held = self._open[chat.id]
-        if held.busy:
+        held = self._open.get(chat.id)
+        if held is None or held.talk is not talk or held.busy:  # closed meanwhile, with 200 others open
             raise Fault(409, "busy", "this chat is answering now", "wait until it has answered, or stop it")
         if sum(h.busy and self._owner(i) == person.name for i, h in self._open.items()) >= MOST_AT_ONCE:
             raise Fault(429, "many", f"{MOST_AT_ONCE} of your chats are answering now", "wait until one has answered")
@@ -303,6 +310,17 @@ class Talks:
             held = self._open.pop(name, None)
             if held is not None:
                 await held.talk.aclose()
+
+    async def leave(self, person: Person, source: Source) -> None:
+        """Closes a person's chats about a database that goes.
+
+        Raises:
+            Fault: one of them is answering (409).
+        """
+        own = [i for i in self._open if self._owner(i) == person.name and self._chats[i].database == source.name]
+        if any(self._open[i].busy for i in own):
+            raise Fault(409, "busy", "a chat about it is answering now", "wait until it has answered, or stop it")
+        await self._close(own)
 
     async def watch(self, every: Callable[[], float] = lambda: 60.0) -> None:
         """Closes chats that nobody speaks to, for ever."""

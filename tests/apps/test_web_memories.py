@@ -173,6 +173,29 @@ async def test_a_lesson_is_shared_on_trial(world):
 
 
 @pytest.mark.asyncio(loop_scope="module")
+async def test_a_large_memory_comes_in_pieces(world):
+    store, path = world.site.store, "/api/memories/run-big"
+    await write(store, "run-big", *(add("", f"lesson {n}", "curator") for n in range(25)))
+    await write(store, "run-big", *(MemoryOp(op="TAG", reflection="r3", tag="helped") for _ in range(5)))
+    seen, offset = [], 0
+    while True:
+        found = await world.ann.get(f"{path}?offset={offset}&limit=10")
+        seen += [i["id"] for i in found["items"]]
+        offset += 10
+        if not found["more"]:
+            break
+    assert seen == [f"r{n}" for n in range(25, 0, -1)] and found["offset"] == 20
+    assert (await world.ann.get(f"{path}/items/r3"))["history"][-1]["after"]["text"] == "lesson 2"
+    assert (await world.ann.ask("GET", f"{path}?limit=1001"))[0] == 400
+    assert (await world.ann.ask("GET", f"{path}?offset=-1"))[0] == 400
+    listed = {m["name"]: m["counts"] for m in await world.ann.get("/api/memories")}
+    assert listed["run-big"] == {"active": 25, "quarantined": 0, "retired": 0}
+    await write(store, "run-big", MemoryOp(op="RETIRE", reflection="r1"))
+    listed = {m["name"]: m["counts"] for m in await world.ann.get("/api/memories")}
+    assert listed["run-big"] == {"active": 24, "quarantined": 0, "retired": 1}
+
+
+@pytest.mark.asyncio(loop_scope="module")
 async def test_a_memory_is_taken_along(world):
     path = f"{world.url}/api/memories/sql-shop/export"
     async with world.ann.session.get(path) as answer:

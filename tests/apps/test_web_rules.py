@@ -17,7 +17,7 @@ from verbal.apps.web.databases import split_name
 from verbal.apps.web.faults import Fault, clean
 from verbal.apps.web.people import Person, Tries
 from verbal.apps.web.results import Result, Results, cell, csv_text, guarded
-from verbal.apps.web.scopes import may_read, may_write, own_memory
+from verbal.apps.web.scopes import may_read, may_see_run, may_write, own_memory
 from verbal.apps.web.talks import chat_of
 from verbal.errors import ConfigError
 from verbal.store_access import checked_name
@@ -28,6 +28,8 @@ NAMES = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,8}", fullmatch=True)
 @given(NAMES, NAMES, NAMES)
 def test_a_person_sees_their_own_memories_and_nobody_elses(me, other, database):
     ann, bob = Person(me, "t1"), Person(other, "t2")
+    run = {"id": "eval-1", "info": {"command": "eval", "memories": {"0": [f"chat-user-{other}", 3]}}}
+    assert may_see_run(ann, run) is (me == other) and may_see_run(Person("r", admin=True), run)
     theirs = [own_memory(bob, "user"), own_memory(bob, "team"), f"sql-of-{other}:{database}", f"chat-x-{other}"]
     if me != other:
         assert not any(may_read(ann, name) or may_write(ann, name) for name in theirs)
@@ -92,6 +94,15 @@ def test_no_cell_of_a_file_is_a_formula_and_none_is_lost(rows):
             assert not dangerous or isinstance(was, int | float) or float(now) is not None
             if isinstance(was, str):
                 assert now.removeprefix("'") == was or now == was
+
+
+@pytest.mark.parametrize(
+    "start", ["", " ", "\u00a0", "\u200b", "\ufeff", "\u3000", "\x00", "\u202e", "\x0b", " \t\u2009"]
+)
+@pytest.mark.parametrize("sign", "=+-@＝＋－＠")
+def test_what_is_not_seen_hides_no_formula(start, sign):
+    assert guarded(f"{start}{sign}cmd|' /C calc'!A0").startswith("'")
+    assert guarded(f"{start}a{sign}b") == f"{start}a{sign}b" or start.startswith("\t")
 
 
 def test_a_number_stays_a_number():

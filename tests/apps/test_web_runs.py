@@ -70,6 +70,17 @@ async def test_an_attempt_with_what_was_said_of_it(world):
     assert (await world.ann.ask("GET", "/api/attempts/run/nope"))[0] == 404
 
 
+async def test_decisions_about_what_somebody_does_not_see_are_not_told(world):
+    store, words = world.site.store, "m, memory chat-user-bob at version 2"
+    memory = make_part("memory", "exact", store=store, name="chat-user-bob")
+    await memory.apply([MemoryOp(op="ADD", item=Reflection(id="", text="a secret"))])
+    memory.close()
+    decision = {"verdict": "reject", "candidate": words, "incumbent": "m, no memory", "reason": "none"}
+    store.put_proposal("p1", "reject", {"decision": decision})
+    assert "chat-user-bob" not in json.dumps(await world.ann.get("/api/runs/run"))
+    assert (await world.root.get("/api/runs/run"))["gates"][-1]["candidate"] == words
+
+
 async def test_the_gold_of_a_sealed_test_is_not_told(world):
     store = world.site.store
     store.start_run("test-1", {"name": "x", "critics": {}}, {"command": "eval", "tasks": ["sealed"]})

@@ -303,10 +303,10 @@ async def test_a_restart_loses_no_turn_and_the_chat_goes_on(tmp_path):
         before = await me.chat("how many customers?", "total amount by month")
         turn = before["turns"][0]["id"]
         await me.post(f"/api/turns/{turn}/feedback", {"kind": "down"})
-        cookie = {c.key: c.value for c in me.session.cookie_jar}
+        session = next(c.value for c in me.session.cookie_jar)
     async with served(tmp_path) as server:
         me = server.browser()
-        me.session.cookie_jar.update_cookies(cookie)
+        me.session.cookie_jar.update_cookies({f"verbal_session_{server.url.rpartition(':')[2]}": session})
         found = await me.get(f"/api/chats/{before['id']}")
         assert [t["rows"] for t in found["turns"]] == [t["rows"] for t in before["turns"]]
         assert found["turns"][0]["verdict"] == "down" and found["title"] == "how many customers?"
@@ -315,7 +315,7 @@ async def test_a_restart_loses_no_turn_and_the_chat_goes_on(tmp_path):
         assert answer_of(server.site.store, turn)["corrections"][0]["kind"] == "down"
     async with served(tmp_path, places=[]) as server:  # another database
         me = server.browser()
-        me.session.cookie_jar.update_cookies(cookie)
+        me.session.cookie_jar.update_cookies({f"verbal_session_{server.url.rpartition(':')[2]}": session})
         found = await me.get(f"/api/chats/{before['id']}")
         assert len(found["turns"]) == 3 and found["turns"][0]["rows"] is None
         status, told = await me.ask("POST", f"/api/chats/{before['id']}/turns", {"text": "x", "etag": 3})
