@@ -16,6 +16,7 @@ import sys
 import threading
 import webbrowser
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,7 @@ from verbal.store import Store
 
 _ALONE = "local"
 """Whoever uses a server without accounts; their sessions must not become somebody's."""
+_THREADS = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +117,8 @@ async def _serve(store: Store, wanted: _Wanted) -> None:
         hosts={*own, *wanted.names} if wanted.loopback or wanted.names else (),
     )  # fmt: skip
     stop = _stopped()
+    # By default a small machine has so few threads that some who read a large memory hold up all others.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="verbal"))
     async with _server(wanted, load_function("apps", "web", "Pages")(site)) as (server, key):
         opening, waiting = (
             asyncio.ensure_future(server.open(wanted.host, wanted.port)),

@@ -85,9 +85,9 @@ async def export_chat(site: Site, person: Person, request: web.Request) -> web.S
 
 def markdown(title: str, turns: list[dict[str, Any]]) -> str:
     """A chat as Markdown; what comes from people, models and data stands in quotes, fences and tables."""
-    lines = [f"# {_line(title)}", ""]
+    lines = [f"# {_plain(title)}", ""]
     for turn in turns:
-        lines += ["> " + line for line in str(turn["text"]).splitlines() or [""]]
+        lines += ["> " + _plain(line) for line in str(turn["text"]).splitlines() or [""]]
         lines += ["", str(turn["reply"]), ""] if turn["reply"] else [""]
         lines += [*_fenced(turn["sql"], "sql"), ""] if turn.get("sql") else []
         if turn.get("rows"):
@@ -95,19 +95,20 @@ def markdown(title: str, turns: list[dict[str, Any]]) -> str:
             lines += [f"| {' | '.join(map(_cell, row))} |" for row in turn["rows"][:_EXPORTED_ROWS]]
             more = turn["row_count"] - _EXPORTED_ROWS
             lines += ["", f"and {more:,} more rows", ""] if more > 0 else [""]
-        lines += [f"* used {x['id']}: {_line(x['text'])}" for x in turn.get("lessons") or () if x.get("used")]
-        lines += [f"* note: {_line(x)}" for x in turn.get("limits") or ()]
-        lines += [f"* said: {c['kind']} {_line(c['words'])}" for c in turn["corrections"] if not c["undone"]]
+        lines += [f"* used {x['id']}: {_plain(x['text'])}" for x in turn.get("lessons") or () if x.get("used")]
+        lines += [f"* note: {_plain(x)}" for x in turn.get("limits") or ()]
+        lines += [f"* said: {c['kind']} {_plain(c['words'])}" for c in turn["corrections"] if not c["undone"]]
         lines += [""]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip() + "\n"
 
 
-def _line(text: Any) -> str:
-    return " ".join(str(text).split())
+def _plain(text: Any) -> str:
+    """One line of words that no reader of Markdown takes for a picture, a link, a tag or the end of a cell."""
+    return re.sub(r"([\\|<\[\]`])", r"\\\1", " ".join(str(text).split()))
 
 
 def _cell(value: Any) -> str:
-    return "" if value is None else _line(value).replace("\\", "\\\\").replace("|", "\\|")
+    return "" if value is None else _plain(value)
 
 
 def _fenced(text: str, kind: str) -> list[str]:

@@ -73,9 +73,9 @@ def author_of(store: Store, item: Reflection, added: MemoryOp | None) -> str:
         # A lesson that was shared names no attempts, but the turn in which its author said so.
         runs += [f"{kind or 'ask-'}{name}" for kind, name in _TURN.findall(added.reason)[:1]]
     for name in runs:
-        run = store.run(name)
-        if run is not None and run["info"].get("user"):
-            return str(run["info"]["user"])
+        found = store.run(name)
+        if found is not None and found["info"].get("user"):
+            return str(found["info"]["user"])
     return ""
 
 

@@ -174,6 +174,8 @@ def test_an_exported_chat_keeps_words_and_data_apart():
     }  # fmt: skip
     made = markdown("a\n# title", [turn])
     assert made.startswith("# a # title\n") and "> two\n> lines" in made and "````sql\nSELECT '```'\n````" in made
+    turn["rows"] = [["![x](http://evil.example/?a) <img src=x onerror=alert(1)> `b`"]]
+    assert "\\!" not in (shown := markdown("t", [turn])) and "![" not in shown.replace("!\\[", "") and "\\<img" in shown
     assert "| a\\|b |" in made and "| x\\|y # z |" in made and "and 10 more rows" in made
     assert "* used r1: t" in made and "* said: up" in made and "down" not in made
 
