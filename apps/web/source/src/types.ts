@@ -180,6 +180,7 @@ export interface Item {
   source: { author?: string; reason?: string; attempt?: string | null; chat?: string | null } | null;
   rival: string | null;
   writable?: boolean;
+  approvable?: boolean;
 }
 
 export interface HistoryEntry {

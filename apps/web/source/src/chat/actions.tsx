@@ -4,7 +4,7 @@ import { Check, Copy, MessageSquareQuote, PenLine, RefreshCw, ThumbsDown, Thumbs
 import { useState } from "react";
 import { send } from "../api";
 import { sayFailure } from "../parts/toasts";
-import type { ChatFull, Kept, Turn, Understood } from "../types";
+import type { ChatFull, Kept, Turn } from "../types";
 import { fullTime, many, money, seconds } from "../words";
 import { follow } from "./live";
 
@@ -16,23 +16,7 @@ interface Props {
   last: boolean;
   opened: Opened;
   onOpen: (what: Opened) => void;
-  onLearned: (says: string, card: Understood | null) => void;
-}
-
-/** What the server kept of a correction, as a card. */
-export function cardOf(kept: Kept, memory: string): Understood | null {
-  const { lesson, correction } = kept;
-  if (!lesson) return null;
-  return {
-    id: lesson.id,
-    lesson: lesson.text ?? lesson.lesson ?? "",
-    when: lesson.when ?? "",
-    boundary: lesson.boundary ?? "",
-    scope: lesson.scope ?? "",
-    memory: lesson.memory || memory,
-    status: lesson.status ?? "quarantined",
-    correction: typeof correction === "string" ? correction : (correction?.id ?? null),
-  };
+  onLearned: (kept: Kept) => void;
 }
 
 export function TurnActions({ turn, chat, last, opened, onOpen, onLearned }: Props) {
@@ -44,7 +28,7 @@ export function TurnActions({ turn, chat, last, opened, onOpen, onLearned }: Pro
     setBusy(true);
     try {
       const kept = await send<Kept>("POST", path, body);
-      if (body.kind !== "up" && body.kind !== "down") onLearned(kept.says, cardOf(kept, chat.memory));
+      if (body.kind !== "up" && body.kind !== "down") onLearned(kept);
       onOpen("");
       await client.invalidateQueries({ queryKey: ["chat", chat.id] });
       await client.invalidateQueries({ queryKey: ["memory"] });
@@ -62,7 +46,6 @@ export function TurnActions({ turn, chat, last, opened, onOpen, onLearned }: Pro
   }
 
   const whole = turn.status !== "failed" && turn.status !== "stopped";
-  const noted = turn.status === "noted";
   const toggle = (what: Opened): void => onOpen(opened === what ? "" : what);
   return (
     <footer className="actions">
@@ -101,7 +84,7 @@ export function TurnActions({ turn, chat, last, opened, onOpen, onLearned }: Pro
             </button>
           </>
         )}
-        {whole && !noted && turn.reply && turn.kind === "chat" && (
+        {whole && turn.reply && turn.kind === "chat" && (
           <button
             type="button"
             className="icon worded"
@@ -111,7 +94,7 @@ export function TurnActions({ turn, chat, last, opened, onOpen, onLearned }: Pro
             <PenLine aria-hidden /> Edit
           </button>
         )}
-        {!noted && (last || turn.kind === "sql") && (
+        {last && (
           <button
             type="button"
             className="icon worded"

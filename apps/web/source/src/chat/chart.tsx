@@ -10,8 +10,21 @@ function coloursOf(element: HTMLElement): (name: string) => string {
   return (name) => style.getPropertyValue(name).trim();
 }
 
+/** Labels below the chart lie flat where there is room for them. */
+function angle(spec: Record<string, unknown>, width: number): number {
+  const { data, encoding } = spec as {
+    data?: { values?: Record<string, unknown>[] };
+    encoding?: { x?: { field?: string; type?: string } };
+  };
+  const x = encoding?.x;
+  if (!x?.field || x.type === "quantitative") return 0;
+  const labels = new Set((data?.values ?? []).map((row) => String(row[x.field ?? ""])));
+  const longest = Math.max(0, ...[...labels].map((label) => label.length));
+  return labels.size * (longest * 6.4 + 10) < width - 80 ? 0 : -45;
+}
+
 /** The looks of the page for Vega-Lite. */
-function looks(colour: (name: string) => string): TopLevelSpec["config"] {
+function looks(colour: (name: string) => string, labelAngle: number): TopLevelSpec["config"] {
   const font = "system-ui, sans-serif";
   const axis = {
     labelColor: colour("--muted"),
@@ -31,7 +44,7 @@ function looks(colour: (name: string) => string): TopLevelSpec["config"] {
     font,
     view: { stroke: null },
     axis,
-    axisX: { grid: false, labelOverlap: "greedy" },
+    axisX: { grid: false, labelOverlap: "greedy", labelAngle, labelAlign: labelAngle ? "right" : "center" },
     legend: { labelColor: colour("--muted"), titleColor: colour("--muted"), labelFont: font, titleFont: font },
     bar: { color: colour("--accent"), cornerRadiusEnd: 2 },
     line: { color: colour("--accent"), strokeWidth: 2 },
@@ -53,7 +66,7 @@ export default function Chart({ spec }: { spec: Record<string, unknown> }) {
     try {
       const { title: _title, ...drawn } = spec;
       const wide = { ...drawn, width: "container", height: 220, autosize: { type: "fit", contains: "padding" } };
-      const config = looks(coloursOf(host));
+      const config = looks(coloursOf(host), angle(spec, host.clientWidth));
       const made = compile(wide as unknown as TopLevelSpec, { config, logger: QUIET });
       view = new View(parse(made.spec, undefined, { ast: true }), {
         expr: expressionInterpreter,

@@ -11,6 +11,7 @@ import type { ChatFull, Me } from "../types";
 import { modelName } from "../words";
 import { Composer } from "./composer";
 import { dismiss, follow, stop, useLive } from "./live";
+import type { Learned } from "./learned";
 import { Start } from "./start";
 import { TurnView } from "./turn";
 
@@ -40,6 +41,7 @@ function Conversation({ id, me }: { id: string; me: Me }) {
   useEffect(() => {
     document.title = `${chat.data?.title || "Chat"} · verbal`;
   }, [chat.data?.title]);
+  const [learned, setLearned] = useState<Record<string, Learned>>({});
   useEffect(() => void drafts.set(id, draft), [id, draft]);
 
   if (chat.error && !chat.data) return <Unreadable failure={chat.error} />;
@@ -60,7 +62,15 @@ function Conversation({ id, me }: { id: string; me: Me }) {
       <ChatHead chat={chat.data} me={me} />
       <div className="turns" data-list ref={seen}>
         {turns.map((turn, i) => (
-          <TurnView key={turn.id} turn={turn} chat={chat.data} last={i === turns.length - 1 && !live} busy={false} />
+          <TurnView
+            key={turn.id}
+            turn={turn}
+            chat={chat.data}
+            last={i === turns.length - 1 && !live}
+            busy={false}
+            learned={learned[turn.id]}
+            onLearned={(of, told) => setLearned((all) => ({ ...all, [of]: told }))}
+          />
         ))}
         {turns.length === 0 && !live && <p className="muted first-words">Nothing was said here yet.</p>}
         {live && <TurnView turn={live.turn} chat={chat.data} last busy={live.busy} />}

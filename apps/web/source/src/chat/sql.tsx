@@ -4,8 +4,7 @@ import { Check, Copy, Pencil, Play } from "lucide-react";
 import { lazy, Suspense, useState } from "react";
 import { get, send } from "../api";
 import { say, sayFailure } from "../parts/toasts";
-import type { ChatFull, Kept, Turn, Understood } from "../types";
-import { cardOf } from "./actions";
+import type { ChatFull, Kept, Turn } from "../types";
 import { follow } from "./live";
 
 const Editor = lazy(() => import("./editor"));
@@ -20,7 +19,7 @@ interface Props {
   turn: Turn;
   chat: ChatFull;
   busy: boolean;
-  onLearned: (says: string, card: Understood | null) => void;
+  onLearned: (kept: Kept) => void;
 }
 
 export function SqlBlock({ turn, chat, busy, onLearned }: Props) {
@@ -44,7 +43,7 @@ export function SqlBlock({ turn, chat, busy, onLearned }: Props) {
     setTelling(true);
     try {
       const kept = await send<Kept>("POST", `/api/turns/${turn.id}/feedback`, { kind: "sql", sql });
-      onLearned(kept.says, cardOf(kept, chat.memory));
+      onLearned(kept);
       setEditing(false);
       await client.invalidateQueries({ queryKey: ["chat", chat.id] });
       await client.invalidateQueries({ queryKey: ["memory"] });

@@ -20,6 +20,8 @@ interface Table {
 interface Known {
   name: string;
   title: string;
+  /** A file that this person brought. */
+  own?: boolean;
   tables: Table[];
 }
 
@@ -125,8 +127,20 @@ export function Start({ me }: { me: Me }) {
           busy={busy || (kind === "sql" && !db)}
           onSend={(text) => void begin(text)}
         />
+        {me.features.chat === false && (
+          <p className="start-about">
+            The agent that learns from corrections needs a model that can chat: verbal ui --model provider/NAME
+          </p>
+        )}
         {kind === "sql" ? (
-          <Databases me={me} db={db} onDb={setDb} tables={tables} onPick={setDraft} />
+          <Databases
+            me={me}
+            db={db}
+            onDb={setDb}
+            own={known.data?.find((one) => one.name === db)?.own ?? false}
+            tables={tables}
+            onPick={setDraft}
+          />
         ) : (
           <div className="start-about">
             <p>
@@ -154,6 +168,7 @@ function Databases(props: {
   me: Me;
   db: string;
   onDb: (name: string) => void;
+  own: boolean;
   tables: Table[];
   onPick: (draft: string) => void;
 }) {
@@ -187,6 +202,18 @@ function Databases(props: {
     }
   }
 
+  async function remove(): Promise<void> {
+    try {
+      await send("DELETE", `/api/databases/${encodeURIComponent(db)}`);
+      props.onDb(me.databases.find((one) => one.name !== db)?.name ?? "");
+      await client.invalidateQueries({ queryKey: ["me"] });
+      await client.invalidateQueries({ queryKey: ["databases"] });
+      say("The file is removed.");
+    } catch (thrown) {
+      sayFailure(thrown);
+    }
+  }
+
   return (
     <div
       className="start-about"
@@ -208,6 +235,11 @@ function Databases(props: {
               ))}
             </select>
           </label>
+        )}
+        {props.own && (
+          <button type="button" className="link" onClick={() => void remove()}>
+            Remove this file
+          </button>
         )}
         <button type="button" className="button" disabled={busy !== ""} onClick={() => input.current?.click()}>
           <Upload aria-hidden /> {busy ? `Reading ${busy}` : "Upload a file"}

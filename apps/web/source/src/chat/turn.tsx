@@ -2,6 +2,7 @@
 import { useQueryClient } from "@tanstack/react-query";
 import { lazy, type ReactNode, Suspense, useState } from "react";
 import { follow } from "./live";
+import { type Learned, LearnedView, learnedOf } from "./learned";
 import { LessonsUsed } from "./lessons";
 import { type Opened, TurnActions } from "./actions";
 import { Result } from "./result";
@@ -10,7 +11,7 @@ import { Tools } from "./tools";
 import { UnderstoodCard } from "./understood";
 import { send } from "../api";
 import { sayFailure } from "../parts/toasts";
-import type { ChatFull, Turn, Understood } from "../types";
+import type { ChatFull, Kept, Turn } from "../types";
 
 const Words = lazy(() => import("./markdown"));
 
@@ -19,16 +20,20 @@ interface Props {
   chat: ChatFull;
   last: boolean;
   busy: boolean;
+  /** What came of a correction that this turn answers. */
+  learned?: Learned | undefined;
+  onLearned?: (turn: string, learned: Learned) => void;
 }
 
-export function TurnView({ turn, chat, last, busy }: Props) {
+export function TurnView({ turn, chat, last, busy, learned, onLearned }: Props) {
   const client = useQueryClient();
   const [opened, setOpened] = useState<Opened>("");
-  const [learned, setLearned] = useState<{ says: string; card: Understood | null } | null>(null);
   const reload = (): void => void client.invalidateQueries({ queryKey: ["chat", chat.id] });
   const taught = turn.corrections.find((one) => one.id === turn.understood?.correction);
 
-  const spoken = turn.reply && !(turn.kind === "sql" && (WITHOUT[turn.status] || onlyFigure(turn)));
+  const heard = (kept: Kept): void => onLearned?.(kept.turn?.id || turn.id, learnedOf(kept, chat.memory));
+  const inTheCard = turn.status === "noted" && turn.understood;
+  const spoken = turn.reply && !inTheCard && !(turn.kind === "sql" && (WITHOUT[turn.status] || onlyFigure(turn)));
 
   function choose(number: number): void {
     const path = `/api/turns/${turn.id}/feedback`;
@@ -40,6 +45,7 @@ export function TurnView({ turn, chat, last, busy }: Props) {
     <article className="turn" data-row tabIndex={-1} aria-label={`Turn: ${turn.text.slice(0, 80)}`}>
       {turn.text && turn.text !== turn.sql && !turn.replaces && <p className="said">{turn.text}</p>}
       {turn.sql && turn.text === turn.sql && <p className="said">My own query</p>}
+      {learned && <LearnedView of={learned} onChanged={reload} />}
       {turn.understood && <UnderstoodCard of={turn.understood} undone={taught?.undone ?? false} onChanged={reload} />}
       {turn.asked && turn.asked !== turn.text && turn.asked !== turn.sql && (
         <p className="asked">Read as: {turn.asked}</p>
@@ -58,15 +64,7 @@ export function TurnView({ turn, chat, last, busy }: Props) {
       {turn.readings.length > 1 && turn.status !== "answered" && (
         <Readings turn={turn} disabled={busy || !last} onChoose={choose} />
       )}
-      {turn.sql && (
-        <SqlBlock
-          key={turn.sql}
-          turn={turn}
-          chat={chat}
-          busy={busy}
-          onLearned={(says, card) => setLearned({ says, card })}
-        />
-      )}
+      {turn.sql && <SqlBlock key={turn.sql} turn={turn} chat={chat} busy={busy} onLearned={heard} />}
       {(turn.columns.length > 0 || (turn.rows === null && turn.sql)) && <Result turn={turn} />}
       {turn.explanation && <p className="explanation">{withCode(turn.explanation)}</p>}
       {turn.limits.length > 0 && (
@@ -78,22 +76,9 @@ export function TurnView({ turn, chat, last, busy }: Props) {
       )}
       {busy && <Working turn={turn} />}
       <LessonsUsed lessons={turn.lessons} />
-      {learned && (
-        <div className="learned">
-          {learned.says && <p className="learned-says">{learned.says}</p>}
-          {learned.card && <UnderstoodCard of={learned.card} onChanged={reload} />}
-        </div>
-      )}
       <Corrections turn={turn} onChanged={reload} />
-      {!busy && turn.id && (
-        <TurnActions
-          turn={turn}
-          chat={chat}
-          last={last}
-          opened={opened}
-          onOpen={setOpened}
-          onLearned={(says, card) => setLearned({ says, card })}
-        />
+      {!busy && turn.id && (turn.kind === "sql" || !WORDLESS.has(turn.status)) && (
+        <TurnActions turn={turn} chat={chat} last={last} opened={opened} onOpen={setOpened} onLearned={heard} />
       )}
     </article>
   );
@@ -112,6 +97,9 @@ function Earlier({ turn }: { turn: Turn }) {
     </article>
   );
 }
+
+/** Turns of the agent in which no model answered: there is nothing to judge. */
+const WORDLESS = new Set(["noted", "refused"]);
 
 const WITHOUT: Record<string, string> = {
   abstained: "Not answered",

@@ -12,6 +12,7 @@ const SCOPES: Record<string, string> = {
   user: "only for you",
   team: "for your team",
   global: "for everyone here",
+  sql: "for questions about this database",
 };
 
 interface Props {
@@ -81,7 +82,8 @@ export function UnderstoodCard({ of, undone = false, onChanged }: Props) {
           <div>
             <dt>It holds</dt>
             <dd>
-              {SCOPES[shown.scope] ?? shown.scope} · <Status of={shown.gone ? "retired" : shown.status} />
+              {SCOPES[shown.scope] ?? shown.scope} ·{" "}
+              <Status of={shown.gone ? "retired" : shown.status} memory={of.memory} />
             </dd>
           </div>
         </dl>

@@ -104,7 +104,7 @@ export function ItemCard({ item, memory, open, version, onChanged }: Props) {
       </div>
       <div className="item-proof">
         <div className="row">
-          <Status of={item.status} />
+          <Status of={item.status} memory={memory.name} />
           <span className="item-id">{item.id}</span>
         </div>
         <Interval
@@ -123,7 +123,7 @@ export function ItemCard({ item, memory, open, version, onChanged }: Props) {
       <div className="item-acts">
         {(item.writable ?? memory.writable) && (
           <>
-            {item.status !== "active" && (
+            {item.status !== "active" && item.approvable !== false && (
               <button type="button" className="button small" onClick={() => void act("approve")}>
                 Approve
               </button>

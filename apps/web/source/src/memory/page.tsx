@@ -1,7 +1,7 @@
 // What a memory believes, since when, and on what evidence.
 import * as Tabs from "@radix-ui/react-tabs";
-import { useQuery, useQueryClient } from "@tanstack/react-query";
-import { useEffect, useState } from "react";
+import { useInfiniteQuery, useQuery, useQueryClient } from "@tanstack/react-query";
+import { useEffect, useMemo, useState } from "react";
 import { get, send } from "../api";
 import { Choice, Empty, Loading, Notice } from "../parts/bits";
 import { go } from "../parts/route";
@@ -14,13 +14,17 @@ interface Full {
   name: string;
   version: number;
   items: Item[];
+  offset?: number;
+  /** How many come after these. */
+  more?: number;
 }
 
 const LIST = { queryKey: ["memory"], queryFn: () => get<MemoryListed[]>("/api/memories") };
 
 export default function MemoryPage({ name, item }: { name: string; item: string }) {
   const memories = useQuery(LIST);
-  const shown = name || memories.data?.[0]?.name || "";
+  const taught = memories.data?.find(({ counts }) => counts.active + counts.quarantined > 0);
+  const shown = name || taught?.name || memories.data?.[0]?.name || "";
   return (
     <div className="page memory">
       <header className="page-head">
@@ -78,8 +82,15 @@ type Standing = "active" | "quarantined" | "retired";
 function OneMemory({ listed, item }: { listed: MemoryListed; item: string }) {
   const client = useQueryClient();
   const path = `/api/memories/${encodeURIComponent(listed.name)}`;
-  const memory = useQuery({ queryKey: ["memory", listed.name], queryFn: ({ signal }) => get<Full>(path, signal) });
-  const items = memory.data?.items ?? [];
+  const memory = useInfiniteQuery({
+    queryKey: ["memory", listed.name],
+    queryFn: ({ signal, pageParam }) => get<Full>(`${path}?offset=${pageParam}`, signal),
+    initialPageParam: 0,
+    getNextPageParam: (told) => (told.more ? (told.offset ?? 0) + told.items.length : undefined),
+  });
+  const { hasNextPage, fetchNextPage } = memory;
+  const items = useMemo(() => memory.data?.pages.flatMap((page) => page.items) ?? [], [memory.data]);
+  const last = memory.data?.pages.at(-1);
   const wanted = items.find((one) => one.id === item);
   const fullest: Standing = listed.counts.active
     ? "active"
@@ -94,8 +105,10 @@ function OneMemory({ listed, item }: { listed: MemoryListed; item: string }) {
 
   useEffect(() => {
     if (wanted) setStanding(wanted.status as Standing);
-  }, [wanted]);
+    else if (item && hasNextPage) void fetchNextPage();
+  }, [wanted, item, hasNextPage, fetchNextPage]);
 
+  const waits = listed.scope === "user" ? "Followed" : "On trial";
   const words = typed.toLowerCase();
   const of = (status: Standing): Item[] => items.filter((one) => one.status === status);
   const found = of(standing).filter((one) =>
@@ -114,7 +127,7 @@ function OneMemory({ listed, item }: { listed: MemoryListed; item: string }) {
   }
 
   if (memory.error) return <Notice failure={memory.error} />;
-  if (!memory.data) return <Loading what="Reading the memory" />;
+  if (!last) return <Loading what="Reading the memory" />;
   if (items.length === 0) return <Nothing />;
   return (
     <>
@@ -124,9 +137,9 @@ function OneMemory({ listed, item }: { listed: MemoryListed; item: string }) {
           value={standing}
           onChange={setStanding}
           options={[
-            { value: "active", label: `Believed ${of("active").length}` },
-            { value: "quarantined", label: `On trial ${of("quarantined").length}` },
-            { value: "retired", label: `Retired ${of("retired").length}` },
+            { value: "active", label: `Believed ${listed.counts.active}` },
+            { value: "quarantined", label: `${waits} ${listed.counts.quarantined}` },
+            { value: "retired", label: `Retired ${listed.counts.retired}` },
           ]}
         />
         <input
@@ -155,13 +168,23 @@ function OneMemory({ listed, item }: { listed: MemoryListed; item: string }) {
             memory={listed}
             open={one.id === item}
             onChanged={(before) => setUndoable(before)}
-            version={memory.data.version}
+            version={last.version}
           />
         ))}
       </ul>
+      {hasNextPage && (
+        <button
+          type="button"
+          className="button"
+          disabled={memory.isFetchingNextPage}
+          onClick={() => void fetchNextPage()}
+        >
+          Show more: {many(last.more ?? 0, "older lesson")}
+        </button>
+      )}
       <p className="muted foot-note">
-        Version {memory.data.version}; {many(items.length, "lesson")} in all. Every change is kept and can be taken
-        back.
+        Version {last.version}; {many(items.length + (last.more ?? 0), "lesson")} in all. Every change is kept and can
+        be taken back.
       </p>
     </>
   );

@@ -43,9 +43,11 @@ const STATUS: Record<string, string> = {
   retired: "retired",
 };
 
-/** The standing of a lesson, or any other word of state. */
-export function Status({ of }: { of: string }) {
-  return <span className={`status status-${of.replace(/[^a-z_-]/gi, "")}`}>{STATUS[of] ?? of}</span>;
+/** The standing of a lesson, or any other word of state. What a person wished for themselves is followed at once. */
+export function Status({ of, memory = "" }: { of: string; memory?: string }) {
+  const followed = of === "quarantined" && memory.startsWith("chat-user-");
+  const word = followed ? "followed" : (STATUS[of] ?? of);
+  return <span className={`status status-${followed ? "active" : of.replace(/[^a-z_-]/gi, "")}`}>{word}</span>;
 }
 
 /** Choices of which one holds; arrow keys move as in a radio group. */
