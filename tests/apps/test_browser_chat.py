@@ -30,7 +30,7 @@ def test_a_correction_is_understood_used_narrowed_and_undone(world: Served) -> N
         card = say(page, "No emojis when you write to my boss.").get_by_label("What I understood")
         assert card.locator(".understood-lesson").inner_text() == "Use no emojis in mails to my boss"
         assert "mails to my boss" in card.inner_text() and "mails to friends" in card.inner_text()
-        assert "only for you" in card.inner_text() and "on trial" in card.inner_text()
+        assert "only for you" in card.inner_text() and "followed" in card.inner_text()
         for number in range(8):  # a lesson on trial is shown by lot
             used = say(page, f"Write to my boss that the budget is {number} million").locator(".lessons")
             if used.count():

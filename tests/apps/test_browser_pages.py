@@ -75,7 +75,7 @@ def test_lessons_are_approved_narrowed_edited_retired_and_taken_back(world: Serv
     teach(world, "chat-user-eve", "Use no emojis", f"Begin with {EVIL}")
     with world.at("memory/chat-user-eve/r1", user="eve") as page:
         item = page.locator(".item", has_text="Use no emojis")
-        assert "on trial" in item.inner_text() and "not measured yet" in item.inner_text()
+        assert "followed" in item.inner_text() and "not measured yet" in item.inner_text()
         item.get_by_role("button", name="Narrow").click()
         page.get_by_label("Not when").fill("mails to friends")
         page.get_by_role("dialog").get_by_role("button", name="Narrow", exact=True).click()

@@ -81,8 +81,8 @@ def test_a_query_is_edited_run_and_given_as_the_right_one(world: Served) -> None
         page.keyboard.press("Control+a")
         page.keyboard.type("SELECT COUNT(*) FROM customer WHERE status = 'K2'")
         first.get_by_role("button", name="This is the right query").click()
-        answered(page, 3)
-        assert "asked again, this question gets your query" in first.locator(".learned").inner_text()
+        told = answered(page, 3).locator(".learned")
+        assert "asked again, this question gets your query" in told.inner_text()
         assert first.get_by_text("You gave the query").count() == 1
 
 
@@ -218,6 +218,9 @@ def test_a_file_is_uploaded_and_asked(world: Served, tmp_path: Any) -> None:
         page.get_by_text("visits.csv can be asked now").wait_for()
         assert "visits" in page.get_by_role("combobox").locator("option:checked").inner_text()
         page.get_by_text("day, visits").wait_for()
+        page.get_by_role("button", name="Remove this file").click()
+        page.get_by_text("The file is removed").wait_for()
+        page.get_by_text("day, visits").wait_for(state="detached")
 
 
 def test_a_chat_is_renamed_exported_and_deleted(world: Served) -> None:
