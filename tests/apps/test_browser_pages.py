@@ -212,11 +212,11 @@ def test_a_server_that_is_gone_is_told_and_comes_back(world: Served) -> None:
     with world.at("runs", user="root", color_scheme="light") as page:
         page.locator(".run-link").first.wait_for()
         page.context.set_offline(True)
-        page.get_by_role("link", name="Memory").click()
+        page.locator(".run-link").first.click()
         page.get_by_text("The server does not answer. Trying again").wait_for()
         page.context.set_offline(False)
         page.get_by_text("The server does not answer. Trying again").wait_for(state="detached")
-        page.get_by_role("tab").first.wait_for()
+        page.get_by_role("heading", name="reflect").wait_for()
 
 
 def test_the_theme_is_kept(world: Served) -> None:
