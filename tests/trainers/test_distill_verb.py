@@ -7,6 +7,7 @@ import sqlite3
 
 import pytest
 
+import verbal.demo
 from verbal.demo import run_demo
 from verbal.distill import Asked, run_distill
 from verbal.errors import BudgetError, ConfigError, StoreError
@@ -19,7 +20,8 @@ from verbal.versions import make_policy, refuse_known
 pytestmark = pytest.mark.slow
 
 
-def test_the_story_is_told_and_memory_beats_the_controls(tmp_path):
+def test_the_story_is_told_and_memory_beats_the_controls(tmp_path, monkeypatch):
+    monkeypatch.setitem(verbal.demo.FIT, "epochs", 1)  # that the weights learn is shown elsewhere
     results = run_demo(tmp_path / "d", model="embedded", seeds=1, tasks=16, max_cost=None, quiet=True, train=130)
     arms = {a["name"]: a for a in results["arms"]}
     assert set(arms) == {"base", "retry", "shuffled", "memory", "distilled", "distilled+memory"}
