@@ -52,7 +52,7 @@ links:
 
 clean:
 	for room in memory critics trainers apps prompts; do if [ -L verbal/$$room ]; then rm verbal/$$room; fi; done
-	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* coverage.json .mypy_cache .ruff_cache .hypothesis
+	rm -rf apps/web/source/node_modules $(VENV) build dist *.egg-info .coverage .coverage.* coverage.json .mypy_cache .ruff_cache .hypothesis
 	find verbal memory critics trainers apps prompts tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
 install: $(VENV)/.installed
