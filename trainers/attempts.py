@@ -8,22 +8,23 @@ Attempts at test tasks are sealed, and so is any task that asks what a test task
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from verbal.errors import ConfigError, TrainError, UnknownName
 from verbal.store import Store
-from verbal.types import Attempt, Feedback, StopReason, Task
+from verbal.types import Attempt, Feedback, Step, StopReason, Task
 
-from .traces import HINT, Trace, hints_in, text_of, trace_of, turn
+from .traces import HINT, Trace, hints_in, spread, step_trace, text_of, trace_of, turn, turns
 
 __all__ = [
-    "Admitted", "Origin", "Scored", "Selection", "admitted", "completion_of", "counts", "critic_of", "fit_tasks",
-    "has_cause", "listed", "outcome", "prompt_of", "scored", "sealed_prompts",
+    "Admitted", "Origin", "Scored", "Selection", "admitted", "attempts_of", "completion_of", "counts", "critic_of",
+    "fit_tasks", "has_cause", "listed", "outcome", "prompt_of", "scored", "sealed_prompts",
 ]  # fmt: skip
 
 Origin = Literal["sampled", "refined", "correction", "group", "reflection", "scope", "task"]
@@ -31,6 +32,8 @@ Origin = Literal["sampled", "refined", "correction", "group", "reflection", "sco
 
 _FENCE = re.compile(r"```[^\n]*\n.*?```", re.DOTALL)
 _CITES = re.compile(r"\bhints?\b|\breflections?\b", re.IGNORECASE)
+_NAMES = re.compile(r"\n[\s*_`>-]*USED[\s*_`]*:[^\n]*\s*\Z", re.IGNORECASE)
+"""A last line by which a reply names the lessons that it followed: nobody asks for it where none is shown."""
 _BROKEN = (StopReason.ERROR, StopReason.BUDGET)
 _UNKNOWN = (*_BROKEN, StopReason.TIMEOUT)
 
@@ -138,8 +141,11 @@ def admitted(store: Store, selection: Selection) -> tuple[list[Admitted], Counte
     return kept, filtered
 
 
-def scored(store: Store, selection: Selection) -> tuple[list[Scored], Counter[str], str]:
+def scored(store: Store, selection: Selection, *, talks: bool = False) -> tuple[list[Scored], Counter[str], str]:
     """The admitted attempts with their value and text, sorted by id; what was left out; the critic.
+
+    An answer that several turns came to (a conversation) has no text of its own. With `talks` each turn is one item:
+    its prompt goes on with what was said before, and its value is that of the whole; without, it is left out.
 
     Raises:
         TrainError: no attempt, no critic to go by, or none that can be learned from, and why.
@@ -148,11 +154,11 @@ def scored(store: Store, selection: Selection) -> tuple[list[Scored], Counter[st
     critic = critic_of(store, selection)
     kept: list[Scored] = []
     for item in known:
-        found = _score(item, critic, selection)
+        found = _score(item, critic, selection, talks)
         if isinstance(found, str):
             filtered[found] += 1
         else:
-            kept.append(found)
+            kept += found
     if not kept:
         raise TrainError(
             f"none of {sum(filtered.values())} attempts can be learned from ({listed(counts(filtered))})",
@@ -167,6 +173,11 @@ def fit_tasks(store: Store, selection: Selection) -> list[tuple[Task, str]]:
     tasks = store.tasks()
     sealed = sealed_prompts(tasks)
     return [(task, prompt_of(task)) for task in tasks.values() if not _unfit(task, selection, sealed)]
+
+
+def attempts_of(items: Iterable[Scored]) -> int:
+    """How many attempts items come from."""
+    return len({item.attempt.id for item in items})
 
 
 def has_cause(item: Admitted | Scored) -> bool:
@@ -226,13 +237,15 @@ def _unfit(task: Task, selection: Selection, sealed: set[str]) -> str:
     return "the task's own prompt is empty or holds a hint" if not task.messages or HINT.search(prompt) else ""
 
 
-def _score(item: Admitted, critic: str, selection: Selection) -> Scored | str:
-    """The attempt with its value and its text, or the reason why it gives no row."""
+def _score(item: Admitted, critic: str, selection: Selection, talks: bool) -> list[Scored] | str:
+    """The attempt, or each of its turns, with its value and its text; or the reason why it gives no row."""
     attempt, feedback = item.attempt, item.feedback
     if attempt.error is not None or attempt.stop in _BROKEN:
         return "the attempt broke"
-    completion = completion_of(attempt)
-    if not completion:
+    if (talk := spread(attempt)) and not talks:
+        return "its answer is what several turns came to"
+    completion = "" if talk else completion_of(attempt)
+    if not completion and not (talk and attempt.answer.strip()):
         return "no answer, or none that stands without its hints"
     notes = [f for f in feedback if f.critic == critic and f.scope == "attempt" and f.value is not None]
     if not notes or (value := notes[0].value) is None:
@@ -241,10 +254,28 @@ def _score(item: Admitted, critic: str, selection: Selection) -> Scored | str:
         value = -math.inf
     wanted = {"none": (), "user": (False,), "all": (False, True)}[selection.corrections]
     given = tuple(f for f in feedback if f.correction.strip() and f.source == "user" and f.oracle in wanted)
-    trace = trace_of(attempt, item.task, completion)
-    return Scored(
-        attempt, item.task, item.prompt, completion, value, notes[0].low, notes[0].oracle, given, trace, feedback
-    )
+    shared = (value, notes[0].low, notes[0].oracle)
+    if not talk:
+        trace = trace_of(attempt, item.task, completion)
+        return [Scored(attempt, item.task, item.prompt, completion, *shared, given, trace, feedback)]
+    rows = list(_turns(item, shared, feedback))
+    return rows or "no turn stands without its hints"
+
+
+def _turns(item: Admitted, shared: tuple[float, float, bool], feedback: tuple[Feedback, ...]) -> Iterator[Scored]:
+    """Each turn of a conversation under its own prompt, up to one that speaks of hints: later ones would hold it.
+
+    A person's correction is of the whole, and no turn's.
+    """
+    for _, step, before in turns(item.attempt):
+        text = step.text.strip()
+        if _speaks_of_hints(step, text):
+            return
+        prompt = json.dumps(json.loads(item.prompt) + before, ensure_ascii=False)
+        same = text_of(step.prompt) == prompt
+        why = "" if same else "it was sampled under another prompt (hints or earlier tries)"
+        trace = step_trace(step, why)
+        yield Scored(item.attempt, item.task, prompt, text, *shared, (), trace, feedback)
 
 
 def _rejects(note: Feedback) -> bool:
@@ -261,16 +292,22 @@ def prompt_of(task: Task) -> str:
 
 
 def completion_of(attempt: Attempt) -> str:
-    """The text of the last turn of the policy as solver; only its answer when the rest speaks of hints; "" if none."""
+    """The text of the last turn of the policy as solver; only its answer when the rest speaks of hints; "" if none, or
+    if its answer is what several turns came to.
+    """
     step = turn(attempt)
-    if step is None or not attempt.answer.strip():
+    if step is None or not attempt.answer.strip() or spread(attempt):
         return ""
-    text, hints = step.text.strip(), hints_in(step)
-    if not _CITES.search(text) and not any(h in text for h in hints | set(step.shown)):
+    text, hints = _NAMES.sub("", step.text).strip(), hints_in(step)
+    if not _speaks_of_hints(step, text):
         return text
     # In the code itself only a whole hint counts: `hint` may be a column, and an id such as r1 an alias.
     fences = [f for f in _FENCE.findall(text) if attempt.answer.strip() in f and not any(h in f for h in hints)]
     return fences[-1] if fences else ""
+
+
+def _speaks_of_hints(step: Step, text: str) -> bool:
+    return bool(_CITES.search(text)) or any(h in text for h in hints_in(step) | set(step.shown))
 
 
 def counts(filtered: Counter[str]) -> dict[str, int]:

@@ -10,7 +10,7 @@ from typing import Any
 from verbal.errors import TrainError
 from verbal.store import Store
 
-from .attempts import Scored, Selection, admitted, counts, critic_of, fit_tasks, outcome, scored
+from .attempts import Scored, Selection, admitted, attempts_of, counts, critic_of, fit_tasks, outcome, scored
 from .examples import Built, Row, Source, capped, corrected, licences_of, make_row, messages_of, refuse_empty, said
 from .traces import turn
 
@@ -25,7 +25,7 @@ def kto(store: Store, selection: Selection) -> Built:
     Raises:
         TrainError: no attempt or critic; it lists what was left out.
     """
-    items, filtered, critic = scored(store, selection)
+    items, filtered, critic = scored(store, selection, talks=True)
     found = _by_answer(items)
     rows = []
     for (_, prompt, completion), sources in sorted(found.items(), key=lambda entry: entry[0]):
@@ -38,7 +38,7 @@ def kto(store: Store, selection: Selection) -> Built:
         filtered["same answer again"] += len(sources) - 1
     kept = tuple(capped(rows, selection.per_task, key=lambda row: (row.task, row.columns["label"])))
     filtered["over the limit per task"] += len(rows) - len(kept)
-    built = Built(format="kto", rows=kept, attempts=len(items), filtered=counts(filtered), critic=critic)
+    built = Built(format="kto", rows=kept, attempts=attempts_of(items), filtered=counts(filtered), critic=critic)
     return refuse_empty(built, "every answer was judged both right and wrong")
 
 
@@ -51,7 +51,7 @@ def reward(store: Store, selection: Selection) -> Built:
     Raises:
         TrainError: no attempt or critic; it lists what was left out.
     """
-    items, filtered, critic = scored(store, selection)
+    items, filtered, critic = scored(store, selection, talks=True)
     found: dict[tuple[str, str, str], list[Scored]] = defaultdict(list)
     for item in items:
         found[item.task.id, item.prompt, item.completion].append(item)
@@ -64,7 +64,7 @@ def reward(store: Store, selection: Selection) -> Built:
         filtered["same answer again"] += len(several) - 1
     kept = tuple(capped(rows, selection.per_task))
     filtered["over the limit per task"] += len(rows) - len(kept)
-    built = Built(format="reward", rows=kept, attempts=len(items), filtered=counts(filtered), critic=critic)
+    built = Built(format="reward", rows=kept, attempts=attempts_of(items), filtered=counts(filtered), critic=critic)
     return refuse_empty(built, "none has a value")
 
 

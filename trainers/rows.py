@@ -14,7 +14,7 @@ from verbal.errors import UnknownName
 from verbal.store import Store
 
 from . import critiques, outcomes, retrospect, scoped
-from .attempts import Scored, Selection, counts, scored
+from .attempts import Scored, Selection, attempts_of, counts, scored
 from .examples import Built, Row, Source, capped, corrected, make_row, messages_of, refuse_empty, said
 from .traces import Trace
 from .utterances import utterances
@@ -53,7 +53,7 @@ def sft(store: Store, selection: Selection) -> Built:
     Raises:
         TrainError: no attempt, critic or positive answer; it lists what was left out.
     """
-    items, filtered, critic = scored(store, selection)
+    items, filtered, critic = scored(store, selection, talks=True)
     found: dict[tuple[str, str, str], list[Source]] = defaultdict(list)
     for item in items:
         if item.value >= selection.minimum:
@@ -69,7 +69,7 @@ def sft(store: Store, selection: Selection) -> Built:
         filtered["same answer again"] += len(sources) - 1
     kept = list(capped(rows, selection.per_task))
     filtered["over the limit per task"] += len(rows) - len(kept)
-    built = Built(format="sft", rows=tuple(kept), attempts=len(items), filtered=counts(filtered), critic=critic)
+    built = Built(format="sft", rows=tuple(kept), attempts=attempts_of(items), filtered=counts(filtered), critic=critic)
     return refuse_empty(built, f"no attempt reached {selection.minimum:g} by the critic {critic!r}")
 
 
@@ -82,10 +82,11 @@ def preference(store: Store, selection: Selection) -> Built:
     Raises:
         TrainError: no attempt or critic, or no task has both; it lists what was left out.
     """
-    items, filtered, critic = scored(store, selection)
-    by_id = {item.attempt.id: item for item in items}
+    items, filtered, critic = scored(store, selection, talks=True)
+    by_id: dict[str, list[Scored]] = defaultdict(list)
     by_task: dict[tuple[str, str], list[Scored]] = defaultdict(list)
     for item in items:
+        by_id[item.attempt.id].append(item)
         by_task[item.task.id, item.prompt].append(item)
     found: dict[tuple[str, str, str, str], list[Source]] = defaultdict(list)
     for origin, better, worse in _pairs(store, selection, by_id, by_task):
@@ -106,22 +107,26 @@ def preference(store: Store, selection: Selection) -> Built:
     kept = list(capped(rows, selection.per_task))
     filtered["over the limit per task"] += len(rows) - len(kept)
     used = {i for row in rows for i in row.attempts}
-    filtered["in no pair"] += sum(item.attempt.id not in used for item in items)
-    built = Built(format="preference", rows=tuple(kept), attempts=len(items), filtered=counts(filtered), critic=critic)
+    filtered["in no pair"] += len({item.attempt.id for item in items} - used)
+    built = Built(
+        format="preference", rows=tuple(kept), attempts=attempts_of(items), filtered=counts(filtered), critic=critic
+    )
     return refuse_empty(built, f"no task has both a right and a wrong answer by the critic {critic!r}")
 
 
 def _pairs(
     store: Store,
     selection: Selection,
-    by_id: Mapping[str, Scored],
+    by_id: Mapping[str, Sequence[Scored]],
     by_task: Mapping[tuple[str, str], Sequence[Scored]],
 ) -> Iterator[tuple[Literal["group", "refined", "sampled"], Scored, Scored]]:
     """(origin, better, worse) with different texts."""
     for group in store.groups(selection.run):
         for better, worse in group.preferences:
-            if better in by_id and worse in by_id and by_id[better].completion != by_id[worse].completion:
-                yield "group", by_id[better], by_id[worse]
+            pairs = ((b, w) for b in by_id.get(better, ()) for w in by_id.get(worse, ()) if b.prompt == w.prompt)
+            for one, other in pairs:  # of two conversations: the turn where they part
+                if one.completion != other.completion:
+                    yield "group", one, other
     for items in by_task.values():
         right = [i for i in items if i.value >= selection.minimum]
         texts = {i.completion for i in right}

@@ -10,13 +10,15 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from verbal.types import Attempt, Message, Step, Task
 
-__all__ = ["HINT", "Span", "Trace", "hints_in", "keep_mask", "step_trace", "text_of", "trace_of", "turn"]
+__all__ = [
+    "HINT", "Span", "Trace", "hints_in", "keep_mask", "spread", "step_trace", "text_of", "trace_of", "turn", "turns",
+]  # fmt: skip
 
 HINT = re.compile(r"<hint\b[^>]*>(.*?)</hint>", re.DOTALL)
 """A reflection as prompts show it."""
@@ -57,6 +59,23 @@ class Trace:
 def turn(attempt: Attempt) -> Step | None:
     """The last turn of the policy as solver, or None."""
     return next((s for s in reversed(attempt.steps) if s.author == "policy" and s.role == "solver"), None)
+
+
+def turns(attempt: Attempt) -> Iterator[tuple[int, Step, list[dict[str, str]]]]:
+    """(place among all steps, turn of the policy as solver, what was said before it) of an attempt."""
+    before: list[dict[str, str]] = []
+    for at, step in enumerate(attempt.steps):
+        if step.author == "policy" and step.role == "solver" and step.text.strip():
+            yield at, step, list(before)
+            before.append({"role": "assistant", "content": step.text})
+            if step.observation:
+                before.append({"role": "user", "content": step.observation})
+
+
+def spread(attempt: Attempt) -> bool:
+    """Whether an answer is what several turns came to (a conversation, moves): no turn is the answer by itself."""
+    last = turn(attempt)
+    return last is not None and attempt.answer.strip() not in last.text and sum(1 for _ in turns(attempt)) > 1
 
 
 def hints_in(step: Step) -> set[str]:

@@ -9,7 +9,7 @@ No torch here.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from verbal.errors import TrainError
@@ -19,7 +19,7 @@ from verbal.types import Feedback, Step
 
 from .attempts import Admitted, Scored, Selection, admitted, counts
 from .examples import Built, make_row, messages_of, refuse_empty, said
-from .traces import step_trace
+from .traces import step_trace, turns
 
 __all__ = ["utterances"]
 
@@ -38,7 +38,7 @@ def utterances(store: Store, selection: Selection) -> Built:
     parts: list[Mapping[str, float]] = []
     for item in known:
         scored = {f.scope: f for f in item.feedback if f.critic == critic and f.scope.startswith("step:")}
-        for at, step, before in _turns(item):
+        for at, step, before in turns(item.attempt):
             mark = scored.get(f"step:{at}")
             if mark is None or mark.value is None:
                 filtered[f"no reward of {critic}" if mark is None else f"{critic} could not score"] += 1
@@ -63,17 +63,6 @@ def _merged(store: Store, parts: list[Mapping[str, float]]) -> list[float]:
         todo = "collect more conversations, or give the critic the same dimensions in every run"
         raise TrainError(what, where=store.where, todo=todo) from error
     return merged
-
-
-def _turns(item: Admitted) -> Iterator[tuple[int, Step, list[dict[str, str]]]]:
-    """(place among all steps, turn of the policy, what was said before it) of a conversation."""
-    before: list[dict[str, str]] = []
-    for at, step in enumerate(item.attempt.steps):
-        if step.author == "policy" and step.role == "solver" and step.text.strip():
-            yield at, step, list(before)
-            before += said(step.text)
-            if step.observation:
-                before.append({"role": "user", "content": step.observation})
 
 
 def _scored(item: Admitted, step: Step, mark: Feedback, prompt: list[dict[str, str]]) -> Scored:

@@ -66,6 +66,8 @@ class Working:
     reason: str = ""
     """Why the answer before is asked for again."""
     made: Answered = field(default_factory=Answered)
+    past: list[Message] = field(default_factory=list)
+    """What was said before, as the prompt held it; without lessons and tools."""
     over: bool = False
     """Whether it is kept with its end."""
 
@@ -236,6 +238,8 @@ class Working:
         earlier = load_prompt("chat/earlier").fill(summary=found.summary) if found.summary else ""
         system = load_prompt("chat/answer").fill(sections="\n".join(p for p in ("", earlier, lessons) if p))
         told = [m for turn in found.turns for m in turn.messages]
+        self.past = [Message(role="system", content=earlier.strip())] * bool(earlier)
+        self.past += [m for m in told if m.role == "user" or (m.role == "assistant" and not m.tool_calls)]
         return [Message(role="system", content=system.strip()), *told, *own], found
 
     def sampling(self) -> Sampling:
@@ -288,6 +292,10 @@ class Working:
             "offers": self.record["offers"] if model else {}, "usage": self.told_usage(used),
         }  # fmt: skip
         with store.transaction():
+            if model:  # a row of a training set has the task's prompt: the answer was to all of the conversation
+                own = self._task()
+                info = store.tasks([self.id])[self.id].info
+                store.put_tasks([own.replace(messages=(*self.past, *own.messages), info=info)])
             store.put_attempt(attempt)
             self.record = kept.change(store, self.id, lambda r: r.update(fields))
         store.finish_run(self.chat, "done")

@@ -33,6 +33,8 @@ SIZE = 1024
 CHARACTERS = 64 * 2**20
 """Characters of their texts, together."""
 _BATCH = 128
+_GATHERING = 0.05
+"""Seconds in which a batch comes together: each batch takes two turns of a thread and a commit, however small it is."""
 _PATIENCE = 10.0
 """Seconds in which what waits must be written at the end."""
 _log = logging.getLogger("verbal.gateway")
@@ -157,6 +159,8 @@ class StoreCapture:
         loop = asyncio.get_running_loop()
         while not (self._closing and not self._queue):
             await self._news.wait()
+            if not self._closing and len(self._queue) < _BATCH:
+                await asyncio.sleep(_GATHERING)
             self._news.clear()
             while self._queue:
                 batch = [self._queue.popleft() for _ in range(min(_BATCH, len(self._queue)))]
