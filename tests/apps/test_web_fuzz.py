@@ -16,7 +16,10 @@ ODD = [
     "' OR 1=1 --", "<script>", [], [1], ["x"], {}, {"a": 1}, [[[]]], "NaN", "🙂" * 50, "up", "down", "words", "edit",
     "regenerate", "sql", "choose", "approve", "narrow", "retire", "share", "team", "global", "chat", "shop",
 ]  # fmt: skip
-KEYS = ["kind", "text", "sql", "number", "etag", "title", "action", "when", "boundary", "to", "version", "questions", "a", "b", "db", "user", "password", "model", "memory"]  # fmt: skip
+KEYS = [
+    "kind", "text", "sql", "number", "etag", "title", "action", "when", "boundary", "to", "version", "questions", "a",
+    "b", "db", "user", "password", "model", "memory",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("seed", range(3))
