@@ -47,6 +47,7 @@ def test_a_question_is_answered_with_its_query_rows_and_chart(world: Served) -> 
         turn = ask(page, "orders by month?")
         assert "substr(ordered, 1, 7)" in turn.get_by_label("SQL", exact=True).inner_text()
         grid = turn.get_by_role("grid")
+        grid.get_by_role("columnheader").first.wait_for()  # the grid's own file is read when the first result comes
         assert grid.get_by_role("columnheader").all_inner_texts() == ["month", "revenue"]
         assert grid.get_attribute("aria-rowcount") == "45"
         assert grid.get_by_role("gridcell").first.inner_text() == "2021-05"

@@ -68,7 +68,7 @@ async def test_an_sqlite_file_does_nothing_by_being_read(world, tmp_path):
     place = tmp_path / "evil.sqlite"
     with closing(sqlite3.connect(place)) as made:
         made.executescript(
-            """CREATE TABLE "a""b; DROP" (x INTEGER, y TEXT GENERATED ALWAYS AS (printf('%.*c', 300000000, 'x')));
+            """CREATE TABLE "a""b; DROP" (x INTEGER, y TEXT GENERATED ALWAYS AS (printf('%.*c', 30000000, 'x')));
             INSERT INTO "a""b; DROP" (x) VALUES (1), (2);
             CREATE VIEW v AS SELECT x FROM "a""b; DROP";
             CREATE TRIGGER t AFTER INSERT ON "a""b; DROP" BEGIN DELETE FROM "a""b; DROP"; END;

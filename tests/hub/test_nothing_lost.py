@@ -165,7 +165,7 @@ class Dies(ScriptedModel):
 # the disk -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("pages", [50, 60, 75, 85, 95])
+@pytest.mark.parametrize("pages", [60, 68, 75, 85, 95])
 async def test_a_database_that_is_full_stops_the_run_and_it_goes_on_later(
     pages: int, tmp_path: Path, undisturbed: dict[str, Any]
 ) -> None:
