@@ -26,7 +26,7 @@ def test_a_correction_is_understood_used_narrowed_and_undone(world: Served) -> N
     with world.at(user="max") as page:
         turn = say(page, "Write to my boss that the launch moves by a week")
         turn.locator("strong", has_text="moves").wait_for()
-        assert turn.get_by_role("table").count() == 1
+        turn.get_by_role("table").wait_for()  # the file that draws Markdown is read when it is needed
         card = say(page, "No emojis when you write to my boss.").get_by_label("What I understood")
         assert card.locator(".understood-lesson").inner_text() == "Use no emojis in mails to my boss"
         assert "mails to my boss" in card.inner_text() and "mails to friends" in card.inner_text()

@@ -114,7 +114,7 @@ def test_what_a_run_learned_is_not_everybodys_to_change(world: Served) -> None:
         page.get_by_role("tab", name="run", exact=False).first.wait_for()
         page.locator(".item").first.wait_for()
         assert page.get_by_role("button", name="Retire").count() == 0
-        assert page.locator(".interval, .interval-none").count() > 0
+        page.locator(".interval, .interval-none").first.wait_for()
         page.get_by_role("tab", name="Yours").focus()
         page.keyboard.press("ArrowRight")
         page.get_by_role("tab", name="run", exact=False).first.wait_for()
