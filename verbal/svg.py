@@ -17,7 +17,8 @@ def at(value: float, low: float = 0.0, high: float = 1.0) -> str:
     >>> at(0.25), at(7, 0, 5)
     ('25.00%', '100.00%')
     """
-    return f"{100 * min(max((value - low) / (high - low), 0.0), 1.0):.2f}%"
+    share = (value - low) / (high - low) if high != low else 0.0
+    return f"{100 * min(max(share, 0.0), 1.0):.2f}%"
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
