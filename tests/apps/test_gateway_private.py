@@ -110,7 +110,7 @@ async def test_one_that_is_too_slow_is_504_on_both_ways(provider, path):
 
 @pytest.mark.parametrize("where", ["body", "lessons", "answer", "stream"])
 async def test_who_hangs_up_leaves_nothing_behind(provider, where):
-    slow, at = asyncio.Event(), asyncio.Event()
+    slow, at, over = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     class Slow(Kept):
         async def offer(self, exchange):
@@ -121,11 +121,13 @@ async def test_who_hangs_up_leaves_nothing_behind(provider, where):
 
     async def waits(request, body):
         at.set()
+        response = None
         if where == "stream":
             response = aiohttp.web.StreamResponse(headers={"content-type": "text/event-stream"})
             await response.prepare(request)
             await response.write(b'data: {"id": "x", "choices": [{"index": 0, "delta": {"content": "a"}}]}\n\n')
-        return await hangs(request, body)
+        await over.wait()
+        return response or aiohttp.web.Response()
 
     provider.always = waits
     door = Slow()
@@ -144,11 +146,12 @@ async def test_who_hangs_up_leaves_nothing_behind(provider, where):
             await until(lambda: len(door.charged) == 3)
             assert all(e.status == 499 for e in door.charged)
             assert all(bool(e.usage.tokens) is (where != "lessons") for e in door.charged)
-        if where in ("body", "lessons"):  # the provider's own tasks are on this loop too
-            await until(lambda: len(asyncio.all_tasks()) <= before)
+        assert not gateway._doors.forward._session.connector._acquired  # no connection to the server behind is held
+        over.set()  # the provider's own tasks are on this loop too
+        await until(lambda: len(asyncio.all_tasks()) <= before)
 
 
-# doors whose other side is broken -----------------------------------------------------------------------------------
+# doors whose other side is broken ------------------------------------------------------------------------------------
 
 
 async def test_a_batch_that_cannot_be_written_for_any_reason_ends_nothing(store, monkeypatch, caplog):
