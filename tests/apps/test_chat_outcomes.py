@@ -136,6 +136,18 @@ async def test_a_conversation_becomes_a_training_set(store, tmp_path):
     assert sorted(r["label"] for r in rows["kto"])[-1] is True and all(r["critic"] == "user" for r in rows["kto"])
 
 
+async def test_a_row_of_a_later_turn_has_the_conversation_before_it_and_names_no_lesson(store, tmp_path):
+    async with agent(store) as made:
+        await turn(made, TAUGHT)
+        first = await turn(made, BOSS)
+        await made.edit(await turn(made, "make it shorter"), "Late.")
+    load_function("trainers", "data", "export")(store, tmp_path, format="preference")
+    (row,) = [json.loads(line) for p in tmp_path.glob("*.jsonl") for line in p.read_text("utf-8").splitlines()]
+    said = [m["content"] for m in row["prompt"]]
+    assert said[0] == TAUGHT and said[2:] == [BOSS, first.reply, "make it shorter"]
+    assert row["chosen"][0]["content"] == "Late." and "USED" not in row["rejected"][0]["content"]
+
+
 async def test_an_edited_answer_stands_in_the_conversation(store):
     seen = []
 

@@ -94,3 +94,44 @@ def test_held_out_conversations_are_no_rows() -> None:
         a_talk(store, {"goal": 1.0}, {"goal": 2.0}, split="dev")
         with pytest.raises(TrainError):
             build(store, "utterances", Selection(run="r"))
+
+
+async def test_every_format_of_answers_takes_the_turns_of_a_conversation_in_their_place() -> None:
+    with temporary_store() as store:
+        async with open_workshop(load_recipe("social"), store, run="r") as shop:
+            await learn(shop, shop.app.tasks("train")[:6], run="r")
+        attempts = {a.id: a for a in store.attempts("r")}
+        tasks = store.tasks()
+        for format in ("sft", "kto", "reward"):
+            built = build(store, format, Selection(run="r", critic="goal"))
+            assert any(len(row.columns["prompt"]) > 1 for row in built.rows), format
+            assert built.attempts <= len(attempts)
+            for row in built.rows:
+                own = [{"role": m.role, "content": m.content} for m in tasks[row.task].messages]
+                said = row.columns["prompt"][len(own) :] + row.columns["completion"]
+                assert row.columns["prompt"][: len(own)] == own
+                talks = [s for i in row.attempts for s in attempts[i].steps if s.author == "policy"]
+                assert [m["content"] for m in said if m["role"] == "assistant"][-1] in [s.text.strip() for s in talks]
+                lines = "\n".join(attempts[row.attempts[0]].answer.splitlines())
+                assert all(m["content"] in lines for m in said if m["role"] == "assistant")
+        for row in build(store, "preference", Selection(run="r", critic="goal")).rows:
+            assert row.columns["chosen"] != row.columns["rejected"]
+
+
+def test_pairs_of_two_conversations_part_at_one_turn() -> None:
+    with temporary_store() as store:
+        task = Task(id="t", kind="social", messages=(Message(role="user", content="Talk."),), split="train")
+        store.put_tasks([task])
+        store.start_run("r", {})
+        for name, second, value in (("a", "Good.", 1.0), ("b", "Bad.", 0.0)):
+            steps = [Step(author="policy", text="Hello.", observation="Yes?"), Step(author="policy", text=second)]
+            answer = f"ME: Hello.\nTHEM: Yes?\nME: {second}"
+            store.put_attempt(Attempt(id=name, run="r", task="t", steps=tuple(steps), answer=answer))
+            store.put_feedback([Feedback(attempt=name, critic="goal", value=value)])
+        (row,) = build(store, "preference", Selection(run="r")).rows
+        assert [m["content"] for m in row.columns["prompt"]] == ["Talk.", "Hello.", "Yes?"]
+        assert (row.columns["chosen"][0]["content"], row.columns["rejected"][0]["content"]) == ("Good.", "Bad.")
+        kto = {r.columns["completion"][0]["content"]: r for r in build(store, "kto", Selection(run="r")).rows}
+        assert set(kto) == {"Good.", "Bad."}, "the turn that both have is neither right nor wrong"
+        with pytest.raises(TrainError, match="what several turns came to"):
+            build(store, "privileged", Selection(run="r"))
