@@ -33,7 +33,7 @@ from .capture import StoreCapture
 from .exchange import CALLER, Caller
 from .kept import META, Cleaner, run_of
 from .memories import Memories
-from .refusal import Refusal
+from .refusal import Refusal, received
 
 GOOD = ("good", "up", "pass", "passed", "correct", "right", "yes", "positive", "relevant", "thumbs_up", "accept")
 """Labels that mean a score of 1."""
@@ -88,7 +88,7 @@ class FeedbackDoor:
 
     async def _posted(self, request: web.Request) -> web.Response:
         caller: Caller = request.get(CALLER) or Caller()
-        return web.json_response(await self.give(caller, read_feedback(await request.read())))
+        return web.json_response(await self.give(caller, read_feedback(await received(request))))
 
     async def give(self, caller: Caller, said: Said) -> dict[str, Any]:
         """Keeps feedback and gives what became of it: id, name, score, replaced, outcome, credited.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
+
+from aiohttp import web
 
 from verbal.errors import ConfigError, ContextLengthError, ModelError, TransientError, VerbalError
 from verbal.models import OverloadedError, redact
@@ -12,6 +15,10 @@ _KINDS = {
     413: "request_too_large", 429: "rate_limit_error", 503: "overloaded_error", 504: "timeout_error",
 }  # fmt: skip
 """Status -> Anthropic's name of the error."""
+
+
+STALLED = 60.0
+"""Seconds in which a client sends its request; else it would hold a place for ever."""
 
 
 class Refusal(Exception):
@@ -75,9 +82,24 @@ def fault() -> Refusal:
     return Refusal(500, "the server failed; its log says how", kind="server_error", code="server_error")
 
 
+async def received(request: web.Request) -> bytes:
+    """The body of a request.
+
+    Raises:
+        Refusal: it does not come (408).
+    """
+    if request.content.is_eof():  # most are there with their head
+        return await request.read()
+    try:
+        async with asyncio.timeout(STALLED):
+            return await request.read()
+    except TimeoutError:
+        raise Refusal(408, f"the body did not come within {STALLED:g} s", code="request_timeout") from None
+
+
 def lost(status: int, message: str, *, code: str = "upstream_unreachable", wait: float | None = None) -> Refusal:
     """What a client is told of an upstream that failed: no key stands in it."""
     return Refusal(status, redact(message), kind="server_error", code=code, retry_after=wait)
 
 
-__all__ = ["Refusal", "fault", "lost", "refusal"]
+__all__ = ["STALLED", "Refusal", "fault", "lost", "received", "refusal"]

@@ -23,7 +23,7 @@ from .forms import FORMS, Form
 from .forward import Forward, put_model, told_error, told_headers, whole
 from .passage import Doors, Passage
 from .places import is_loopback, refuse_other_places
-from .refusal import Refusal, fault, refusal
+from .refusal import Refusal, fault, received, refusal
 from .routes import ANY, Route, find_route, only_route
 from .served import PROMOTED, Served
 from .switch import Switch
@@ -36,8 +36,6 @@ LARGEST_REQUEST = 10 * 2**20
 """Bytes of a request."""
 MOST_AT_ONCE = 512
 """Requests under way; one more is told to come back."""
-_STALLED = 60.0
-"""Seconds in which a client sends its request; else it would hold a place for ever."""
 _ENDING = 10.0
 """Seconds that requests under way have to end when the server stops."""
 _log = logging.getLogger("verbal.gateway")
@@ -288,7 +286,7 @@ class Gateway:
                 raise Refusal(429, what, kind="server_error", code="overloaded", retry_after=1.0)
             self._under_way += 1
             try:
-                raw = await _received(request)
+                raw = await received(request)
                 body = read_body(raw)
                 caller = request[CALLER]
                 route = self._route(model_of(body), caller)
@@ -304,7 +302,7 @@ class Gateway:
 
     async def _count(self, request: web.Request) -> web.StreamResponse:
         """How many tokens a message has: only its provider knows."""
-        raw = await _received(request)
+        raw = await received(request)
         model = model_of(read_body(raw))
         caller = request[CALLER]
         route = self._route(model, caller)
@@ -346,17 +344,6 @@ class Gateway:
         if not self._named:
             return self.switch.current.names
         return [r.name for r in self.routes if not caller.routes or r.name in caller.routes]
-
-
-async def _received(request: web.Request) -> bytes:
-    if request.content.is_eof():  # most are there with their head
-        return await request.read()
-    try:
-        async with asyncio.timeout(_STALLED):
-            return await request.read()
-    except TimeoutError:
-        what = f"the body did not come within {_STALLED:g} s"
-        raise Refusal(408, what, code="request_timeout") from None
 
 
 def _not_served(policy: Any) -> list[str]:

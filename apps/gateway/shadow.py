@@ -74,7 +74,7 @@ class ShadowAsker:
             return
         beside = replace(
             exchange, id=f"{exchange.id}:{SHADOW}", reply=None, shown=(), offered={}, memory="", answered_by="",
-            status=0, error="", first=None, seconds=0.0, stream=False, version=0, began=time.time(),
+            status=0, error="", first=None, seconds=0.0, stream=False, version=0, began=time.time(), guess=None,
         )  # fmt: skip
         if len(self._tasks) >= self._at_once or not self._may(beside, route):
             self.skipped += 1
@@ -122,6 +122,10 @@ class ShadowAsker:
             began = time.perf_counter()
             beside.reply = await ask(route.shadow or route.upstream, messages)
             beside.seconds, beside.status = time.perf_counter() - began, 200
+            usage, price = beside.reply.usage, self.price(route.shadow or route.upstream)
+            if usage.cost is None and price is not None:
+                cost = price.cost(usage.prompt_tokens, usage.completion_tokens)
+                beside.reply = replace(beside.reply, usage=replace(usage, cost=cost))
             beside.answered_by = beside.reply.model or route.shadow or route.upstream
         except asyncio.CancelledError:
             beside.status, beside.error = 499, "the gateway ended first"

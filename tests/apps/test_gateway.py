@@ -228,7 +228,7 @@ async def test_a_client_that_stops_reading_holds_nothing_for_ever(slow, monkeypa
 
 
 async def test_a_body_that_does_not_come_holds_nothing_for_ever(slow, monkeypatch):
-    monkeypatch.setattr("verbal.apps.gateway.server._STALLED", 0.05)
+    monkeypatch.setattr("verbal.apps.gateway.refusal.STALLED", 0.05)
     reader, writer = await asyncio.open_connection("127.0.0.1", int(slow.url.rsplit(":", 1)[1]))
     writer.write(b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n{")
     assert b" 408 " in await reader.readline()

@@ -18,9 +18,10 @@ from verbal.apps.gateway.routes import Route
 from verbal.apps.gateway.shadow import ShadowAsker, compare, drawn
 from verbal.contracts import Reply, Sampling
 from verbal.errors import ModelError, UnknownName
+from verbal.models import Price
 from verbal.parts import make_part
 from verbal.store import Store
-from verbal.types import Feedback, MemoryOp, Message, Reflection
+from verbal.types import Feedback, MemoryOp, Message, Reflection, Usage
 
 ASK = [{"role": "user", "content": "write to my boss about the invoice"}]
 
@@ -237,6 +238,18 @@ async def test_candidates_are_bounded_and_what_they_say_is_kept_under_their_arm(
         wait.set()
     (first, arm, parent), _ = kept.put
     assert arm == "shadow" and first.id == f"{parent}:shadow" and first.reply.text == "candidate of a/new"
+
+
+async def test_what_a_candidate_used_is_its_own_and_has_its_price():
+    async def ask(upstream, messages):
+        return Reply(text="x", usage=Usage(calls=1, prompt_tokens=2, completion_tokens=3, cost=None))
+
+    kept = Beside()
+    async with ShadowAsker([Route(name="r", upstream="a/main", shadow="a/new", share=1.0)], kept) as asker:
+        asker.price = {"a/new": Price(prompt=0.0, completion=1e6)}.get
+        asker.begin(exchange(guess=Usage(calls=1, prompt_tokens=900)), ask)
+    ((made, *_),) = kept.put
+    assert (made.usage.tokens, made.usage.cost) == (5, 3.0)
 
 
 async def test_a_candidate_that_fails_is_data_without_keys():
