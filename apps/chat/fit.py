@@ -18,6 +18,7 @@ from typing import Any
 from verbal.parts import load_function
 from verbal.types import Reflection, Status
 
+from .changes import telling
 from .understanding import situation
 
 SHOWN = 12
@@ -132,7 +133,7 @@ def goes_on(message: str) -> bool:
 
 def expanded(text: str) -> str:
     """A text with the words of the same meaning beside those that have some, for a search by words."""
-    words = _words(text)
+    words = telling(text)
     more = [w for word in words for w in _MEANS.get(word, ()) if w != word]
     more += ["write", *(w for letter in sorted(_said(text) & {*_LETTERS}) for w in _MEANS.get(letter, [letter]))] * (
         _WRITE in _said(text)
@@ -155,7 +156,8 @@ def _covers(when: str, message: str) -> bool:
 
 def _meant(when: str) -> set[str]:
     """The telling words of a situation, each by the one that stands for its meaning."""
-    words = {KIN.get(w, w) for w in _words(when)} - _FRAME
+    informative = load_function("memory", "words", "informative")
+    words = {KIN.get(w, w) for w in informative(when) or telling(when)} - _FRAME
     if _TO.search(when) and not words & {*_LETTERS}:
         return words - _MAKES | {_WRITE}
     return words - _MAKES or words
@@ -163,12 +165,12 @@ def _meant(when: str) -> set[str]:
 
 def _recipients(text: str) -> set[str]:
     """Whom a text names as the ones that something is written to."""
-    return {KIN.get(w, w) for m in _RECIPIENT.finditer(text) for w in _words(m.group(1))}
+    return {KIN.get(w, w) for m in _RECIPIENT.finditer(text) for w in telling(m.group(1))}
 
 
 def _said(message: str) -> set[str]:
     """The same for a message: a letter of any kind is writing to somebody, and writing to somebody is any kind."""
-    words = {KIN.get(w, w) for w in _words(message)}
+    words = {KIN.get(w, w) for w in telling(message)}
     if words & {*_LETTERS}:
         return words | {_WRITE}
     return words | {_WRITE, *_LETTERS} if _TO.search(message) else words
@@ -182,13 +184,8 @@ def _owned(word: str, message: str) -> bool:
 
 
 def _kin(word: str) -> str:
-    folded = _words(word)
+    folded = telling(word)
     return KIN.get(folded[0], folded[0]) if folded else word.casefold()
-
-
-def _words(text: str) -> list[str]:
-    found: list[str] = load_function("memory", "words", "informative")(text)
-    return found
 
 
 _MEANS = {word: words.split() for words in _KIN for word in words.split()}

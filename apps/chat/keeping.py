@@ -50,7 +50,7 @@ class Keeping(Session):
             UnknownName: no such lesson. ConfigError: it is the team's or everybody's, and this is no admin.
         """
         memory, item, scope = await self._writable(reflection)
-        made = await outcomes.retire(self.store, memory, item, self.place(), words=item.text)
+        made = await outcomes.retire(self.store, memory, [item], self.place(), words=item.text)
         told = f"forgotten: {item.text}"
         return self.said_of(made, "forget", told, memory.name, item.replace(status="retired"), scope)
 

@@ -15,17 +15,17 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from verbal.contracts import Credit
 from verbal.errors import DataError
-from verbal.parts import load_function
 from verbal.store import Store
 from verbal.types import Attempt, MemoryOp, Reflection
 
 from .._said import USER, check_lesson, counted, outcome_ops, said, standing, undo_ops, write
 from . import kept
+from .changes import telling
 from .kept import Record
 from .turn import Understanding
 
@@ -106,7 +106,7 @@ async def teach(
     await memory.refresh()
     items = [r for r in memory.items().values() if r.status != "retired"]
     for item in items:
-        if _folded(item.text) == _folded(lesson.text) and item.polarity == lesson.polarity:
+        if _same(item, lesson):
             wider = _joined(item, lesson)
             if (wider.when, wider.boundary) == (item.when, item.boundary):
                 return item, None, True
@@ -146,10 +146,11 @@ async def reword(
     return memory.items()[last[-1] if last else item.id], made
 
 
-async def retire(store: Store, memory: Any, item: Reflection, turn: str, *, words: str = "") -> Record:
-    """Retires a lesson."""
-    op = MemoryOp(op="RETIRE", reflection=item.id, reason=f"forgotten by the user of {turn}", author=USER)
-    logged = await write(store, memory, None, [op])
+async def retire(store: Store, memory: Any, items: Sequence[Reflection], turn: str, *, words: str = "") -> Record:
+    """Retires lessons."""
+    reason = f"forgotten by the user of {turn}"
+    ops = [MemoryOp(op="RETIRE", reflection=item.id, reason=reason, author=USER) for item in items]
+    logged = await write(store, memory, None, ops)
     return kept.add_correction(store, turn, {"kind": "forget", "ops": {memory.name: logged}, "words": words})
 
 
@@ -220,6 +221,13 @@ def _joined(item: Reflection, lesson: Reflection) -> Reflection:
     return item.replace(when=when, boundary=joined(item.boundary, lesson.boundary))
 
 
+def changed(item: Reflection, read: Understanding) -> Reflection:
+    """A lesson after it was narrowed or widened in words."""
+    if read.kind == "widen":
+        return item.replace(when=joined(item.when, read.when) if item.when and read.when else "")
+    return item.replace(when=read.when or item.when, boundary=joined(item.boundary, read.boundary))
+
+
 def joined(one: str, other: str) -> str:
     """Two situations, or boundaries, in one."""
     parts = [p.strip() for p in f"{one};{other}".split(";") if p.strip()]
@@ -228,10 +236,19 @@ def joined(one: str, other: str) -> str:
 
 def _opposite(item: Reflection, lesson: Reflection) -> bool:
     """Whether a lesson says the opposite of an item about the same situation."""
-    informative = load_function("memory", "words", "informative")
-    one, other = (set(informative(r.text)) - _NEGATIONS for r in (item, lesson))
+    one, other = _wanted(item), _wanted(lesson)
     same_place = _folded(item.when) == _folded(lesson.when)
-    return bool(one) and one == other and item.polarity != lesson.polarity and same_place
+    return bool(one) and {*one} == {*other} and item.polarity != lesson.polarity and same_place
+
+
+def _same(item: Reflection, lesson: Reflection) -> bool:
+    """Whether two lessons want the same: "no emojis" and "never use emojis", but not X before Y and Y before X."""
+    one, other = _wanted(item), _wanted(lesson)
+    return item.polarity == lesson.polarity and (one == other if one else _folded(item.text) == _folded(lesson.text))
+
+
+def _wanted(item: Reflection) -> list[str]:
+    return [w for w in telling(item.text) if w not in _NEGATIONS]
 
 
 def _folded(text: str) -> str:
@@ -242,4 +259,4 @@ def _ended(text: str) -> str:
     return " ".join(text.split())
 
 
-__all__ = ["SAY", "count", "credited", "joined", "judged", "retire", "reword", "take_back", "teach"]
+__all__ = ["SAY", "changed", "count", "credited", "joined", "judged", "retire", "reword", "take_back", "teach"]

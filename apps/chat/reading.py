@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import pairwise
 from typing import cast
 
 from verbal.parts import load_function
@@ -15,7 +16,7 @@ from verbal.prompt import load_prompt
 from verbal.types import Message, Reflection
 
 from .turn import Kind, Understanding
-from .understanding import FIXED, Before, understand
+from .understanding import FIXED, MOST, Before, polarity, understand_all
 
 Ask = Callable[[str, list[Message]], Awaitable[str | None]]
 """Asks the role `feedback` under a key; None when the call failed."""
@@ -31,19 +32,20 @@ _OWN = 0.5
 """Share of the telling words of a wish, or a situation, that the person must have said."""
 
 
-async def read_feedback(ask: Ask, text: str, before: Before, known: Sequence[Reflection]) -> Understanding:
+async def read_feedback(ask: Ask, text: str, before: Before, known: Sequence[Reflection]) -> list[Understanding]:
     """What a message teaches, by a model; by rules where its reply cannot be used."""
-    by_rule = understand(text, before, known)
+    by_rule = understand_all(text, before, known)
+    if by_rule[0].about == "*":  # what is to be forgotten as a whole is said plainly, and no model's guess
+        return by_rule
     told = [{"id": r.id, "wish": r.text, "when": r.when, "not_for": r.boundary} for r in known if r.status != "retired"]
     prompt = load_prompt("chat/feedback").fill(
         message=quoted(text), asked=quoted(before.text), reply=quoted(before.reply),
-        lessons="\n".join(json.dumps(t, ensure_ascii=False) for t in told[-20:]) or "none",
+        lessons="\n".join(json.dumps(t, ensure_ascii=False) for t in told[-20:]) or "none", most=str(MOST),
     )  # fmt: skip
     reply = await ask("feedback", [Message(role="user", content=prompt)])
-    fields = parse(reply or "")
-    if fields is None:
-        return by_rule
-    return _checked(fields, text, before, known) or by_rule
+    found = [_checked(fields, text, before, known, by_rule) for fields in parse_all(reply or "")]
+    read = [one for one in found if one is not None]
+    return read if read and len(read) == len(found) else by_rule
 
 
 async def read_edit(ask: Ask, asked: str, reply: str, edited: str) -> Understanding | None:
@@ -58,6 +60,20 @@ async def read_edit(ask: Ask, asked: str, reply: str, edited: str) -> Understand
     if not wish or not when or len(wish) > _WISH or len(when) > _WHEN or not _said(when, asked):
         return None
     return Understanding(kind="teach", lesson=wish, when=when, boundary=_bounds(fields["NOT FOR"], wish, when))
+
+
+def parse_all(reply: str) -> list[dict[str, str]]:
+    r"""The fields of each wish in a reply, or nothing when one of them breaks the form.
+
+    >>> [f["WISH"] for f in parse_all("KIND: teach\nWISH: a\nKIND: teach\nWISH: b")]
+    ['a', 'b']
+    """
+    lines = _THOUGHT.sub("\n", reply).splitlines()
+    starts = [i for i, line in enumerate(lines) if (name := _LINE.match(line)) and name[1].upper() == "KIND"]
+    found = [parse("\n".join(lines[at:end])) for at, end in pairwise([*starts, len(lines)])]
+    made = [fields for fields in found if fields is not None]
+    right = 0 < len(made) == len(found) <= MOST and (len(made) == 1 or all(f["KIND"] == "teach" for f in made))
+    return made if right else []
 
 
 def parse(reply: str) -> dict[str, str] | None:
@@ -87,7 +103,9 @@ def quoted(text: str) -> str:
     return json.dumps(text if len(text) <= _CLIP else f"{text[:_CLIP]} ...", ensure_ascii=False) if text else "none"
 
 
-def _checked(fields: dict[str, str], text: str, before: Before, known: Sequence[Reflection]) -> Understanding | None:
+def _checked(
+    fields: dict[str, str], text: str, before: Before, known: Sequence[Reflection], by_rule: list[Understanding]
+) -> Understanding | None:
     """What a reply says, or None where it says more than the person did."""
     kind, asks = cast(Kind, fields["KIND"]), fields["ASKS"].lower().startswith("y")
     if kind in ("none", "complaint"):
@@ -98,11 +116,10 @@ def _checked(fields: dict[str, str], text: str, before: Before, known: Sequence[
     if kind == "teach":
         if not _said(wish, f"{text}\n{before.text}\n{before.reply}"):
             return None
-        by_rule = understand(text, before, known)
-        bounds = by_rule.boundary or _bounds(fields["NOT FOR"], wish, when)
+        own = by_rule[0].boundary if len(by_rule) == 1 else ""
         return Understanding(
-            kind="teach", lesson=wish, when=when, boundary=bounds, polarity=by_rule.polarity, asks=asks,
-            complains=by_rule.complains,
+            kind="teach", lesson=wish, when=when, boundary=own or _bounds(fields["NOT FOR"], wish, when), asks=asks,
+            polarity=polarity(wish), complains=by_rule[0].complains,
         )  # fmt: skip
     about = fields["ABOUT"].strip("[]`. ")
     item = next((r for r in known if r.id == about and r.status != "retired"), None)
@@ -132,4 +149,4 @@ def _bounds(text: str, wish: str, when: str) -> str:
     return "; ".join(kept)
 
 
-__all__ = ["Ask", "parse", "quoted", "read_edit", "read_feedback"]
+__all__ = ["Ask", "parse", "parse_all", "quoted", "read_edit", "read_feedback"]

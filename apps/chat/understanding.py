@@ -11,33 +11,35 @@ import dataclasses
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from verbal.parts import load_function
 from verbal.types import Reflection
 
+from .changes import WHEN, change, clean, says_something, telling
 from .turn import Understanding
 
 LONG = 600
 """Characters from which a message is taken for material: only its first and last sentence may teach."""
+MOST = 4
+"""Lessons of one message at most."""
 FIXED = frozenset(
     ("do", "not", "be", "keep", "it", "shorter", "more", "detail", "formal", "casual", "simple", "precise")
 )
 """Words that a lesson may hold although the message does not."""
 
 _OPENERS = (
-    r"(?:(?:please|ok(?:ay)?|and|but|also|so|hey|hi|hello|thanks|thank you|oh|well|sorry|great|nice|good)"
-    r"(?:[\s,:.!-]+|$)|(?:no|nope)(?:[,.!-]+\s*|$))*"
+    r"(?:(?:please|ok(?:ay)?|and|but|also|so|hey|hi|hello|thanks|thank you|oh|well|sorry|great|nice|good|perfect|"
+    r"excellent|lovely|never ?mind|pl[sz])(?:[\s,:.!-]+|$)|(?:no|nope)(?:[,.!-]+\s*|$))*"
 )
 _NOTHING = r"(?!(?:thanks?|problem|way|idea|worries|need|one|doubt|matter|rush|it|that|this|i|you|we|not)\b)"
 _BAN = (
     r"(?:do not|don'?t|don’t|never|avoid|stop|no more|refrain from)\b"
-    r"(?! (?:worry|bother|mind|know|think|you|forget|panic|move|be sorry|get me wrong|give up|again)\b)"
+    r"(?! (?:worry|bother|mind|know|think|you|forget(?! to)|panic|move|be sorry|get me wrong|give up|again)\b)"
 )
 _STANDING = (
     r"(?:from now on|in (?:the )?future|going forward|henceforth|(?:the )?next time|as a rule|"
     r"(?:remember|keep in mind|bear in mind)(?: that| to|:|,))"
 )
-_WHEN = r"(?:when(?:ever)?|every ?time|each time|any ?time|if|while)"
 _KINDS = (
     r"(?:e-?mails?|mails?|messages?|letters?|notes?|cards?|repl(?:y|ies)|answers?|posts?|tweets?|texts?|reports?|"
     r"summar(?:y|ies)|essays?|stor(?:y|ies)|code|scripts?|functions?|queries|commits?|comments?|docs?|documents?|"
@@ -66,23 +68,27 @@ _COMPLAINS = (
 )
 _POLITE = r"(?:can|could|would|will) you (?:please )?(?=(?:not|stop|always|never|avoid|remember)\b)"
 _CUES = (
-    rf"{_WHEN} [^,?]{{2,80}}?,? (?:then )?(?:please )?(?:{_BAN}|always {_VERB}\b)",
-    rf"{_WHEN} [^,?]{{2,80}}, (?:then )?(?:please )?(?:{_VERB}|no)\b",
+    rf"{WHEN} [^,?]{{2,80}}?,? (?:then )?(?:please )?(?:{_BAN}|always {_VERB}\b)",
+    rf"{WHEN} [^,?]{{2,80}}, (?:then )?(?:please )?(?:{_VERB}|no)\b",
     rf"when(?:ever)? you (?!{_SPARE})[^,?]{{2,80}}, (?:then )?(?:please )?(?!{_ASKING})\w+",
     _BAN, _STANDING, rf"{_LIKE}\b", r"always \w+", _POLITE,
     r"you (?:should|must|need to|ought to) (?:not|never|always)\b", r"(?:call|address) me\b",
-    rf"no {_NOTHING}[\w-]+(?: [\w-]+){{0,7}}\W*$",
-    rf"{_OFTEN}\b.*\b(?:{_WHEN} (?:you|i|we|my)\b|from now on|in future|instead of|except\b|unless\b)",
+    rf"no {_NOTHING}[^\s,.?!]+(?: [\w-]+){{0,7}}\W*$",
+    rf"(?:(?:a bit |much )?(?:\w+er|(?:more|less) \w+)|{_VERB} [^?]{{2,80}}) (?:please )?"
+    r"(?:next time|from now on)[.!]*$",
+    rf"{_OFTEN}\b.*\b(?:{WHEN} (?:you|i|we|my)\b|from now on|in future|instead of|except\b|unless\b)",
     rf"(?!{_ASKING})[a-z]+ [^?]*\bwhen(?:ever)? you (?!{_SPARE})\w+",
     rf"{_FORM}\b(?!{_HERE}).* (?:in|for|with|to) (?:[\w'’-]+ )?[\w'’-]+[^\Ws]s\b",
-    rf"(?:in|for|with|on) [^,?]{{2,60}}, *(?:please )?(?:{_BAN}|always|{_VERB}\b)",
+    rf"(?:in|for|with|on) [^,?]{{2,60}}, *(?:please )?(?:{_BAN}|always|no\b|{_VERB}\b)",
 )  # fmt: skip
 _CUE = re.compile(rf"{_OPENERS}(?:{'|'.join(_CUES)})", re.IGNORECASE)
 _COMPLAINT = re.compile(rf"{_OPENERS}(?:{_COMPLAINS})", re.IGNORECASE)
 # A wish in so few words may hold for good or for this answer: only a model can tell.
 _WEAK = re.compile(
-    rf"{_OPENERS}(?!{_HERE})(?:{_FORM}\b|(?:answer|reply|respond|speak|talk) (?:in|with|only|more|less|briefly)\b|"
-    rf"don'?t forget\b|i (?:like|hate|dislike|don'?t like)\b|no {_NOTHING}|more\b|less\b)[^?:]{{3,60}}$|"
+    rf"{_OPENERS}(?!{_HERE})(?:(?:only )?{_FORM}\b|"
+    r"(?:answer|reply|respond|speak|talk) (?:in|with|only|more|less|briefly)\b|"
+    rf"don'?t forget\b|i (?:like|hate|dislike|don'?t like)\b|you (?:may|don'?t (?:need|have) to)\b|"
+    rf"(?:it|that)(?:'s| is) (?:fine|ok(?:ay)?) to\b|no {_NOTHING}|more\b|less\b)[^?:]{{3,60}}$|"
     rf"(?!{_ASKING})[a-z]+ [^?]{{3,100}} (?:in|for|to) (?:[\w'’-]+ )?(?:{_KINDS})(?<=s)[.!]*$",
     re.IGNORECASE,
 )
@@ -95,15 +101,24 @@ _FOREIGN = re.compile(
     re.IGNORECASE,
 )
 _FENCE = re.compile(r"```.*?(?:```|\Z)|^[ \t]*>.*$", re.DOTALL | re.MULTILINE)
-_QUOTED = re.compile(r"[\"“„«][^\"”“»]*[.!?][^\"”“»]*[\"”“»]")
+_QUOTED = re.compile(
+    r"[\"“„«][^\"”“»]*[.!?][^\"”“»]*[\"”“»]|"
+    r"(?<=\bsaid |\bsays |rote |\btold |sked |lied )[^\"“„«\n]{0,30}[\"“„«][^\"”“»\n]*[\"”“»]",
+    re.IGNORECASE,
+)
 _MATERIAL = re.compile(
     r"\s*(?:please |(?:can|could) you )?(?:summari[sz]e|translate|fix|correct|proofread|rewrite|rephrase|improve|"
-    r"explain|review|edit|continue|classify|analy[sz]e|reply to|answer|shorten|check|read)\b[^:\n]{0,80}:|"
+    r"explain|review|edit|continue|classify|analy[sz]e|reply to|answer|shorten|check|read)\b[^:\n]{0,80}(?::|\n\s*\n)|"
     r"[^\n]{1,200}:[ \t]*(?=\n)",
     re.IGNORECASE,
 )
-_SMALL = "don t never stop avoid always alway please ok okay thank hi hello hey sorry great nice good oh well it"
-_EMPTY = frozenset(_SMALL.split())
+# A letter that was pasted: its heads, or a greeting and a farewell on lines of their own.
+_LETTER = re.compile(
+    r"^(?:from|subject|sent|cc|von|betreff): [^\n]*$|"
+    r"^(?:dear|hi|hello|hey|hallo|liebe[rs]?|sehr geehrte[rs]?)[ \t]+\w[^\n]{0,40}$(?=.*^(?:best|kind|warm|many|"
+    r"regards|cheers|thanks|sincerely|yours|love|viele|beste|liebe|mit freundlichen|gruß|lg)\b[^\n]{0,40}$)",
+    re.IGNORECASE | re.MULTILINE | re.DOTALL,
+)
 _PEOPLE = (
     r"(?:customers?|clients?|kids|children|beginners|friends?|colleagues?|strangers|students|managers?|people|experts)"
 )
@@ -111,6 +126,17 @@ _SITUATION = re.compile(
     rf"(?:(?:(?!(?:in|for|to|with|on) )[\w'’-]+ ){{0,3}}{_KINDS}\b.*|(?:my|our) [\w'’-]+(?: [\w'’-]+){{0,3}}|"
     rf"(?:[\w'’-]+ ){{0,2}}{_PEOPLE}\b.*)$",
     re.IGNORECASE,
+)
+_AVOIDS = (
+    rf"(?:{_BAN}|no |not |without|skip|leave out|i (?:hate|dislike|do|don)|"
+    r"i(?: would|'d|’d) rather you (?:did not|didn'?t|didn’t|never)\b)"
+)
+_TWICE = r"(?:don'?t|don’t|do not|never) (?:hesitate|stop|forget|be (?:afraid|shy))\b"
+_BUT = r",? but (?=(?:please )?(?:do|don'?t|don’t|use|always|never|keep|in|for|when)\b)"
+# What is made once is no habit: "don't write a mail, write a letter", "don't forget to buy milk".
+_ONCE = (
+    r"\b(?:write|make|draft|send|create|give|tell)(?: me| us| her| him| them)? (?:a|an|the|this|that)\b|"
+    r"^(?:don'?t|don’t|do not) forget to\b"
 )
 _FIX = {
     "long": "keep it shorter", "wordy": "keep it shorter", "verbose": "keep it shorter", "short": "more detail",
@@ -133,34 +159,42 @@ class Before:
 
 def may_teach(text: str) -> bool:
     """Whether a message may hold feedback; a plain question or request does not get through."""
-    if _change(text, "any", None) is not None or _WEAK.fullmatch(" ".join(text.split())):
+    if change(text, "any", None) is not None or _WEAK.fullmatch(" ".join(text.split())):
         return True
     return any(_cue(s) or _COMPLAINT.match(s) or _FOREIGN.match(s) for s in _sentences(text))
 
 
 def understand(text: str, before: Before | None = None, known: Sequence[Reflection] = ()) -> Understanding:
-    """What a message teaches, by rules; kind `none` when it is no feedback that they cover. Never raises.
+    """The first thing that a message teaches; see `understand_all`.
+
+    >>> understand("don't use emojis when you write to my boss").when
+    'you write to my boss'
+    """
+    return understand_all(text, before, known)[0]
+
+
+def understand_all(text: str, before: Before | None = None, known: Sequence[Reflection] = ()) -> list[Understanding]:
+    """What a message teaches, by rules; one of kind `none` when it is no feedback that they cover. Never raises.
 
     Args:
         text: The message.
         before: The turn before, if any.
         known: The person's lessons.
 
-    >>> understand("don't use emojis when you write to my boss").when
-    'you write to my boss'
+    >>> [u.when for u in understand_all("No lists in mails to my boss. In summaries, never use bold text.")]
+    ['mails to my boss', 'summaries']
     """
     before = before or Before()
-    if (changed := _change(text, before.about, known)) is not None:
-        return changed
+    if (changed := change(text, before.about, known)) is not None:
+        return [changed]
     sentences = _sentences(text)
     told = [s for s in sentences if _cue(s) or _COMPLAINT.match(s)]
-    asks = any(_telling(s) for s in sentences if s not in told)
+    asks = any(says_something(s) for s in sentences if s not in told)
     complains = bool(before.reply) and any(_COMPLAINT.match(s) for s in told)
-    for sentence in told:
-        made = _lesson(sentence, before, asks=asks)
-        if made is not None:
-            return dataclasses.replace(made, complains=complains, asks=asks or complains)
-    return Understanding(kind="complaint" if complains else "none", complains=complains, asks=True)
+    made = [lesson for sentence in told for lesson in _lessons(sentence, before, known, asks=asks)]
+    if made:
+        return [dataclasses.replace(m, complains=complains, asks=asks or complains) for m in made[:MOST]]
+    return [Understanding(kind="complaint" if complains else "none", complains=complains, asks=True)]
 
 
 def situation(request: str) -> str:
@@ -185,9 +219,11 @@ def situation(request: str) -> str:
 def _sentences(text: str) -> list[str]:
     """What the person says themselves: without code, quotations, and the text that they want something done with."""
     plain = _QUOTED.sub(" ", _FENCE.sub("\n", text[: 20 * LONG]))
+    if found := _LETTER.search(plain):
+        plain = plain[: found.start()]
     if found := _MATERIAL.match(plain):
         plain = found[0]
-    parts = [" ".join(s.split()) for s in re.split(r"(?<=[.!?])\s+|[;\n]+", plain)]
+    parts = [re.sub(r"^[^\w\"'“„«(]+", "", " ".join(s.split())) for s in re.split(r"(?<=[.!?])\s+|[;\n]+", plain)]
     parts = [s for s in parts if s]
     return parts if len(plain) <= LONG else list(dict.fromkeys([*parts[:1], *parts[-1:]]))
 
@@ -195,12 +231,25 @@ def _sentences(text: str) -> list[str]:
 def _cue(sentence: str) -> bool:
     polite = re.match(rf"{_OPENERS}{_POLITE}", sentence, re.IGNORECASE)
     found = polite or (len(sentence) <= LONG and not sentence.endswith("?") and _CUE.match(sentence))
-    return bool(found) and _telling(sentence)
+    return bool(found) and says_something(sentence)
 
 
-def _lesson(sentence: str, before: Before, *, asks: bool) -> Understanding | None:
+def _lessons(sentence: str, before: Before, known: Sequence[Reflection], *, asks: bool) -> list[Understanding]:
+    """The lessons of one sentence: what comes after a `but` is one of its own, or where the first does not hold."""
+    first, *rest = re.split(_BUT, sentence, maxsplit=1, flags=re.IGNORECASE)
+    made = _lesson(first, before, known, asks=asks)
+    if made is None or not rest:
+        return [made] if made else []
+    other = _lesson(rest[0], before, known, asks=asks)
+    if re.search(r"\b(?:it|them|that|so)\b", rest[0], re.IGNORECASE):
+        where = other.when if other else _split(clean(rest[0]))[1]
+        return [dataclasses.replace(made, boundary=where or made.boundary)]
+    return [made, other] if other else [made]
+
+
+def _lesson(sentence: str, before: Before, known: Sequence[Reflection], *, asks: bool) -> Understanding | None:
     """The lesson of one sentence, or None where it is a wish for this one answer, or no rule covers it."""
-    body = _clean(re.sub(rf"^{_OPENERS}(?:{_POLITE})?", "", sentence, flags=re.IGNORECASE).rstrip("?"))
+    body = clean(re.sub(rf"^{_OPENERS}(?:{_POLITE})?", "", sentence, flags=re.IGNORECASE).rstrip("?"))
     told = re.match(_TELLS, body, re.IGNORECASE)
     body = re.sub(rf"^{_TELLS}\W*", "", body, flags=re.IGNORECASE)
     body = re.sub(r"^not(?: to)?\b", "do not", body, flags=re.IGNORECASE)
@@ -210,19 +259,35 @@ def _lesson(sentence: str, before: Before, *, asks: bool) -> Understanding | Non
     if told is not None and told[0][:2].lower() == "i " and not _CUE.match(body):
         return None
     standing = bool(re.search(rf"\b(?:{_STANDING}|always|never)", body, re.IGNORECASE))
-    body = _clean(re.sub(rf"^{_STANDING}\W*|\W*\b(?:from now on|in (?:the )?future)$", "", body, flags=re.IGNORECASE))
+    body = clean(
+        re.sub(rf"^{_STANDING}\W*|\W*\b(?:from now on|next time|in (?:the )?future)$", "", body, flags=re.IGNORECASE)
+    )
     body = re.sub(
         r"^(?:i(?: would|'d|’d)? (?:like|want) you to|you (?:should|must|need to|ought to))\b", "", body, flags=re.I
     )
     body = re.sub(r"^\s*not(?: to)?\b", "do not", body, flags=re.IGNORECASE)
-    body, boundary = _exception(_clean(body))
+    body, boundary = _exception(clean(body))
     lesson, when = _split(body)
-    if not _telling(lesson) or re.match(rf"{_WHEN}\b", lesson, re.IGNORECASE) or (asks and not (standing or when)):
+    if not says_something(lesson) or re.match(rf"{WHEN}\b", lesson, re.IGNORECASE) or (asks and not (standing or when)):
         return None
-    bans = re.match(rf"(?:{_BAN}|no |not |without|skip|leave out|i (?:hate|dislike|do|don))", lesson, re.IGNORECASE)
-    return Understanding(
-        kind="teach", lesson=lesson, when=when, boundary=boundary, polarity="avoid" if bans else "do"
-    )  # fmt: skip
+    if not (standing or when) and re.search(_ONCE, lesson, re.IGNORECASE):
+        return None
+    if (
+        told and told[0][:2].lower() == "i " and not when
+    ):  # said before, of what was asked just now: it holds no wider than it did, or than that
+        same = [r for r in known if r.status != "retired" and set(telling(r.text)) == set(telling(lesson))]
+        lesson, when = (same[-1].text, same[-1].when) if same else (lesson, situation(before.text))
+    return Understanding(kind="teach", lesson=lesson, when=when, boundary=boundary, polarity=polarity(lesson))
+
+
+def polarity(lesson: str) -> Literal["do", "avoid"]:
+    """Whether a lesson asks for something or forbids it.
+
+    >>> polarity("don't use emojis"), polarity("don't hesitate to use emojis")
+    ('avoid', 'do')
+    """
+    twice = re.match(_TWICE, lesson, re.IGNORECASE)
+    return "avoid" if not twice and re.match(_AVOIDS, lesson, re.IGNORECASE) else "do"
 
 
 def _split(body: str) -> tuple[str, str]:
@@ -231,95 +296,35 @@ def _split(body: str) -> tuple[str, str]:
         return body, ""
     rest = rf"(?P<lesson>(?:please )?(?:{_BAN}|always \w|{_VERB}\b|no\b|i (?:prefer|want)).+)"
     if found := re.fullmatch(rf"when(?:ever)? (?P<when>you [^,]+), *(?:then )?(?P<lesson>(?!{_ASKING}).+)", body, re.I):
-        return _clean(found["lesson"]), _clean(found["when"])
-    for lead in (rf"{_WHEN} (?P<when>.+?)", r"(?:in|for|with|on) (?P<when>(?:(?!\b(?:a|an)\b).)+?)"):
+        return clean(found["lesson"]), clean(found["when"])
+    for lead in (rf"{WHEN} (?P<when>.+?)", r"(?:in|for|with|on) (?P<when>(?:(?!\b(?:a|an)\b).)+?)"):
         if found := re.fullmatch(
             rf"{lead}(?:, *(?:then )?| (?=(?:please )?(?:{_BAN}|always )))" + rest, body, re.IGNORECASE
         ):
-            return _clean(found["lesson"]), _clean(found["when"])
+            return clean(found["lesson"]), clean(found["when"])
     for tail in (
-        rf"(?:, *| )(?:but )?(?:only |just )?{_WHEN} (?P<when>.+)",
+        rf"(?:, *| )(?:but )?(?:only |just )?{WHEN} (?P<when>.+)",
         r" only (?:for|in|with|to|on) (?P<when>.+)",
     ):
         if found := re.fullmatch(r"(?P<lesson>.+?)" + tail, body, re.IGNORECASE):
-            return _clean(found["lesson"]), _clean(found["when"])
+            return clean(found["lesson"]), clean(found["when"])
     for found in re.finditer(r" (?:in|for|with|to|on) (?=(?P<when>.+)$)", body, re.IGNORECASE):
         lesson, when = body[: found.start()], found["when"]
         if len(lesson.split()) > 1 and len(when.split()) <= 8 and _SITUATION.match(when):
-            return _clean(lesson), _clean(when)
-    return _clean(body), ""
+            return clean(lesson), clean(when)
+    return clean(body), ""
 
 
 def _exception(body: str) -> tuple[str, str]:
     found = re.fullmatch(
-        rf"(?P<body>.+?)(?:,? but not|,? except|, not|,? unless)(?: {_WHEN}| for| in| to| with| on| it(?:'s|’s| is))+"
+        rf"(?P<body>.+?)(?:,? but not|,? except|, not|,? unless)(?: {WHEN}| for| in| to| with| on| it(?:'s|’s| is))+"
         r" (?P<boundary>.+)",
         body,
         re.IGNORECASE,
     ) or re.fullmatch(r"(?P<body>.+?),? (?:except|unless) (?P<boundary>.+)", body, re.IGNORECASE)
-    return (_clean(found["body"]), _clean(found["boundary"])) if found else (body, "")
+    return (clean(found["body"]), clean(found["boundary"])) if found else (body, "")
 
 
-def _change(text: str, about: str, known: Sequence[Reflection] | None) -> Understanding | None:
-    """A message that as a whole changes a lesson: forget it, only for, also for, not for; None for any other.
-
-    Without `known` any lesson may be meant (the gate).
-    """
-    said = " ".join(text.split())
-    if len(said) > 200 or said.endswith("?"):
-        return None
-    said = _clean(re.sub(r"^(?:(?:please|ok(?:ay)?|and|but|no|hm+)[\s,.:;-]+)+", "", said, flags=re.IGNORECASE))
-    place = rf"(?:{_WHEN}|for|in|with|to|on)"
-    if found := re.fullmatch(
-        r"forget (?:(?P<last>that|it|this)(?: (?:one|rule|lesson|again))?|(?:what i (?:said|told you) about|"
-        r"the (?:rule|lesson|thing|one) (?:about|on|with|for)|about) (?P<what>.+))",
-        said,
-        re.IGNORECASE,
-    ):
-        target = about if found["last"] or known is None else _about(found["what"], known)
-        return Understanding(kind="forget", about=target) if target else None
-    if not about:
-        return None
-    if re.fullmatch(r"(?:always|everywhere|in general|for everything|in all (?:chats|cases))", said, re.IGNORECASE):
-        return Understanding(kind="widen", about=about)
-    for kind, lead in (
-        ("when", rf"(?:that(?:'s|’s| is)? |apply (?:that|it) )?(?:only|just) {place}"),
-        ("also", rf"(?:also|(?:the )?same(?: goes| holds| applies)?) {place}"),
-        ("boundary", rf"(?:not {place}|except(?: {place})?|unless(?: it(?:'s|’s| is))?)"),
-    ):
-        if found := re.fullmatch(rf"{lead} (?P<where>.+)", said, re.IGNORECASE):
-            where = _clean(found["where"])
-            if not _telling(where):
-                return None
-            if kind == "boundary":
-                return Understanding(kind="narrow", about=about, boundary=where)
-            return Understanding(kind="narrow" if kind == "when" else "widen", about=about, when=where)
-    return None
-
-
-def _about(words: str, known: Sequence[Reflection]) -> str:
-    """Id of the one lesson that some words name best, or an empty text."""
-    wanted = set(_informative(words))
-    shared = {r.id: len(wanted & set(_informative(f"{r.text} {r.when}"))) for r in known if r.status != "retired"}
-    best = max(shared.values(), default=0)
-    top = [i for i, n in shared.items() if n == best]
-    return top[-1] if best and len(top) == 1 else ""
-
-
-def _clean(text: str) -> str:
-    return re.sub(
-        r"^(?:please|then)\b[\s,]*|[\s,;:.!]*(?:\bplease)?[\s,;:.!]*$", "", text.strip(), flags=re.IGNORECASE
-    ).strip()
-
-
-def _informative(text: str) -> list[str]:
-    found: list[str] = load_function("memory", "words", "informative")(text)
-    return found
-
-
-def _telling(text: str) -> bool:
-    """Whether some words say what is wanted, beside that something is."""
-    return bool(set(_informative(text)) - _EMPTY)
-
-
-__all__ = ["FIXED", "LONG", "Before", "may_teach", "situation", "understand"]
+__all__ = [
+    "FIXED", "LONG", "MOST", "Before", "may_teach", "polarity", "situation", "understand", "understand_all",
+]  # fmt: skip

@@ -25,7 +25,7 @@ from .kept import Record
 from .reading import read_feedback
 from .session import Scope, Session, alias, draw
 from .turn import Status, Turn, Understanding
-from .understanding import Before, may_teach, understand
+from .understanding import Before, may_teach, understand_all
 from .wording import says
 
 _ALIVE = ("answered", "noted", "refused")
@@ -90,18 +90,22 @@ class Working:
         known = [r for r in self.session.own.items().values() if r.status != "retired"]
         if self.session.roles(self.chat)("feedback").chats:
             ask = partial(self.session.ask, self.chat, "feedback")
-            read = await read_feedback(lambda key, messages: ask(f"{self.id}:{key}", messages), text, before, known)
+            reads = await read_feedback(lambda key, messages: ask(f"{self.id}:{key}", messages), text, before, known)
         else:
-            read = understand(text, before, known)
+            reads = understand_all(text, before, known)
+        read = reads[0]
         again = bool(self.record["replaces"])  # what is asked again counts as wrong already
         if read.kind == "none" or (again and read.kind == "complaint"):
             return read
-        about_it = read.kind == "teach" and fits(Reflection(id="", text=read.lesson, when=read.when), before.text)
+        about_it = any(
+            r.kind == "teach" and fits(Reflection(id="", text=r.lesson, when=r.when), before.text) for r in reads
+        )
         if (read.complains or about_it) and last is not None and before.reply and not again:
             await self._counted(last, text)
-        made = await self._file(read)
+        several = [await self._file(one) for one in reads]
+        made = self._together(several)
         if read.complains:
-            self.carried |= self._fitted(last) | ({f"{self.session.own.name}:{made.id}"} if made.id else set())
+            self.carried |= self._fitted(last) | {f"{self.session.own.name}:{m.id}" for m in several if m.id}
         kept.change(self.session.store, self.id, lambda r: r.update(understood=made.to_dict()))
         return made
 
@@ -114,14 +118,24 @@ class Working:
         try:
             if read.kind == "teach":
                 item, correction, known = await outcomes.teach(store, own, read, self.id)
+            elif read.about == "*":
+                items = [r for r in own.items().values() if r.status != "retired"]
+                if not items:
+                    return dataclasses.replace(read, status="refused", says="Nothing was taught yet.")
+                correction = await outcomes.retire(store, own, items, self.id)
+                told = "; ".join(f"{r.text} ({alias('user', r.id)})" for r in items)
+                return dataclasses.replace(
+                    read, status="retired", correction=correction["id"],
+                    says=f"Forgotten, all that you taught: {told}. To have it back: undo.",
+                )  # fmt: skip
             elif read.kind in ("narrow", "widen", "forget"):
                 item = own.items().get(read.about)
                 if item is None or item.status == "retired":
                     return dataclasses.replace(read, status="refused", says=says(read, None, ""))
                 if read.kind == "forget":
-                    correction = await outcomes.retire(store, own, item, self.id)
+                    correction = await outcomes.retire(store, own, [item], self.id)
                 else:
-                    new = changed(item, read)
+                    new = outcomes.changed(item, read)
                     item, correction = await outcomes.reword(store, own, item, new, self.id, kind=read.kind)
         except DataError as error:
             why = f"Nothing was kept: {error.what}" + (f" ({error.todo})" if error.todo else "")
@@ -134,6 +148,17 @@ class Working:
             says=says(read, item, alias("user", item.id), known=known),
             correction=correction["id"] if correction else "",
         )  # fmt: skip
+
+    def _together(self, several: list[Understanding]) -> Understanding:
+        """What one message came to: its first lesson, told with the others; they are taken back together."""
+        ids = [m.correction for m in several if m.correction]
+        if len(ids) > 1:
+            kept.change(
+                self.session.store, self.id,
+                lambda record: [c.update(group=ids) for c in record["corrections"] if c["id"] in ids],
+            )  # fmt: skip
+        first = next((m for m in several if m.status != "refused"), several[0])
+        return dataclasses.replace(first, says=" ".join(m.says for m in several if m.says))
 
     async def _counted(self, last: Record, words: str) -> None:
         session = self.session
@@ -325,13 +350,6 @@ class Working:
         }  # fmt: skip
 
 
-def changed(item: Reflection, read: Understanding) -> Reflection:
-    """A lesson after it was narrowed or widened in words."""
-    if read.kind == "widen":
-        return item.replace(when=outcomes.joined(item.when, read.when) if item.when and read.when else "")
-    return item.replace(when=read.when or item.when, boundary=outcomes.joined(item.boundary, read.boundary))
-
-
 def _messages(turn: Turn, attempt: Attempt | None) -> list[Message]:
     """A turn as the model reads it later: calls of tools with their results, and the answer as it stands."""
     told = [Message(role="user", content=turn.text)]
@@ -375,4 +393,4 @@ def _minus(now: Usage, before: Usage) -> Usage:
     )  # fmt: skip
 
 
-__all__ = ["Shown", "Working", "changed"]
+__all__ = ["Shown", "Working"]

@@ -81,7 +81,7 @@ async def test_a_message_may_teach_and_ask_at_once(store):
         assert made.history(made.chat)[0].verdict == "down"
         both = await turn(made, "Write the minutes. From now on, always sign with Jo.")
         assert both.status == "answered" and both.understood.lesson == "always sign with Jo"
-        assert [x["text"] for x in both.lessons] == ["always sign with Jo", "do not use emojis"]
+        assert [x["text"] for x in both.lessons] == ["always sign with Jo"], "the other one is of mails to the boss"
 
 
 async def test_lessons_are_narrowed_widened_and_forgotten_in_words(store):
@@ -230,3 +230,20 @@ async def test_the_embedded_model_cannot_chat_and_says_what_can(tmp_path):
         ChatAgent(store=tmp_path / "v.db").chats()
     with pytest.raises(ConfigError, match="budget"):
         ChatAgent(store=tmp_path / "v.db", budget=10)
+
+
+async def test_what_one_message_taught_is_taken_back_together_and_all_can_be_forgotten(store):
+    async with agent(store) as made:
+        both = await turn(made, "No lists in mails to my boss. In summaries, never use bold text.")
+        assert both.reply.count("Noted") == 2 and [x["alias"] for x in made.lessons()] == ["u1", "u2"]
+        back = await made.undo()
+        assert back.says.count("retired") == 2 and not made.lessons()
+        with pytest.raises(UnknownName):
+            await made.undo()
+        assert "Nothing was taught" in (await turn(made, "forget everything")).reply
+        await turn(made, TAUGHT)
+        await turn(made, "From now on, answer in metric units")
+        gone = await turn(made, "forget everything I told you")
+        assert "emojis" in gone.reply and "metric" in gone.reply and not made.lessons()
+        await made.undo()
+        assert len(made.lessons()) == 2
