@@ -52,8 +52,8 @@ async def outcome_ops(
     shown: Collection[str],
     outcome: float,
 ) -> list[MemoryOp]:
-    """VALUE operations for what was offered to an answer; an earlier, other outcome is balanced first, an equal one is
-    not counted again.
+    """VALUE operations for what was offered to an answer; an earlier, other outcome is taken back first, an equal one
+    is not counted again.
     """
     was = record.get("counts") or ()
     if credit is None or memory is None or not offered or (was and was[0]["outcome"] == outcome):
@@ -163,9 +163,9 @@ def inverse(plain: Mapping[str, Any], items: Mapping[str, Reflection], why: str)
     if op.op == "ADD":
         return MemoryOp(op="RETIRE", reflection=item.id, reason=reason, author=USER)
     if op.op == "VALUE" and op.outcome is not None:
-        return op.replace(
-            outcome=1.0 - op.outcome, delta=-op.delta, attempt=f"{op.attempt}#{why}", reason=reason, author=USER
-        )
+        return MemoryOp(
+            op="VALUE", reflection=item.id, delta=-op.delta, attempt=op.attempt, reason=reason, author=USER
+        )  # fmt: skip
     if op.op == "TAG" and op.tag in ("active", "quarantined"):
         other = "quarantined" if op.tag == "active" else "active"
         return MemoryOp.from_dict({"op": "TAG", "reflection": item.id, "tag": other, "reason": reason, "author": USER})

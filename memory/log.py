@@ -9,7 +9,8 @@ Rules, one per operation (an operation that breaks its rule changes nothing and 
 * RETIRE: a known item that is not retired yet. It stays readable by id and is never found again.
 * TAG: counts `shown`, `helped` or `harmed` of a known item; `active` or `quarantined` is its new standing.
 * VALUE: adds a finite `delta` to its value. With an outcome it is a trial: `shown` or `withheld`, counted once for an
-  attempt; a shown item has helped when the outcome is at least one half, else harmed.
+  attempt; a shown item has helped when the outcome is at least one half, else harmed. Without an outcome, for an
+  attempt that has counted, it takes that trial back: it counts no more, and may count anew.
 * NOOP: nothing.
 
 Trials are about words: an item whose words change begins with none.
@@ -56,7 +57,8 @@ class LogState:
         """Id -> version of the operation that wrote its words: its vector is kept under it."""
         self._tasks: dict[str, set[str]] = {}
         self._last = 0
-        self._counted: set[tuple[str, str]] = set()
+        self._counted: dict[tuple[str, str], Trial | None] = {}
+        """(attempt, item) -> its trial; None when it was taken back."""
 
     def next_id(self) -> str:
         """The id that the next ADD without one gets."""
@@ -71,7 +73,7 @@ class LogState:
         copy = LogState()
         copy.version, copy.embedder, copy._last = self.version, self.embedder, self._last
         copy.items, copy.since = dict(self.items), dict(self.since)
-        copy.trials, copy._counted = {i: list(t) for i, t in self.trials.items()}, set(self._counted)
+        copy.trials, copy._counted = {i: list(t) for i, t in self.trials.items()}, dict(self._counted)
         return copy
 
     def trial(self) -> LogState:
@@ -106,18 +108,24 @@ class LogState:
             return old.replace(status="retired" if op.op == "RETIRE" else op.tag)
         if op.op == "TAG":
             return old.replace(counters=old.counters.replace(**{op.tag: getattr(old.counters, op.tag) + 1}))
+        key, by = (op.attempt, op.reflection), 1
         if op.outcome is None:
-            return old.replace(value=(old.value or 0.0) + op.delta)
-        shown = op.tag == "shown"
-        self._trials_of(op.reflection).append(Trial(shown, op.chance, op.outcome, self.version))
-        self._counted.add((op.attempt, op.reflection))
-        if not shown:
+            trial = self._trial_of(*key) if op.attempt else None
+            if trial is None:
+                return old.replace(value=(old.value or 0.0) + op.delta)
+            by, known = -1, self._trials_of(op.reflection)
+            known[:] = [t for t in known if t.version != trial.version]
+        else:
+            trial = Trial(op.tag == "shown", op.chance, op.outcome, self.version)
+            self._trials_of(op.reflection).append(trial)
+        self._counted[key] = trial if by > 0 else None
+        if not trial.shown:
             return old
-        helped = op.outcome >= 0.5
+        helped = trial.outcome >= 0.5
         counters = old.counters.replace(
-            shown=old.counters.shown + 1,
-            helped=old.counters.helped + helped,
-            harmed=old.counters.harmed + (not helped),
+            shown=old.counters.shown + by,
+            helped=old.counters.helped + by * helped,
+            harmed=old.counters.harmed + by * (not helped),
         )
         return old.replace(value=(old.value or 0.0) + op.delta, counters=counters)
 
@@ -160,7 +168,7 @@ class LogState:
             return "an outcome needs the tag `shown` or `withheld`"
         if not (0 <= op.outcome <= 1 and 0 < op.chance <= 1) or (op.tag == "withheld" and op.chance == 1):
             return f"outcome {op.outcome} at chance {op.chance} is out of range"
-        if op.attempt and self._has_counted(op.attempt, op.reflection):
+        if op.attempt and self._trial_of(op.attempt, op.reflection) is not None:
             return f"attempt {op.attempt!r} has counted for {op.reflection!r}"
         return ""
 
@@ -207,8 +215,8 @@ class LogState:
     def _forget_trials(self, item_id: str) -> None:
         self.trials.pop(item_id, None)
 
-    def _has_counted(self, attempt: str, item_id: str) -> bool:
-        return (attempt, item_id) in self._counted
+    def _trial_of(self, attempt: str, item_id: str) -> Trial | None:
+        return self._counted.get((attempt, item_id))
 
 
 class _Layer(LogState):
@@ -233,8 +241,10 @@ class _Layer(LogState):
         if item_id in self.trials:
             self._own[item_id] = []
 
-    def _has_counted(self, attempt: str, item_id: str) -> bool:
-        return super()._has_counted(attempt, item_id) or self._under._has_counted(attempt, item_id)
+    def _trial_of(self, attempt: str, item_id: str) -> Trial | None:
+        if (attempt, item_id) in self._counted:
+            return self._counted[attempt, item_id]
+        return self._under._trial_of(attempt, item_id)
 
 
 def replay(ops: Iterable[MemoryOp]) -> dict[str, Reflection]:

@@ -9,7 +9,7 @@ Rules:
   is kept as words. `text` is words. `name` tells several judgements of one response apart; a second one of the same
   name replaces the first.
 * The outcome of a response is the mean of its scores. It counts once for each lesson that was offered there, at the
-  chance it had of being shown (as in the loop); when it changes, the earlier one is balanced by its opposite first. A
+  chance it had of being shown (as in the loop); when it changes, the earlier one is taken back first. A
   memory that stands still (pinned, adopted) is not credited. Whoever has a key of the project is believed.
 * What is said is kept without secrets, as Feedback of the source `user`. Each change of mind is appended to the
   attempt, with the operations that count from then on; the log of the memory only grows.
@@ -169,8 +169,8 @@ class FeedbackDoor:
         await memory.refresh()
         items, said = memory.items(), f"said the user of response {attempt.id}"
         back = [
-            op.replace(
-                outcome=1.0 - (op.outcome or 0.0), delta=-op.delta, attempt=f"{op.attempt}#{number}", author=USER,
+            MemoryOp(
+                op="VALUE", reflection=op.reflection, delta=-op.delta, attempt=op.attempt, author=USER,
                 reason=f"taken back, {said}",
             )
             for op in counted if op.reflection in items and items[op.reflection].status != "retired"

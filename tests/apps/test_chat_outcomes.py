@@ -30,7 +30,7 @@ def value(store, last):
     return [f.value for f in store.feedback([attempt.id])[attempt.id]]
 
 
-async def test_thumbs_count_once_and_undo_balances(store):
+async def test_thumbs_count_once_and_undo_takes_back(store):
     async with agent(store) as made:
         await turn(made, TAUGHT)
         last = await turn(made, BOSS)
@@ -44,9 +44,14 @@ async def test_thumbs_count_once_and_undo_balances(store):
         assert made.history(made.chat)[-1].verdict == "up" and value(store, last) == [1.0]
         await made.undo(last.id)
         assert made.history(made.chat)[-1].verdict is None and value(store, last) == [None]
-        _, helped, harmed = counts(made)
-        assert helped == harmed, "each outcome is balanced by its opposite"
-        assert [c["undone"] for c in made.history(made.chat)[-1].corrections] == [True, True]
+        assert counts(made) == (0, 0, 0), "what was taken back counts nowhere"
+        for up in (True, False) * 5:
+            await made.thumbs(last, up)
+        assert counts(made) == (1, 0, 1), "an answer counts once, however often one changes one's mind"
+        for _ in range(10):
+            await made.undo(last.id)
+        assert counts(made) == (0, 0, 0)
+        assert all(c["undone"] for c in made.history(made.chat)[-1].corrections)
         with pytest.raises(UnknownName, match="nothing to take back"):
             await made.undo(last.id)
         with pytest.raises(UnknownName, match="unknown"):

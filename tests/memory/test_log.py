@@ -200,3 +200,25 @@ def test_an_item_of_an_unknown_kind_is_never_written():
     state = LogState()
     op = state.apply(MemoryOp(op="ADD", item=Reflection(id="", text="x", kind="poem")))
     assert op.op == "NOOP" and "unknown kind 'poem'" in op.reason and state.items == {}
+
+
+def test_a_trial_is_taken_back_and_may_count_anew() -> None:
+    state = LogState()
+    state.apply(MemoryOp(op="ADD", item=Reflection(id="r1", text="words")))
+    right = MemoryOp(op="VALUE", reflection="r1", tag="shown", outcome=1.0, delta=0.3, attempt="a", chance=0.5)
+    back = MemoryOp(op="VALUE", reflection="r1", delta=-0.3, attempt="a")
+    for _ in range(3):
+        state.apply(right)
+        assert state.items["r1"].counters.helped == len(state.trials["r1"]) == 1
+        layer = state.trial()
+        layer.apply(back)
+        assert layer.apply(right.replace(outcome=0.0)).op == "VALUE" and layer.items["r1"].counters.harmed == 1
+        assert layer.apply(right).op == "NOOP" and state.items["r1"].counters.harmed == 0
+        state.apply(back)
+        assert (state.trials["r1"], state.items["r1"].counters.shown, state.items["r1"].value) == ([], 0, 0.0)
+        state.apply(back.replace(delta=0.0))
+        assert state.items["r1"].counters.shown == 0, "nothing is taken back twice"
+    state.apply(right)
+    state.apply(MemoryOp(op="UPDATE", reflection="r1", item=Reflection(id="r1", text="other words")))
+    state.apply(back)
+    assert not state.trials.get("r1") and state.items["r1"].counters.shown == 0
