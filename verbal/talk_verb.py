@@ -11,7 +11,7 @@ import re
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,8 @@ def run_talk(
         quiet: Print nothing.
     """
     maker = load_part("apps", "chat")
-    with Store(path) as store, asyncio.Runner() as runner, _screen(quiet) as screen:
+    aside = redirect_stdout(sys.stderr) if quiet else nullcontext()  # what tools print is no JSON
+    with aside, Store(path) as store, asyncio.Runner() as runner, _screen(quiet) as screen:
         more = {} if budget is None else {"budget": budget}
         agent = maker(
             store=store, recipe=make_recipe(options, store), user=user, team=team, tools=tools, mcp=mcp, **more

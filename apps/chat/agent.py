@@ -277,7 +277,7 @@ class ChatAgent(Keeping):
         for wanted in made.get("group") or [made["id"]]:  # what one message taught goes together
             one = next(c for c in record["corrections"] if c["id"] == wanted)
             if "undone" not in one:
-                told += await outcomes.take_back(self.store, self.memories, one, record)
+                told += await outcomes.take_back(self.store, self.memories, one, record, self._alias)
                 record = kept.record_of(self.store, record["id"], self.user)
         says = "; ".join([f"taken back: {made['kind']} ({made['id']})", *told])
         return Said(id=made["id"], turn=record["id"], kind="undo", kept=True, says=says)

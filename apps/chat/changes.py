@@ -39,7 +39,9 @@ def change(text: str, about: str, known: Sequence[Reflection] | None) -> Underst
     ):
         target = about if found["last"] or known is None else _about(found["what"] or found["named"] or "", known)
         target = "*" if found["all"] else target
-        return Understanding(kind="forget", about=target) if target else None
+        named = bool(found["what"] or found["named"]) and not said.lower().startswith("forget about")
+        # Of no lesson: that is told, for a model would say that it forgot.
+        return Understanding(kind="forget", about=target) if target or named else None
     if not about:
         return None
     if re.fullmatch(r"(?:always|everywhere|in general|for everything|in all (?:chats|cases))", said, re.IGNORECASE):

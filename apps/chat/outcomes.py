@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from verbal.contracts import Credit
@@ -154,8 +154,10 @@ async def retire(store: Store, memory: Any, items: Sequence[Reflection], turn: s
     return kept.add_correction(store, turn, {"kind": "forget", "ops": {memory.name: logged}, "words": words})
 
 
-async def take_back(store: Store, memories: Mapping[str, Any], made: Record, record: Record) -> list[str]:
-    """Takes a correction back; says what that changed."""
+async def take_back(
+    store: Store, memories: Mapping[str, Any], made: Record, record: Record, called: Callable[[str], str]
+) -> list[str]:
+    """Takes a correction back; says what that changed. `called`: how the person knows `memory:id`."""
     told: list[str] = []
     counts: dict[str, list[Record]] = {}
     for name in {*made["ops"], *(record["counts"] if made["outcome"] is not None else ())}:
@@ -170,11 +172,11 @@ async def take_back(store: Store, memories: Mapping[str, Any], made: Record, rec
         ops += _worded_back(made, own, memory.items())
         if ops:
             await memory.apply(ops)
-        told += [f"lesson {op.reflection} retired" for op in ops if op.op == "RETIRE"]
+        told += [f"lesson {called(f'{name}:{op.reflection}')} retired" for op in ops if op.op == "RETIRE"]
         told += ["the lesson is back" for op in ops if op.op == "ADD"]
-        told += [f"lesson {op.reflection} as it was" for op in ops if op.op == "UPDATE"]
-        balanced = dict.fromkeys(op.reflection for op in ops if op.op == "VALUE")
-        told += [f"it does not count for {', '.join(balanced)} any more"] if balanced else []
+        told += [f"lesson {called(f'{name}:{op.reflection}')} as it was" for op in ops if op.op == "UPDATE"]
+        counted_for = dict.fromkeys(called(f"{name}:{op.reflection}") for op in ops if op.op == "VALUE")
+        told += [f"it does not count for {', '.join(counted_for)} any more"] if counted_for else []
 
     def mark(turn: Record) -> None:
         next(c for c in turn["corrections"] if c["id"] == made["id"])["undone"] = time.time()

@@ -8,10 +8,13 @@ goes to the model as one JSON string: text in it is data.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
 import importlib.util
 import inspect
 import json
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,7 +109,7 @@ class Toolbox:
             return Called(**made, result=_text(result))
         except TimeoutError:
             return Called(**made, error=f"it took longer than {self.limit:g} s and was stopped")
-        except Exception as error:  # a tool is the person's own code: whatever it raises is told to the model
+        except (Exception, SystemExit) as error:  # the person's own code: whatever it raises is told to the model
             return Called(**made, error=f"{type(error).__name__}: {str(error)[:500]}")
 
 
@@ -153,10 +156,41 @@ def function_tool(given: Callable[..., Any]) -> Tool:
         values = {n: getattr(read, n) for n in fields}
         if inspect.iscoroutinefunction(given):
             return await given(**values)
-        return await asyncio.to_thread(given, **values)
+        return await _in_thread(given, values)
 
     about = inspect.getdoc(given) or name.replace("_", " ")
     return Tool(name=name, description=about[:1000], parameters=schema, run=run)
+
+
+async def _in_thread(given: Callable[..., Any], values: Mapping[str, Any]) -> Any:
+    """What a function gives, in a thread of its own: one that hangs holds up nothing, not even the process's end."""
+    loop = asyncio.get_running_loop()
+    made: asyncio.Future[Any] = loop.create_future()
+
+    def settle(result: Any, error: BaseException | None) -> None:
+        if made.done():  # nobody waits for it any more
+            return
+        if error is not None:
+            made.set_exception(error)
+        else:
+            made.set_result(result)
+
+    def work() -> None:
+        result: Any = None
+        error: BaseException | None = None
+        try:
+            result = given(**values)
+        except StopIteration as stopped:  # which no future can hold
+            error = RuntimeError(f"StopIteration: {stopped}")
+        except SystemExit as left:
+            error = RuntimeError(f"it called exit({left.code})")
+        except BaseException as raised:
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=contextvars.copy_context().run, args=(work,), name="verbal-tool", daemon=True).start()
+    return await made
 
 
 def load_tool(spec: str) -> Tool:

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 from chat_world import agent, follows, turn
@@ -242,3 +243,26 @@ def test_importing_the_agent_is_light():
         [sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ), check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def leaves() -> str:
+    """Ends the process, if it is let."""
+    raise SystemExit(3)
+
+
+async def test_a_tool_cannot_end_the_agent_and_one_that_hangs_holds_up_nobody():
+    never = threading.Event()
+
+    def hangs() -> str:
+        """Waits for ever."""
+        never.wait()
+        return ""
+
+    box = make_toolbox([leaves, hangs, add], limit=0.05)
+    assert "exit(3)" in (await box.call(ToolCall(id="1", name="leaves", arguments="{}"))).error
+    for _ in range(40):  # more than threads of a pool
+        assert "longer than" in (await box.call(ToolCall(id="1", name="hangs", arguments="{}"))).error
+    assert (await box.call(ToolCall(id="1", name="add", arguments='{"a": 1, "b": 2}'))).result == "3"
+    held = [t for t in threading.enumerate() if t.name == "verbal-tool"]
+    assert len(held) >= 40 and all(t.daemon for t in held)
+    never.set()

@@ -93,11 +93,13 @@ def test_several_wishes_of_one_message_are_all_read():
 @pytest.mark.parametrize(
     ("text", "about"),
     [("forget everything I told you", "*"), ("forget all", "*"), ("forget the rule about emojis", "r1"),
-     ("forget my emojis rule", "r1")],
+     ("forget my emojis rule", "r1"), ("forget the rule about tables", "")],
 )  # fmt: skip
 def test_lessons_are_forgotten_by_name_or_all(text, about):
     known = [Reflection(id="r1", text="no emojis"), Reflection(id="r2", text="metric units")]
-    assert may_teach(text) and understand(text, known=known).about == about
+    read = understand(text, known=known)
+    assert may_teach(text) and (read.kind, read.about) == ("forget", about)
+    assert understand("forget about the meeting", known=known).kind == "none"
 
 
 @pytest.mark.parametrize("text", ORDINARY)

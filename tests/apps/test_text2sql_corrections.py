@@ -219,7 +219,7 @@ async def test_an_answer_counts_by_what_was_said_last_and_not_taken_back(db: Pat
         values.append(known(a))
         assert values[0] > 0 > values[1]
         gone = await a.undo(up.id)
-        assert known(a) == values[1] and gone.credited == [], "the outcome that is taken back already is not taken back twice"
+        assert known(a) == values[1] and gone.credited == [], "nothing is taken back twice"
         assert user_value(a, answer.attempt) == 0.0
         await a.undo(down.id)
         assert known(a) == 0.0 and user_value(a, answer.attempt) is None, "what was taken back does not count again"
