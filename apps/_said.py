@@ -24,6 +24,13 @@ USER = "user"
 """Author of what a person said."""
 LONGEST = 400
 """Characters of a person's words."""
+_ADDRESS = re.compile(
+    r"\b(?:https?://|www\.)\S+|\S+@\S+\.\w+|\b[\w-]+\.(?:com|net|org|io|example|de|info|biz)\b|"
+    r"\b(?:passwords?|passwor[dt]|pin|iban|credentials?|credit cards?|bank accounts?|api[ _-]?keys?)\b|"
+    r"\+\d[\d ()/-]{7,}|\b\d{10,}\b",
+    re.IGNORECASE,
+)
+"""What a poisoned lesson would send others to, or ask them for."""
 _LEAD = re.compile(r"^\s*(no|nope|wrong|not quite|incorrect)\s*[:,;.!-]+\s*", re.IGNORECASE)
 
 
@@ -104,6 +111,17 @@ def check_lesson(lesson: Reflection, *, todo: str = "") -> None:
     if why := load_function("memory", "screening", "instruction")(lesson):
         say = todo or "say what is known of the data, and no more"
         raise DataError(f"the correction was not taken: {why}", todo=say)
+
+
+def check_for_others(lesson: Reflection) -> None:
+    """Refuses a lesson for others that names an address, an account or a password.
+
+    Raises:
+        DataError: it does.
+    """
+    if found := _ADDRESS.search(f"{lesson.text} {lesson.when} {lesson.boundary}"):
+        what = f"{found[0][:60]!r} goes to nobody else: a lesson for others says how to answer, and no more"
+        raise DataError(what, todo="say it without addresses, accounts and passwords, or ask an admin")
 
 
 async def write(store: Store, memory: Any, credit: Credit | None, ops: Sequence[MemoryOp]) -> list[dict[str, Any]]:
@@ -189,6 +207,6 @@ def said(attempt: Attempt, **fields: Any) -> Feedback:
 
 
 __all__ = [
-    "LONGEST", "USER", "Record", "check_lesson", "counted", "filed", "inverse", "lesson_ops", "open_trials",
-    "outcome_ops", "own_words", "said", "standing", "undo_ops", "write",
+    "LONGEST", "USER", "Record", "check_for_others", "check_lesson", "counted", "filed", "inverse", "lesson_ops",
+    "open_trials", "outcome_ops", "own_words", "said", "standing", "undo_ops", "write",
 ]  # fmt: skip

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import time
 from typing import Any, Literal
 
 from verbal.errors import ConfigError, DataError
 from verbal.types import Reflection, Usage
 
-from .._said import lesson_ops, write
+from .._said import check_for_others, lesson_ops, write
 from . import kept, outcomes
 from .session import Scope, Session, alias, memory_of
 from .turn import Said, Turn
 from .wording import applies
-
-_ADDRESS = re.compile(
-    r"\b(?:https?://|www\.)\S+|\S+@\S+\.\w+|\b[\w-]+\.(?:com|net|org|io|example|de|info|biz)\b|"
-    r"\b(?:passwords?|passwor[dt]|pin|iban|credentials?|credit cards?|bank accounts?|api[ _-]?keys?)\b|"
-    r"\+?\d[\d ()/-]{7,}",
-    re.IGNORECASE,
-)
-"""What a poisoned lesson would send others to, or ask them for."""
 
 
 class Keeping(Session):
@@ -76,9 +67,8 @@ class Keeping(Session):
         _, item, scope = self.find(reflection)
         if scope == to or (scope == "global" and to == "team"):
             raise ConfigError(f"{alias(scope, item.id)} is shared there already", todo="share one of your own: u1")
-        if not self.admin and (found := _ADDRESS.search(f"{item.text} {item.when} {item.boundary}")):
-            what = f"{found[0][:60]!r} goes to nobody else: a lesson for others says how to answer, and no more"
-            raise DataError(what, todo="say it without addresses, accounts and passwords, or ask an admin")
+        if not self.admin:
+            check_for_others(item)
         name = memory_of(to, self.team)
         memory, chat = self.memories[name], self.chat or kept.chat_of(self.place())
         lesson = item.replace(id="", task=None, attempts=(), rival="")

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from verbal.errors import DataError
 from verbal.memory_verbs import open_for, open_part
 from verbal.parts import load_function
 from verbal.store import Store
 from verbal.types import Counters, MemoryOp, Reflection
 
+from .._said import check_for_others
 from .door import read_json, text_of, whole_of
 from .faults import Fault, clean
 from .memories import item_of, readable, told
@@ -61,6 +63,8 @@ async def act_on_item(site: Site, person: Person, request: web.Request) -> web.S
     if not may_write(person, name):
         # In one operation, so that no version of the log has new words that are believed.
         ops = [op.replace(item=op.item.replace(status="quarantined")) if op.item else op for op in ops]
+        for op in ops if name.startswith("chat-") else ():
+            _for_others(op.item)
     await _write(site.store, name, ops)
 
     def after() -> dict[str, Any]:
@@ -119,6 +123,14 @@ def check_words(item: Reflection) -> None:
         raise Fault(400, "instruction", f"that was not taken: {why}", "say what is so, and no more")
 
 
+def _for_others(item: Reflection | None) -> None:
+    try:
+        if item is not None:
+            check_for_others(item)
+    except DataError as error:
+        raise Fault(400, "address", clean(error.what), error.todo) from None
+
+
 async def _share(site: Site, person: Person, memory: str, item: Reflection, to: str) -> dict[str, Any]:
     """Files a lesson for the team or for all, on trial there."""
     target = own_memory(person, to) if to in ("team", "global") else ""
@@ -127,6 +139,8 @@ async def _share(site: Site, person: Person, memory: str, item: Reflection, to: 
     if target == memory or item.status == "retired":
         raise Fault(409, "there", "it is there already" if target == memory else f"{item.id} is retired")
     check_words(item)
+    if not person.admin:
+        _for_others(item)
     copied = item.replace(
         id="", status="quarantined", value=None, counters=Counters(), rival="", embedding=(), task=None, attempts=()
     )
