@@ -32,7 +32,8 @@ class Flow:
         for part in re.findall(r"\n|[^\S\n]+|\S+", visible(piece)):
             if part.isspace():
                 self._put_word()
-                self._put(part if part != "\n" or self._column or self._open else "")
+                full = part != "\n" and self._column + len(part) > self._columns
+                self._put(part if not full and (part != "\n" or self._column or self._open) else "")
             else:
                 self._word += part
         if not self._quiet:
@@ -47,10 +48,13 @@ class Flow:
         if not self._quiet:
             sys.stdout.flush()
 
+    @property
+    def _columns(self) -> int:
+        return self._width or min(_WIDTH, shutil.get_terminal_size((_WIDTH, 24)).columns)
+
     def _put_word(self) -> None:
         word, self._word = self._word, ""
-        width = self._width or min(_WIDTH, shutil.get_terminal_size((_WIDTH, 24)).columns)
-        if word and self._column and self._column + len(word) > width:
+        if word and self._column and self._column + len(word) > self._columns:
             self._put("\n")
         self._put(word)
 

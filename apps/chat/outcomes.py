@@ -173,7 +173,7 @@ async def take_back(
         if ops:
             await memory.apply(ops)
         told += [f"lesson {called(f'{name}:{op.reflection}')} retired" for op in ops if op.op == "RETIRE"]
-        told += ["the lesson is back" for op in ops if op.op == "ADD"]
+        told += [f"it is back: {op.item.text}" for op in ops if op.op == "ADD" and op.item]
         told += [f"lesson {called(f'{name}:{op.reflection}')} as it was" for op in ops if op.op == "UPDATE"]
         counted_for = dict.fromkeys(called(f"{name}:{op.reflection}") for op in ops if op.op == "VALUE")
         told += [f"it does not count for {', '.join(counted_for)} any more"] if counted_for else []

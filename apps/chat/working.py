@@ -158,7 +158,7 @@ class Working:
                 lambda record: [c.update(group=ids) for c in record["corrections"] if c["id"] in ids],
             )  # fmt: skip
         first = next((m for m in several if m.status != "refused"), several[0])
-        return dataclasses.replace(first, says=" ".join(m.says for m in several if m.says))
+        return dataclasses.replace(first, says="\n".join(m.says for m in several if m.says))
 
     async def _counted(self, last: Record, words: str) -> None:
         session = self.session

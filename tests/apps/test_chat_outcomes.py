@@ -80,7 +80,7 @@ async def test_teaching_is_taken_back_and_words_come_back(store):
         assert (made.lessons()[0]["when"], made.lessons()[0]["boundary"]) == ("you write to my boss", "")
         gone = await made.forget("r1")
         assert gone.lesson["status"] == "retired" and made.lessons() == []
-        assert "the lesson is back" in (await made.undo()).says and len(made.lessons()) == 1
+        assert "it is back: " in (await made.undo()).says and len(made.lessons()) == 1
         assert (await made.undo(noted.understood.correction)).kept
         assert made.own.items()["r1"].status == "retired"
         for wrong in ({}, {"boundary": " "}):

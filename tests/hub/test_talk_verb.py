@@ -159,6 +159,10 @@ def test_text_flows_in_whole_words(capsys):
     flow.end()
     flow.end()
     assert capsys.readouterr().out == "one two \nthree four \nfive\n\n- six \nseveneightnine\n"
+    flow.add("a word of 12")  # as wide as the screen: the space after it must not begin a line of its own
+    flow.add(" and more")
+    flow.end()
+    assert capsys.readouterr().out == "a word of 12\nand more\n"
     Flow(quiet=True).add("nothing")
     waiting = Waiting(quiet=False)
     waiting.start()
