@@ -147,9 +147,8 @@ class AppEnvironment:
             named = f"the row names no task of split {opened.split!r}: {task!r}"
             what = named if task else "the row has no column `task`"
             raise DataError(what, where="environment_factory", todo="train on factory.dataset()")
-        if self._environment is not None:
-            opened.run(self._environment.aclose())
-        self._environment, self._seen = opened.context.app.environment(), None
+        opened.run(opened.leave(self._environment))
+        self._environment, self._seen = opened.enter(), None
         self._made = opened.attempt(task)
         if hasattr(self._environment, "user"):
             self._environment.user = opened.context.roles("user")
@@ -213,6 +212,7 @@ class _Opened:
         self._thread = threading.Thread(target=self._loop.run_forever, name="verbal-environments", daemon=True)
         self._thread.start()
         self._stack, self._lock = AsyncExitStack(), threading.Lock()
+        self._live: dict[int, Environment] = {}
         try:
             self.context: Context = self.run(self._context(recipe, store))
             tasks = self.context.app.tasks(split)
@@ -225,6 +225,18 @@ class _Opened:
             self.close()
             raise
         self._numbers = {task: self._next(task) for task in self.tasks}
+
+    def enter(self) -> Environment:
+        """A fresh environment, closed by `leave` or with everything."""
+        made: Environment = self.context.app.environment()
+        self._live[id(made)] = made
+        return made
+
+    async def leave(self, environment: Environment | None) -> None:
+        """Closes an environment."""
+        if environment is not None:
+            self._live.pop(id(environment), None)
+            await environment.aclose()
 
     def run(self, work: Coroutine[Any, Any, _T]) -> _T:
         """What a coroutine gives, awaited in the loop of the environments."""
@@ -254,6 +266,8 @@ class _Opened:
 
     def close(self) -> None:
         """Closes everything and ends the thread."""
+        for environment in [*self._live.values()]:
+            self.run(self.leave(environment))
         self.run(self._stack.aclose())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()

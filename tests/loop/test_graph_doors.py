@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 
@@ -82,6 +82,18 @@ async def test_a_graph_is_a_node_that_answers_with_lessons(store) -> None:
         longer = max((one, two), key=lambda a: len(a.steps[0].prompt))
         assert [m.role for m in longer.steps[0].prompt] == ["user", "assistant", "user"]
         assert opened.memories() == before, "nothing is learned here"
+
+
+async def test_results_of_tools_stay_with_their_calls(store) -> None:
+    asked = AIMessage("", tool_calls=[{"name": "find", "args": {"word": "anchor"}, "id": "c1"}])
+    before = [HumanMessage("Look it up."), asked, ToolMessage("found", tool_call_id="c1"), AIMessage("Done.")]
+    async with make_graph(RECIPE, store=store, model=ScriptedModel(tiny_reply)) as graph:
+        await graph.ainvoke({"messages": [*before, HumanMessage(QUESTION)]})
+    with Store(store) as opened:
+        (made,) = opened.attempts()
+    _, call, result, *_ = made.steps[0].prompt
+    assert (call.tool_calls[0].id, json.loads(call.tool_calls[0].arguments)) == ("c1", {"word": "anchor"})
+    assert (result.role, result.tool_call_id) == ("tool", "c1"), "a provider refuses one without its call"
 
 
 async def test_it_streams_updates_and_pieces(store) -> None:

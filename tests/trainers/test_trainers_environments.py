@@ -9,6 +9,7 @@ import pickle
 import pytest
 
 from verbal.apps.social import Social
+from verbal.apps.social.conversation import Conversation
 from verbal.apps.social.scenarios import scenario_of
 from verbal.apps.social.speaker import good_script
 from verbal.errors import ConfigError, DataError, TrainError, UnknownName
@@ -53,6 +54,20 @@ def test_a_good_talk_is_rewarded_and_kept_and_silence_is_not(factory, tmp_path) 
         assert [s.author for s in kept[0].steps][:2] == ["policy", "user"]
         assert len(kept[0].steps[2].prompt) == 3
         assert store.feedback([kept[0].id])[kept[0].id][0].value == 1.0
+
+
+def test_what_was_begun_is_closed_with_the_factory(tmp_path, monkeypatch) -> None:
+    closed = []
+
+    async def aclose(self) -> None:
+        closed.append(self)
+
+    monkeypatch.setattr(Conversation, "aclose", aclose)
+    with environment_factory("social", store=tmp_path / "w.db") as made:
+        one, two = made(), made()
+        one.reset(task=FIRST), two.reset(task=FIRST), one.reset(task=FIRST)
+        assert len(closed) == 1
+    assert len({id(c) for c in closed}) == 3, "each once, those that never ended too"
 
 
 def test_another_process_goes_on_counting(factory, tmp_path) -> None:

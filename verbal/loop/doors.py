@@ -38,7 +38,7 @@ from verbal.recipe import Recipe, load_recipe
 from verbal.run import Workshop, make_context, open_workshop
 from verbal.store import Store
 from verbal.study import open_pinned
-from verbal.types import Attempt, Message, Step, Task
+from verbal.types import Attempt, Message, Step, Task, ToolCall
 
 KINDS = ("agent", "episode")
 """What a graph does with the last message."""
@@ -184,7 +184,7 @@ def _task(context: Context, state: Talk) -> Task:
 async def _answered(context: Context, task: Task, state: Talk) -> Attempt:
     hints = await context.hints(task)
     last = max(i for i, m in enumerate(state["messages"]) if m.type == "human")
-    before = [Message(role=_ROLES.get(m.type, "user"), content=text_of(m)) for m in state["messages"][:last]]
+    before = [_plain(m) for m in state["messages"][:last]]
     prompt = [*before, *context.app.messages("solver", task, hints=hints)]
     reply = await _streamed(context, prompt, context.solving(task.id, greedy=True))
     shown = tuple(h.id for h in hints)
@@ -220,6 +220,17 @@ def _message(context: Context, made: Attempt, text: str, **more: Any) -> AIMessa
     for held, key in ((context.offers, made.task), (context.observations, made.id), (context.tasks, made.task)):
         cast(dict[str, Any], held).pop(key, None)
     return AIMessage(content=text, id=made.id, response_metadata={"model_name": made.model, "verbal": told})
+
+
+def _plain(message: BaseMessage) -> Message:
+    """A message of LangChain as ours; results of tools stay with their calls, for providers refuse one without."""
+    role, told = _ROLES.get(message.type, "user"), cast(Any, message)
+    calls = tuple(
+        ToolCall(id=str(c.get("id") or ""), name=c["name"], arguments=json.dumps(c["args"]))
+        for c in (told.tool_calls if role == "assistant" else ())
+    )
+    answers = told.tool_call_id if role == "tool" else None
+    return Message(role=role, content=text_of(message), tool_calls=calls, tool_call_id=answers)
 
 
 def text_of(message: BaseMessage) -> str:
