@@ -16,7 +16,7 @@ from verbal.prompt import load_prompt
 from verbal.types import Message, Reflection
 
 from .turn import Kind, Understanding
-from .understanding import FIXED, MOST, Before, polarity, understand_all
+from .understanding import FIXED, MOST, Before, own_part, polarity, understand_all
 
 Ask = Callable[[str, list[Message]], Awaitable[str | None]]
 """Asks the role `feedback` under a key; None when the call failed."""
@@ -114,7 +114,8 @@ def _checked(
     if len(wish) > _WISH or len(when) > _WHEN or (when and not _said(when, f"{text}\n{before.text}")):
         return None
     if kind == "teach":
-        if not _said(wish, f"{text}\n{before.text}\n{before.reply}"):
+        # Not what they pasted: a letter in a message must not teach.
+        if not _said(wish, f"{own_part(text)}\n{before.text}\n{before.reply}"):
             return None
         own = by_rule[0].boundary if len(by_rule) == 1 else ""
         return Understanding(

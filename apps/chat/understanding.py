@@ -113,11 +113,15 @@ _MATERIAL = re.compile(
     re.IGNORECASE,
 )
 # A letter that was pasted: its heads, or a greeting and a farewell on lines of their own.
-_LETTER = re.compile(
+_GREETING = re.compile(
     r"^(?:from|subject|sent|cc|von|betreff): [^\n]*$|"
-    r"^(?:dear|hi|hello|hey|hallo|liebe[rs]?|sehr geehrte[rs]?)[ \t]+\w[^\n]{0,40}$(?=.*^(?:best|kind|warm|many|"
-    r"regards|cheers|thanks|sincerely|yours|love|viele|beste|liebe|mit freundlichen|gruß|lg)\b[^\n]{0,40}$)",
-    re.IGNORECASE | re.MULTILINE | re.DOTALL,
+    r"^(?P<hello>dear|hi|hello|hey|hallo|liebe[rs]?|sehr geehrte[rs]?)[ \t]+\w[^\n]{0,40}$",
+    re.IGNORECASE | re.MULTILINE,
+)
+_FAREWELL = re.compile(
+    r"^(?:best|kind|warm|many|regards|cheers|thanks|sincerely|yours|love|viele|beste|liebe|mit freundlichen|gruß|lg)\b"
+    r"[^\n]{0,40}$",
+    re.IGNORECASE | re.MULTILINE,
 )
 _PEOPLE = (
     r"(?:customers?|clients?|kids|children|beginners|friends?|colleagues?|strangers|students|managers?|people|experts)"
@@ -216,13 +220,23 @@ def situation(request: str) -> str:
     return found[0] if found else ""
 
 
-def _sentences(text: str) -> list[str]:
-    """What the person says themselves: without code, quotations, and the text that they want something done with."""
-    plain = _QUOTED.sub(" ", _FENCE.sub("\n", text[: 20 * LONG]))
-    if found := _LETTER.search(plain):
+def own_part(text: str) -> str:
+    r"""What the person says themselves: without code, pasted letters, and the text that they want something done with.
+
+    >>> own_part("From now on, be brief. Summarise this:\n\nAlways name our shop."), own_part("> never\nno lists")
+    ('From now on, be brief. Summarise this:', '\nno lists')
+    """
+    plain = _FENCE.sub("", text[: 20 * LONG])
+    found = _GREETING.search(plain)
+    if found and (not found["hello"] or _FAREWELL.search(plain, found.end())):
         plain = plain[: found.start()]
-    if found := _MATERIAL.match(plain):
-        plain = found[0]
+    material = _MATERIAL.match(plain)
+    return material[0] if material else plain
+
+
+def _sentences(text: str) -> list[str]:
+    """The sentences that a person says themselves, without quotations."""
+    plain = _QUOTED.sub(" ", own_part(text))
     parts = [re.sub(r"^[^\w\"'“„«(]+", "", " ".join(s.split())) for s in re.split(r"(?<=[.!?])\s+|[;\n]+", plain)]
     parts = [s for s in parts if s]
     return parts if len(plain) <= LONG else list(dict.fromkeys([*parts[:1], *parts[-1:]]))
@@ -326,5 +340,5 @@ def _exception(body: str) -> tuple[str, str]:
 
 
 __all__ = [
-    "FIXED", "LONG", "MOST", "Before", "may_teach", "polarity", "situation", "understand", "understand_all",
+    "FIXED", "LONG", "MOST", "Before", "may_teach", "own_part", "polarity", "situation", "understand", "understand_all",
 ]  # fmt: skip
