@@ -100,7 +100,7 @@ _FOREIGN = re.compile(
     r"de ahora en adelante|recuerda|olvida|demasiado|cuando |sempre|mai |non |não |nunca)",
     re.IGNORECASE,
 )
-_FENCE = re.compile(r"```.*?(?:```|\Z)|^[ \t]*>.*$", re.DOTALL | re.MULTILINE)
+_FENCE = re.compile(r"```.*?(?:```|\Z)|^[ \t]*>[^\n]*$", re.DOTALL | re.MULTILINE)
 _QUOTED = re.compile(
     r"[\"“„«][^\"”“»]*[.!?][^\"”“»]*[\"”“»]|"
     r"(?<=\bsaid |\bsays |rote |\btold |sked |lied )[^\"“„«\n]{0,30}[\"“„«][^\"”“»\n]*[\"”“»]",
@@ -224,9 +224,9 @@ def own_part(text: str) -> str:
     r"""What the person says themselves: without code, pasted letters, and the text that they want something done with.
 
     >>> own_part("From now on, be brief. Summarise this:\n\nAlways name our shop."), own_part("> never\nno lists")
-    ('From now on, be brief. Summarise this:', '\nno lists')
+    ('From now on, be brief. Summarise this:', '\n\nno lists')
     """
-    plain = _FENCE.sub("", text[: 20 * LONG])
+    plain = _FENCE.sub("\n", text[: 20 * LONG])
     found = _GREETING.search(plain)
     if found and (not found["hello"] or _FAREWELL.search(plain, found.end())):
         plain = plain[: found.start()]
