@@ -13,11 +13,12 @@ export HF_DATASETS_OFFLINE ?= 1
 # A machine may switch byte code off; every process would then compile the house again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test check format bench page links clean install
+.PHONY: help demo test coverage check format bench page links clean install
 
 help:
 	@echo "make demo    the whole story offline: an agent learns in words, then in weights"
-	@echo "make test    every test, with coverage (ARGS='-k name' narrows)"
+	@echo "make test    every test (ARGS='-k name' narrows)"
+	@echo "make coverage   the same with coverage, which takes half as long again"
 	@echo "make check   ruff format --check, ruff check, mypy"
 	@echo "make format  ruff format and ruff check --fix"
 	@echo "make bench   every measurement in bench/ (figures land in bench/results)"
@@ -29,6 +30,9 @@ demo: $(VENV)/.installed
 	$(BIN)/verbal demo $(ARGS)
 
 test: $(VENV)/.installed
+	$(BIN)/python -m pytest -rs -n $(WORKERS) --dist loadfile $(ARGS)
+
+coverage: $(VENV)/.installed
 	rm -f .coverage .coverage.*
 	$(BIN)/python -m pytest -rs -n $(WORKERS) --dist loadfile --cov --cov-report=term --cov-report=json $(ARGS)
 

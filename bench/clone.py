@@ -39,6 +39,7 @@ def main() -> None:
             counted = re.search(r"(\d+) passed(?:, (\d+) skipped)?", printed)
             found["tests_passed"] = int(counted[1]) if counted else None
             found["tests_skipped"] = int(counted[2] or 0) if counted else None
+            found["coverage_seconds"], _ = timed(clone, "coverage")
             found |= coverage(clone / "coverage.json")
     (results / "clone.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(found, indent=2))

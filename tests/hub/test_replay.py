@@ -130,7 +130,8 @@ async def test_a_refused_call_repeats_as_the_same_failure(tmp_path):
 def learning_process(world, run, *, latency):
     """The world in a process of its own, learning."""
     command = [sys.executable, str(Path(__file__).with_name("recorded_world.py")), str(world.folder), run]
-    return subprocess.Popen(command, env={**os.environ, "LATENCY": str(latency)}, stderr=subprocess.DEVNULL)
+    with (world.folder / f"{run}.err").open("wb") as said:
+        return subprocess.Popen(command, env={**os.environ, "LATENCY": str(latency)}, stderr=said)
 
 
 async def test_a_run_that_was_killed_and_resumed_repeats(world):
@@ -152,7 +153,8 @@ async def test_a_run_that_was_killed_and_resumed_repeats(world):
 
 async def test_what_two_processes_recorded_side_by_side_repeats(world):
     runs = [learning_process(world, f"run-{i}", latency=0.02) for i in range(2)]
-    assert [p.wait(120) for p in runs] == [0, 0]
+    ended = [p.wait(120) for p in runs]
+    assert ended == [0, 0], [(world.folder / f"run-{i}.err").read_text() for i in range(2)]
     world.close_models()
     made = [await replay(world.store, f"run-{i}") for i in range(2)]
     assert all(m["equal"] for m in made), [m["first_difference"] for m in made]
