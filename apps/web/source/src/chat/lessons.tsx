@@ -8,13 +8,13 @@ function short({ alias, id }: LessonShown): string {
 }
 
 export function LessonsUsed({ lessons }: { lessons: LessonShown[] }) {
-  const marked = lessons.some((lesson) => lesson.used !== undefined);
-  const used = marked ? lessons.filter((lesson) => lesson.used !== false) : lessons;
+  const unused = lessons.filter((lesson) => lesson.used === false);
+  const used = unused.length < lessons.length ? lessons.filter((lesson) => lesson.used !== false) : lessons;
   if (used.length === 0) return null;
   return (
     <details className="lessons">
       <summary>
-        Used {used.length === 1 ? "reflection" : "reflections"}{" "}
+        {used === lessons && unused.length > 0 ? "Saw" : "Used"} {used.length === 1 ? "reflection" : "reflections"}{" "}
         {used.map((lesson, i) => (
           <span key={lesson.id}>
             {i > 0 && (i === used.length - 1 ? " and " : ", ")}
@@ -26,7 +26,10 @@ export function LessonsUsed({ lessons }: { lessons: LessonShown[] }) {
         {used.map((lesson) => (
           <li key={lesson.id}>
             <a href={to("memory", lesson.memory, lesson.id)}>{lesson.text}</a>
-            {lesson.status === "quarantined" && <span className="muted"> on trial</span>}
+            {lesson.used === false && <span className="muted"> the answer does not say that it followed it</span>}
+            {lesson.status === "quarantined" && !lesson.memory.startsWith("chat-user-") && (
+              <span className="muted"> on trial</span>
+            )}
           </li>
         ))}
       </ul>

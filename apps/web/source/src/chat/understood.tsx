@@ -72,12 +72,12 @@ export function UnderstoodCard({ of, undone = false, onChanged }: Props) {
           {shown.when && (
             <div>
               <dt>I will use it</dt>
-              <dd>{shown.when}</dd>
+              <dd>“{shown.when}”</dd>
             </div>
           )}
           <div>
             <dt>I will not apply it</dt>
-            <dd>{shown.boundary || "no limit was understood; Narrow sets one"}</dd>
+            <dd>{shown.boundary || (shown.when ? "to anything else" : "no limit was understood; Narrow sets one")}</dd>
           </div>
           <div>
             <dt>It holds</dt>

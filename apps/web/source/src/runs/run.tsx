@@ -14,7 +14,7 @@ import { Curves, tones } from "./curves";
 import { Diff } from "./diff";
 
 const SAYS: Record<string, string> = {
-  learn: "Share of questions solved, by how many were learned from.",
+  learn: "Share of questions solved, by attempts made.",
   eval: "Share of held-out questions solved within so many attempts.",
 };
 
