@@ -24,8 +24,16 @@ _ABOUT = re.compile(r"^\s*(and\s+)?(what|how) about\b", re.IGNORECASE)
 _POINTING = re.compile(
     r"\b(it|its|them|they|their|those|these|that|this|the same|ones?|previous|above)\b", re.IGNORECASE
 )
+_BACK = re.compile(
+    r"\b(?:of|from|among|in|than|about|for|with|to) (?:them|those|these|that|this|it)\b|"
+    r"\b(?:these|the same|previous)\b|\b(?:the|as) above\b|\b(?:above|that|those)\s*[?.!]*$",
+    re.IGNORECASE,
+)
+"""What points out of a sentence even where it is long: "the names of those", not "singers that sing"."""
+_LONG = 7
 _ASKING = re.compile(
-    r"^\s*(what|which|who|whose|when|where|how|list|show|give|find|count|tell|return|name|are|is|do|does|did)\b",
+    r"^\s*(?:please\s+)?(?:what|which|who|whose|when|where|how|list|show|give|find|count|tell|return|name|are|is|do|does|"
+    r"did)\b|^\s*(?:for|in|by|per|among)\b(?=(?:\s*\S+){5}).*?,\s*(?:what|which|who|how|list|show|give|find)\b",
     re.IGNORECASE,
 )
 _LEAD = re.compile(r"^\s*((and|or|but|also|now|then|what about|how about|just|please)\b[\s,:]*)+", re.IGNORECASE)
@@ -48,9 +56,12 @@ def is_followup(text: str) -> bool:
     >>> [is_followup(t) for t in ("and by month?", "How many singers are there?", "which of them are French?", "2021?")]
     [True, False, True, True]
     """
-    if _ABOUT.search(text) or _POINTING.search(text) or (_OPENING.search(text) and not _ASKING.search(text)):
+    asks, words = bool(_ASKING.search(text)), len(text.split())
+    # In a long question a pronoun mostly means something in it: "each singer and their songs", "matches that ended".
+    pointing = _BACK if asks and words >= _LONG else _POINTING
+    if _ABOUT.search(text) or pointing.search(text) or (_OPENING.search(text) and not asks and words < _LONG + 3):
         return True
-    return len(text.split()) <= 3 and not _ASKING.search(text)
+    return words <= 3 and not asks
 
 
 def rewritten(text: str, before: str, database: Database) -> str:

@@ -196,10 +196,34 @@ def test_a_change_of_grouping_takes_the_place_of_the_one_before(database: Databa
 
 
 @pytest.mark.parametrize(
-    "text", ["How many singers are there?", "List the names of all singers", "Count the order items"]
+    "text",
+    [
+        "How many singers are there?",
+        "List the names of all singers",
+        "Count the order items",
+        "List the names of employees with a salary above 55000.",
+        "Show the singers that have more than one song.",
+        "What are the names of teachers and the number of courses they teach?",
+        "List each charge type and its amount now.",
+        "For each city, how many customers are there?",
+        "In 1980, how many cars were made?",
+    ],
 )
 def test_whole_questions_are_no_follow_ups(text: str) -> None:
     assert not is_followup(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "How many of those customers live in Berlin and have ordered?",
+        "What are the names of the customers in that list?",
+        "Show the same for orders of last year by customer", "and in 2021, how many?", "What is their average age?",
+        "Which city has the most of them?", "List the names and countries of all the above.",
+    ],
+)  # fmt: skip
+def test_what_points_out_of_its_sentence_is_a_follow_up(text: str) -> None:
+    assert is_followup(text)
 
 
 def test_what_a_model_is_asked_of_a_follow_up_is_data(database: Database) -> None:
