@@ -26,7 +26,9 @@ from verbal.options import (
 # Verbs about a database: what it learned, corrections.
 sql_app = typer.Typer(help="Databases: learn from questions, corrections.", no_args_is_help=True, rich_markup_mode=None)
 
-_Where = Annotated[str, typer.Argument(help="An SQLite or DuckDB file, a folder of CSV or Parquet, or a URL.")]
+_Where = Annotated[
+    str, typer.Argument(help="An SQLite or DuckDB file, a folder of CSV or Parquet, a URL; `demo`: the shop.")
+]
 _Answer = Annotated[str, typer.Argument(help="Id of an answer, as `ask` shows it.")]
 _Memory = Annotated[
     str, typer.Option(help="Memory of lessons: NAME, NAME@VERSION or none; the database's own if not given.")
@@ -41,7 +43,8 @@ _EXITS = {"ambiguous": 3, "abstained": 3, "failed": 1, "refused": 1}
 
 def _options(model: str, db: str, set_: list[str] | None, max_cost: float | None) -> dict[str, Any]:
     options = command_options("ask", model, None, None, set_, {"max_cost": max_cost})
-    return {**options, "app": {"db": db} if db else {}}
+    shop = db == "demo" and not Path(db).exists()
+    return {**options, "app": {} if shop or not db else {"db": db}}
 
 
 def ask(
@@ -107,8 +110,7 @@ def chat(
             raise ConfigError(what, todo="leave --db out, or leave these out")
         from verbal.chat_verb import run_chat
 
-        named = "" if db == "demo" and not Path(db).exists() else db
-        options = _options(model, named, set_, max_cost)
+        options = _options(model, db, set_, max_cost)
         emit(run_chat(options, store, memory, adopted=adopted, rows=rows, words=words, quiet=json_), json_)
         return
     if memory or adopted or rows or words:

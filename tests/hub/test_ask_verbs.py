@@ -12,6 +12,7 @@ import pytest
 
 from verbal.chat_verb import run_chat
 from verbal.cli import main
+from verbal.cli_sql import _options
 from verbal.options import command_options
 from verbal.store import Store
 
@@ -267,3 +268,10 @@ def test_an_answer_is_judged_on_its_own_database_wherever_that_is(world, verbal)
     assert json.loads(verbal(*moved)[1])["rows"] == [[2]]
     assert verbal("sql", "undo", own["id"], *STORE)[0] == 0
     assert json.loads(verbal(*moved)[1])["rows"] == [[3]]
+
+
+def test_demo_is_the_shop_where_no_file_is_called_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert _options("", "demo", None, None)["app"] == {}
+    (tmp_path / "demo").touch()
+    assert _options("", "demo", None, None)["app"] == {"db": "demo"}
