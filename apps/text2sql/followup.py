@@ -59,7 +59,7 @@ def is_followup(text: str) -> bool:
     asks, words = bool(_ASKING.search(text)), len(text.split())
     # In a long question a pronoun mostly means something in it: "each singer and their songs", "matches that ended".
     pointing = _BACK if asks and words >= _LONG else _POINTING
-    if _ABOUT.search(text) or pointing.search(text) or (_OPENING.search(text) and not asks and words < _LONG + 3):
+    if _ABOUT.search(text) or pointing.search(text) or (_OPENING.search(text) and not asks):
         return True
     return words <= 3 and not asks
 
